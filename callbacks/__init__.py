@@ -1,0 +1,1 @@
+"""Lightning callbacks: one small file each, named by ``class_path`` in a YAML."""

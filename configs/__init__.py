@@ -1,0 +1,1 @@
+"""The shipped YAML files; see README.md in this folder."""
