@@ -1,0 +1,196 @@
+"""Ways to compute attention. All give the same numbers; they differ in cost.
+
+``reference`` reads like the formula and holds every score at once. ``blocked`` takes a block of queries at a time
+against only the keys that these can see; memory is O(block · visible keys). Nothing here depends on the strategy.
+
+B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a block, D key size, E value width.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gau_alpha.method import AttentionPlan
+from gau_alpha.position import View, rotate
+from gau_alpha.rows import Rows
+from gau_alpha.visibility import allowed
+
+Observer = Callable[[Tensor, Tensor, Tensor], None]
+"""Called with weights (B, Lq, Lk), query indices (Lq,) and key indices (Lk,), block by block."""
+
+
+class Kernel(Protocol):
+    """Computes attention for prepared queries and keys."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        plan: AttentionPlan,
+        dropout: float = 0.0,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, L, D) float32, as ``Similarity.prepare`` returns it.
+            key: (B, L, D) float32, likewise.
+            value: (B, L, E), of the dtype in which weights and values are multiplied.
+            plan: The method's plan for these rows.
+            dropout: Probability with which a weight is dropped; 0 outside training.
+            observer: Sees the weights before dropout.
+
+        Returns:
+            (B, L, E), zero for a query that sees no key.
+        """
+        ...
+
+
+class Reference:
+    """The formula, term by term, on all pairs at once: for tests, and to read."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        plan: AttentionPlan,
+        dropout: float = 0.0,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """Attend; see ``Kernel``."""
+        index = torch.arange(query.shape[1], device=query.device)  # (L,)
+        distance = plan.rows.position_ids[:, None, :] - plan.rows.position_ids[:, :, None]  # (B|1, L, L)
+        score = query.new_zeros(query.shape[0], len(index), len(index))  # (B, L, L)
+        for view in plan.views:
+            similarity = _product(rotate(query, view.query), rotate(key, view.key))  # (B, L, L)
+            score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
+        if plan.position.biased:
+            score = score + plan.position.bias(distance)
+        score = score * plan.temperature[:, :, None]
+        visible = allowed(plan.visibility, index, index, plan.rows)
+        if visible is None:
+            visible = torch.ones_like(score, dtype=torch.bool)
+        weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1) * visible
+        if observer is not None:
+            observer(weights, index, index)
+        return F.dropout(weights, dropout).to(value.dtype) @ value  # (B, L, E)
+
+
+class Blocked:
+    """A block of queries at a time, each against the keys it can see.
+
+    Args:
+        block_size: Queries per block.
+
+    Raises:
+        ValueError: If ``block_size`` is not positive.
+    """
+
+    def __init__(self, block_size: int = 256) -> None:
+        if block_size < 1:
+            raise ValueError(f"block_size must be at least 1 query, got {block_size}.")
+        self.block_size = block_size
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        plan: AttentionPlan,
+        dropout: float = 0.0,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """Attend; see ``Kernel``."""
+        rows = plan.rows
+        views = _needed(plan.views, rows, -rows.length, rows.length)
+        # τ multiplies similarity and bias alike; on the similarity it costs nothing when folded into the query.
+        queries = [rotate(query, view.query) * plan.temperature[:, :, None] for view in views]  # (B, L, D) each
+        keys = [rotate(key, view.key) for view in views]  # (B, L, D) each
+        context = []
+        for start in range(0, rows.length, self.block_size):
+            stop = min(start + self.block_size, rows.length)
+            ranges = plan.visibility.key_ranges(start, stop, rows)
+            seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
+            mine = torch.arange(start, stop, device=query.device)  # (Lq,)
+            near, far = ranges[0][0] - stop + 1, ranges[-1][1] - 1 - start
+            held = _needed(views, rows, near, far)
+            distance = _distance(mine, seen, rows) if len(held) > 1 or plan.position.biased else None
+            score = None
+            for view in held:
+                which = views.index(view)
+                similarity = _product(queries[which][:, start:stop], _rows_of(keys[which], ranges))  # (B, Lq, Lk)
+                if score is None:
+                    score = similarity
+                else:
+                    assert distance is not None
+                    score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
+            assert score is not None, "views leave a distance out"
+            if plan.position.biased:
+                assert distance is not None
+                score = score + plan.position.bias(distance) * _rows_of(plan.temperature, ((start, stop),))[:, :, None]
+            weights = _softmax(score, allowed(plan.visibility, mine, seen, rows), plan.num_visible_keys[:, start:stop])
+            if observer is not None:
+                observer(weights, mine, seen)
+            if dropout:
+                weights = F.dropout(weights, dropout)
+            context.append(weights.to(value.dtype) @ _rows_of(value, ranges))  # (B, Lq, E)
+        return torch.cat(context, dim=1)  # (B, L, E)
+
+
+def _product(query: Tensor, key: Tensor) -> Tensor:
+    # In float32 whatever the autocast dtype: rounded to bfloat16, a score of 100 is off by up to 0.25 nats.
+    with torch.autocast(query.device.type, enabled=False):
+        return query.float() @ key.float().transpose(-1, -2)
+
+
+def _softmax(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor) -> Tensor:
+    if visible is None:
+        return score.softmax(dim=-1)
+    # A finite floor instead of −∞ keeps a query that sees nothing (and its gradient) from becoming NaN.
+    weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1)
+    return weights.masked_fill(num_visible_keys[:, :, None] == 0, 0.0)
+
+
+def _needed(views: tuple[View, ...], rows: Rows, near: int, far: int) -> tuple[View, ...]:
+    """Leave out the views that hold at none of the distances near … far."""
+    if not rows.consecutive:
+        return views
+    return tuple(view for view in views if view.low <= far and view.high >= near)
+
+
+def _distance(queries: Tensor, keys: Tensor, rows: Rows) -> Tensor:
+    if rows.consecutive:
+        return (keys - queries[:, None])[None]  # (1, Lq, Lk)
+    return rows.position_ids[:, None, keys] - rows.position_ids[:, queries, None]  # (B|1, Lq, Lk)
+
+
+def _rows_of(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
+    """Take ranges of dimension 1; a single range is not copied."""
+    if len(ranges) == 1:
+        return x[:, ranges[0][0] : ranges[0][1]]
+    return torch.cat([x[:, first:last] for first, last in ranges], dim=1)
+
+
+KERNELS = {"reference": Reference, "blocked": Blocked}
+
+
+def build_kernel(name: str) -> Kernel:
+    """Build a kernel by name.
+
+    Args:
+        name: ``reference``, ``blocked``, or ``auto``, which takes ``blocked``: it serves every method and was never
+            slower than ``reference`` where that fits in memory.
+
+    Raises:
+        ValueError: If there is no kernel of that name.
+    """
+    if name == "auto":
+        return Blocked()
+    if name not in KERNELS:
+        raise ValueError(f"Unknown kernel {name!r}; choose one of: auto, {', '.join(KERNELS)}.")
+    return KERNELS[name]()

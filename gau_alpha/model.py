@@ -1,0 +1,233 @@
+"""GAU-α with a masked-language-model head, in plain torch.
+
+Modules carry the names that weights have in Hugging Face GAU-α checkpoints, so a state dict needs no translation.
+
+B batch, L length, H hidden size, N selected positions, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from os import PathLike
+from typing import Self, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gau_alpha.config import GAUAlphaConfig
+from gau_alpha.kernels import Kernel, build_kernel
+from gau_alpha.layers import GAUBlock, norm
+from gau_alpha.method import AttentionMethod
+from gau_alpha.rows import Rows
+
+LayerObserver = Callable[[int, Tensor, Tensor, Tensor], None]
+"""Called with the layer's number, weights (B, Lq, Lk), query indices (Lq,) and key indices (Lk,), block by block."""
+
+
+class Embeddings(nn.Module):
+    """norm(word + token type 0), then dropout.
+
+    Args:
+        config: Sizes and rates.
+    """
+
+    def __init__(self, config: GAUAlphaConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.norm_eps = config.norm_eps
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed (B, L) int64 as (B, L, H)."""
+        x = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]  # (B, L, H)
+        return self.dropout(norm(x, self.norm_eps))
+
+
+class Encoder(nn.Module):
+    """The blocks, one after the other.
+
+    Args:
+        config: Sizes and rates.
+        method: The attention method; layers get copies of strategies with learned state.
+    """
+
+    def __init__(self, config: GAUAlphaConfig, method: AttentionMethod) -> None:
+        super().__init__()
+        methods = method.for_layers(config.num_hidden_layers)
+        self.layer = nn.ModuleList([GAUBlock(config, layer_method) for layer_method in methods])
+        self.key_size = config.attention_key_size
+
+    def forward(self, x: Tensor, rows: Rows, kernel: Kernel, observer: LayerObserver | None = None) -> Tensor:
+        """Encode (B, L, H) as (B, L, H)."""
+        planned, plan = None, None
+        for number, block in enumerate(self.blocks()):
+            if plan is None or block.gau.method is not planned:
+                planned = block.gau.method
+                plan = planned.plan(rows, self.key_size)
+            x = block(x, plan, kernel, None if observer is None else partial(observer, number))
+        return x
+
+    def blocks(self) -> list[GAUBlock]:
+        """The layers, in order."""
+        return [cast(GAUBlock, block) for block in self.layer]
+
+
+class GAUAlpha(nn.Module):
+    """Embeddings and encoder.
+
+    Args:
+        config: Sizes and rates.
+        method: The attention method.
+    """
+
+    def __init__(self, config: GAUAlphaConfig, method: AttentionMethod) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config, method)
+
+
+class MaskedLMHead(nn.Module):
+    """Hidden states to logits over the vocabulary.
+
+    Args:
+        config: Sizes and rates.
+    """
+
+    def __init__(self, config: GAUAlphaConfig) -> None:
+        super().__init__()
+        decoder = nn.Linear(config.hidden_size, config.vocab_size, config.use_bias)
+        self.predictions = nn.ModuleDict({"decoder": decoder})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., H) to logits (..., V)."""
+        return self.predictions["decoder"](x)
+
+
+class GAUAlphaForMaskedLM(nn.Module):
+    """GAU-α with a masked-language-model head.
+
+    Args:
+        config: Sizes and rates.
+        method: The attention method; default: dot product, no scaling, RoPE, everything visible.
+        kernel: How attention is computed: ``auto``, ``reference`` or ``blocked``.
+    """
+
+    def __init__(self, config: GAUAlphaConfig, method: AttentionMethod | None = None, kernel: str = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.kernel = build_kernel(kernel)
+        self.gau_alpha = GAUAlpha(config, method or AttentionMethod())
+        self.cls = MaskedLMHead(config)
+        self.apply(self._initialise)
+        if config.tie_word_embeddings:
+            self.cls.predictions["decoder"].weight = self.gau_alpha.embeddings.word_embeddings.weight
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        target_index: Tensor | None = None,
+        observer: LayerObserver | None = None,
+    ) -> Tensor:
+        """Predict tokens.
+
+        Args:
+            input_ids: (B, L) int64.
+            attention_mask: (B, L), nonzero on real tokens. None: all are real.
+            position_ids: (B, L) int64. None: counted from 0 within each document.
+            segment_ids: (B, L) int64, equal within a document of a packed row. None: a row is one document.
+            target_index: (N,) int64, positions in the flattened (B · L) batch whose logits are wanted. None: all.
+            observer: Sees the attention weights of every layer.
+
+        Returns:
+            Logits (B, L, V), or (N, V) with ``target_index``: then no logits of other positions are computed.
+
+        Raises:
+            ValueError: If ``input_ids`` is not of shape (B, L), or a companion's shape differs.
+        """
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}.")
+        rows = Rows.layout(input_ids.shape[1], input_ids.device, attention_mask, position_ids, segment_ids)
+        x = self.gau_alpha.embeddings(input_ids)  # (B, L, H)
+        x = self.gau_alpha.encoder(x, rows, self.kernel, observer)  # (B, L, H)
+        if target_index is not None:
+            x = x.flatten(0, 1)[target_index]  # (N, H)
+        return self.cls(x)
+
+    @property
+    def method(self) -> AttentionMethod:
+        """The attention method, as the first layer has it."""
+        return self._layer_methods()[0]
+
+    def set_method(self, method: AttentionMethod) -> None:
+        """Replace the attention method of all layers.
+
+        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
+        """
+        self._put(method.taken_over(self._layer_methods()))
+
+    @contextmanager
+    def using(self, method: AttentionMethod) -> Iterator[Self]:
+        """Use another method in a ``with`` block, and this model's own again afterwards.
+
+        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
+        """
+        own = self._layer_methods()
+        self.set_method(method)
+        try:
+            yield self
+        finally:
+            self._put(own)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | PathLike[str], method: AttentionMethod | None = None
+    ) -> "GAUAlphaForMaskedLM":
+        """Load ``config.json`` and ``model.safetensors`` from a folder in Hugging Face layout.
+
+        Args:
+            folder: The folder.
+            method: The attention method; default: the one that ``config.json`` names.
+
+        Raises:
+            ValueError: If a file is missing or the weights do not fit the config.
+        """
+        from gau_alpha.checkpoints import load_folder  # the model itself knows nothing of files
+
+        return load_folder(cls, folder, method)
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into a folder, in Hugging Face layout."""
+        from gau_alpha.checkpoints import save_folder
+
+        save_folder(self, folder)
+
+    def _layer_methods(self) -> list[AttentionMethod]:
+        return [block.gau.method for block in self.gau_alpha.encoder.blocks()]
+
+    def _put(self, methods: list[AttentionMethod]) -> None:
+        device = self.gau_alpha.embeddings.word_embeddings.weight.device
+        for block, method in zip(self.gau_alpha.encoder.blocks(), methods, strict=True):
+            block.gau.method = method.to(device)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def masked_lm_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum the cross-entropy over targets.
+
+    Args:
+        logits: (N, V), any floating dtype.
+        targets: (N,) int64.
+
+    Returns:
+        () float32, nats, summed. 0 and attached to the graph if N = 0.
+    """
+    return F.cross_entropy(logits.float(), targets, reduction="sum")

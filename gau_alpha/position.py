@@ -1,0 +1,172 @@
+"""What the scores know of where query and key stand: the axis ``position``.
+
+A strategy rotates queries and keys (``views``), adds to the scores (``bias``), or does neither. To add one: subclass
+``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``. ``tests/gau_alpha/test_strategies.py`` finds
+the class by itself.
+
+B batch (1 where all rows agree), L length, D key size.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gau_alpha.rows import Rows
+from gau_alpha.strategy import Strategy
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles by which pairs of dimensions (0, 1), (2, 3), … are turned.
+
+    Attributes:
+        cos: (B|1, L, D/2) float32.
+        sin: (B|1, L, D/2) float32.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    @classmethod
+    def by(cls, angles: Tensor) -> "Rotation":
+        """Build from angles (B|1, L, D/2) in rad."""
+        return cls(angles.cos().float(), angles.sin().float())
+
+
+def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
+    """Turn pairs of dimensions.
+
+    Args:
+        x: (B, L, D) float32.
+        rotation: By how much; None leaves ``x`` alone.
+
+    Returns:
+        (B, L, D) float32, each pair with the norm it had.
+    """
+    if rotation is None:
+        return x
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)  # (B, L, D/2) each
+    cos, sin = rotation
+    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)  # (B, L, D/2, 2)
+    return turned.flatten(-2)  # (B, L, D)
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to place queries and keys, and the signed distances (key minus query) at which it holds.
+
+    Most strategies have one view that holds everywhere. One that treats near and far keys differently (ReRoPE) has
+    several, whose distances do not overlap.
+
+    Attributes:
+        query: Rotation of the queries.
+        key: Rotation of the keys.
+        low: Smallest distance at which the view holds.
+        high: Largest distance at which it holds.
+    """
+
+    query: Rotation | None = None
+    key: Rotation | None = None
+    low: float = -math.inf
+    high: float = math.inf
+
+
+class Position(Strategy):
+    """Where a query and a key stand, brought into their score by rotation or by a bias."""
+
+    biased: bool = False
+    """Whether ``bias`` has anything to add."""
+
+    def views(self, rows: Rows, key_size: int) -> tuple[View, ...]:
+        """Place queries and keys.
+
+        Args:
+            rows: Positions, padding and documents of the batch.
+            key_size: D.
+
+        Returns:
+            The views; together they hold at every distance. Without rotation: one that leaves everything in place.
+        """
+        return (View(),)
+
+    def bias(self, distance: Tensor) -> Tensor:
+        """Compute what is added to a score.
+
+        Args:
+            distance: (B|1, Lq, Lk) int64, the key's position minus the query's.
+
+        Returns:
+            (B|1, Lq, Lk) float32, in nats before the temperature. Called only if ``biased``.
+        """
+        raise NotImplementedError
+
+
+class Rotary(Position):
+    """Rotates a query and a key by angles that grow with their positions, so that scores depend on the distance."""
+
+    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
+        """Compute the angles at given positions.
+
+        Args:
+            positions: (B|1, L), the positions to rotate to, integer or not.
+            rows: The batch's rows, for strategies whose angles depend on a document's length.
+            key_size: D.
+
+        Returns:
+            (B|1, L, D/2) in rad, of the dtype of ``exact_dtype``.
+        """
+        raise NotImplementedError
+
+    def views(self, rows: Rows, key_size: int) -> tuple[View, ...]:
+        """Rotate queries and keys by the angles at their own positions."""
+        rotation = Rotation.by(self.angles(rows.position_ids, rows, key_size))
+        return (View(rotation, rotation),)
+
+
+class RoPE(Rotary):
+    """Angle p · base^(−2m/d) at position p for pair m (Su et al. 2021, RoFormer, arXiv 2104.09864, eq. 15).
+
+    Unchanged for a bidirectional model: a key to the left and one to the right turn in opposite directions.
+
+    Args:
+        base: The slowest pair turns once in about 2π · base tokens.
+
+    Raises:
+        ValueError: If ``base`` is not above 1.
+    """
+
+    def __init__(self, base: float = 10_000.0) -> None:
+        super().__init__()
+        if not base > 1:
+            raise ValueError(f"base must be above 1, got {base}.")
+        self.base = base
+
+    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
+        """Compute p · base^(−2m/d)."""
+        return positions[..., None] * frequencies(self.base, key_size, positions.device)
+
+
+def frequencies(base: float, key_size: int, device: torch.device) -> Tensor:
+    """Compute RoPE's frequencies.
+
+    Args:
+        base: As in ``RoPE``.
+        key_size: D, even.
+        device: Where to put them.
+
+    Returns:
+        (D/2,) in rad per token, of the dtype of ``exact_dtype``.
+    """
+    pair = torch.arange(key_size // 2, device=device, dtype=exact_dtype(device))
+    return base ** (-2 * pair / key_size)
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """Return float64 where the device has it.
+
+    In float32 the angle at position 131,071 is off by 0.007 rad: a frequency's rounding grows with the position.
+    Apple's GPUs have no float64 and have to live with that.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -1,0 +1,62 @@
+"""How alike a query and a key are: the axis ``similarity``.
+
+To add one: subclass ``Similarity`` and state what ``prepare`` does to queries and keys such that their plain product
+is the similarity. A factor belongs into the query, so that every kernel serves it.
+``tests/gau_alpha/test_strategies.py`` finds the class by itself.
+
+B batch, L length, D key size.
+"""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from gau_alpha.strategy import Strategy, require_positive
+
+
+class Similarity(Strategy):
+    """Turns queries and keys into vectors whose plain product is their similarity."""
+
+    def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise and scale, before any rotation.
+
+        Args:
+            query: (B, L, D) float32.
+            key: (B, L, D) float32.
+
+        Returns:
+            Query and key, (B, L, D) each.
+        """
+        raise NotImplementedError
+
+
+class DotProduct(Similarity):
+    """q·k / √d, with d the key size (Vaswani et al. 2017, arXiv 1706.03762, eq. 1)."""
+
+    def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Divide the query by √d."""
+        return query / math.sqrt(query.shape[-1]), key
+
+
+class CosScale(Similarity):
+    """scale · cos(q, k) ("Information Entropy Invariance", arXiv 2501.08570, CosScale).
+
+    Queries and keys are normalised before the rotation, which keeps norms. The model has to be trained with it.
+
+    Args:
+        scale: The score of a key that points exactly along the query, in nats. The paper goes up to 128; small models
+            on short rows train well with 8 to 16.
+
+    Raises:
+        ValueError: If ``scale`` is not positive.
+    """
+
+    def __init__(self, scale: float = 16.0) -> None:
+        super().__init__()
+        require_positive("scale", scale)
+        self.scale = scale
+
+    def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise both and multiply the query by ``scale``."""
+        return F.normalize(query, dim=-1) * self.scale, F.normalize(key, dim=-1)

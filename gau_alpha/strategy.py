@@ -1,0 +1,98 @@
+"""What the strategies of all four axes have in common."""
+
+import copy
+import inspect
+from typing import Any, Self
+
+from torch import nn
+
+
+class Strategy(nn.Module):
+    """One choice on one axis of an ``AttentionMethod``.
+
+    A subclass keeps every argument of its constructor in an attribute of the same name. That is all it takes to be
+    described in a config, a checkpoint and a report. Learned state is an ordinary ``nn.Parameter``; each layer then
+    gets a copy of its own.
+    """
+
+    def describe(self) -> dict[str, Any]:
+        """Say in plain data how to build this strategy: ``{"class_path": …, "init_args": {…}}``."""
+        cls = type(self)
+        init_args = {name: _plain(getattr(self, name)) for name in _init_arguments(cls)}
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": init_args}
+
+    def bound(self, train_length: int) -> Self:
+        """Return this strategy with the data's ``train_length`` filled in where it was left open.
+
+        Args:
+            train_length: Tokens per training row, as the data module has it.
+
+        Returns:
+            ``self`` if there is nothing to fill in, otherwise a copy.
+
+        Raises:
+            ValueError: If the strategy was built with another ``train_length``.
+        """
+        if "train_length" not in _init_arguments(type(self)):
+            return self
+        own = getattr(self, "train_length")  # noqa: B009  (only subclasses that ask for it have one)
+        if own == train_length:
+            return self
+        if own is not None:
+            raise ValueError(
+                f"{type(self).__name__} was given train_length {own}, but the data has rows of {train_length} tokens. "
+                f"Leave train_length out: it is taken from the data."
+            )
+        bound = copy.deepcopy(self)
+        setattr(bound, "train_length", train_length)  # noqa: B010
+        return bound
+
+    def for_layer(self, layer: int, num_layers: int) -> Self:
+        """Return the strategy that layer number ``layer`` of ``num_layers`` uses.
+
+        Strategies without learned state are shared by all layers; the others are copied, so that each layer learns
+        its own.
+        """
+        return copy.deepcopy(self) if any(True for _ in self.parameters()) else self
+
+    def extra_repr(self) -> str:
+        """Show the constructor's arguments, as in ``InfoScale(train_length=64, minimum=0.0)``."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in _init_arguments(type(self)))
+
+
+def require_train_length(strategy: Strategy, train_length: int | None) -> int:
+    """Return ``train_length``, or say how a strategy gets one.
+
+    Raises:
+        ValueError: If it is None.
+    """
+    if train_length is None:
+        raise ValueError(
+            f"{type(strategy).__name__} does not know train_length yet: pass it, or take the method from a model or "
+            f"config, where the data's train_length is filled in."
+        )
+    return train_length
+
+
+def require_positive(name: str, value: float) -> None:
+    """Check a constructor's argument.
+
+    Raises:
+        ValueError: If ``value`` is not above 0.
+    """
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}.")
+
+
+def _init_arguments(cls: type) -> list[str]:
+    parameters = inspect.signature(cls).parameters.values()
+    # nn.Module's own (*args, **kwargs) show through where a strategy has no constructor.
+    return [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Strategy):
+        return value.describe()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
