@@ -11,7 +11,6 @@ from functools import partial
 from os import PathLike
 from typing import Self, cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gau_alpha.config import GAUAlphaConfig
@@ -218,16 +217,3 @@ class GAUAlphaForMaskedLM(nn.Module):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def masked_lm_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sum the cross-entropy over targets.
-
-    Args:
-        logits: (N, V), any floating dtype.
-        targets: (N,) int64.
-
-    Returns:
-        () float32, nats, summed. 0 and attached to the graph if N = 0.
-    """
-    return F.cross_entropy(logits.float(), targets, reduction="sum")

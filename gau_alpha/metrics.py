@@ -1,0 +1,73 @@
+"""Averages over tokens, kept as sums and counts so that no average is ever averaged again."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+
+class TokenAverage(Metric):
+    """Σ values / Σ counts over all tokens seen, across batches and processes.
+
+    The sum is kept in float64 and the count in int64, whatever the model's precision: in bfloat16 a count would stop
+    growing at 256.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            total: () sum of the values over the batch's tokens.
+            count: () number of these tokens.
+        """
+        self.total += total.detach()
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """Return the average, () float64; NaN if nothing was counted."""
+        return self.total / self.count
+
+
+class Perplexity(TokenAverage):
+    """exp of the average loss in nats, over all targets at once."""
+
+    def compute(self) -> Tensor:
+        """Return the perplexity, () float64."""
+        return super().compute().exp()
+
+
+class MaskedLMMetrics(MetricCollection):
+    """Loss in nats, perplexity and accuracy at the targets, by the names ``loss``, ``perplexity``, ``accuracy``.
+
+    Args:
+        prefix: Put before the names, such as ``validation/``.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(
+            {"loss": TokenAverage(), "perplexity": Perplexity(), "accuracy": TokenAverage()},
+            prefix=prefix,
+            compute_groups=False,
+        )
+
+    def add(self, nll: Tensor, correct: Tensor, count: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            nll: () summed loss in nats.
+            correct: () number of targets predicted right.
+            count: () number of targets.
+        """
+        self["loss"].update(nll, count)
+        self["perplexity"].update(nll, count)
+        self["accuracy"].update(correct, count)

@@ -1,0 +1,171 @@
+"""The LightningModule that pretrains GAU-α as a masked language model.
+
+B batch, L length, N targets, V vocabulary.
+"""
+
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gau_alpha.config import GAUAlphaConfig
+from gau_alpha.method import AttentionMethod
+from gau_alpha.metrics import MaskedLMMetrics
+from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.optimization import Cosine, Schedule, parameter_groups
+
+Batch = dict[str, Tensor]
+
+
+class GAUAlphaModule(LightningModule):
+    """Pretrains GAU-α on batches of ``input_ids``, ``attention_mask`` and ``labels`` (−100 off target).
+
+    The gradient of an optimizer step is that of the mean loss over all its targets, over all ranks and accumulated
+    batches, however the step was cut into pieces.
+
+    Args:
+        config: Sizes and rates of the model.
+        train_length: Tokens per training row. In a config file it is filled in from the data.
+        method: The attention method. Default: dot product, no scaling, RoPE, everything visible.
+        learning_rate: Peak rate of AdamW.
+        weight_decay: Decay of matrices; scales, offsets and biases do not decay.
+        betas: AdamW's decay rates of the first and second moment.
+        schedule: How the rate moves over the run. Default: Cosine.
+        kernel: How attention is computed: ``auto``, ``reference`` or ``blocked``.
+
+    Raises:
+        ValueError: If ``method`` was built for another ``train_length``, or a rate is not positive.
+    """
+
+    def __init__(
+        self,
+        config: GAUAlphaConfig,
+        train_length: int,
+        method: AttentionMethod | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.98),
+        schedule: Schedule | None = None,
+        kernel: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {learning_rate}.")
+        self.train_length = train_length
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.betas = (betas[0], betas[1])
+        self.schedule = schedule or Cosine()
+        bound = (method or AttentionMethod()).bound(train_length)
+        self.model = GAUAlphaForMaskedLM(config, bound, kernel)
+        self.train_metrics = MaskedLMMetrics("train/")
+        self.validation_metrics = MaskedLMMetrics("validation/")
+        self.test_metrics = MaskedLMMetrics("test/")
+        # Plain data, under the names of the arguments: a checkpoint can be read without unpickling anything of ours.
+        self.save_hyperparameters(
+            {
+                "config": asdict(config),
+                "train_length": train_length,
+                "method": bound.describe(),
+                "learning_rate": learning_rate,
+                "weight_decay": weight_decay,
+                "betas": list(self.betas),
+                "schedule": self.schedule.describe(),
+                "kernel": kernel,
+            }
+        )
+        self._step_targets: Tensor | None = None
+
+    def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
+        """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
+        return self.model(input_ids, **layout)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the summed loss; ``on_before_optimizer_step`` divides the gradient by the number of targets."""
+        nll, correct, count = self._evaluate(batch)
+        self.train_metrics.add(nll, correct, count)
+        self._step_targets = count if self._step_targets is None else self._step_targets + count
+        return nll
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Turn gradients of sums into gradients of the mean over all targets of the step."""
+        assert self._step_targets is not None
+        targets = self.trainer.strategy.reduce(self._step_targets, reduce_op="sum")
+        # Lightning divides by the accumulated batches, DDP and FSDP by the ranks.
+        pieces = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        factor = pieces / cast(Tensor, targets).clamp_min(1)
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor.to(parameter.grad.dtype))
+        self._step_targets = None
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log training metrics over all targets since they were last logged, at optimizer steps."""
+        step = self.trainer.global_step
+        if self._step_targets is not None or step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        metrics = self.train_metrics.compute()
+        self.train_metrics.reset()
+        self.log("loss", metrics["train/loss"].float(), prog_bar=True, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=step)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count losses and right predictions at the targets."""
+        self.validation_metrics.add(*self._evaluate(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, perplexity and accuracy over all targets of all ranks."""
+        self._log_epoch(self.validation_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count losses and right predictions at the targets."""
+        self.test_metrics.add(*self._evaluate(batch))
+
+    def on_test_epoch_end(self) -> None:
+        """Log loss, perplexity and accuracy over all targets of all ranks."""
+        self._log_epoch(self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the most likely token at each position, (B, L) int64."""
+        return self.model(**_layout(batch)).argmax(-1)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Build AdamW and the schedule, stepped once per optimizer step."""
+        optimizer = AdamW(
+            parameter_groups(self.model, self.weight_decay),
+            lr=self.learning_rate,
+            betas=self.betas,
+            # Lightning cannot clip the scaled gradients of a fused optimizer.
+            fused=self.trainer.precision != "16-mixed",
+        )
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return summed loss, right predictions and number of targets, () each."""
+        labels = batch["labels"].flatten()  # (B · L,)
+        target_index = (labels != -100).nonzero().squeeze(1)  # (N,)
+        targets = labels[target_index]  # (N,)
+        logits = self.model(**_layout(batch), target_index=target_index).float()  # (N, V)
+        nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
+        correct = (logits.argmax(-1) == targets).sum()
+        return nll, correct, torch.tensor(len(targets), device=nll.device)
+
+    def _log_epoch(self, metrics: MaskedLMMetrics) -> None:
+        # computed values, equal on all ranks; float64 does not exist on every device
+        values = {name: value.float() for name, value in metrics.compute().items()}
+        metrics.reset()
+        self.log_dict(values, prog_bar=True, rank_zero_only=False)
+
+
+def _layout(batch: Batch) -> Batch:
+    names = ("input_ids", "attention_mask", "position_ids", "segment_ids")
+    return {name: batch[name] for name in names if name in batch}
