@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -39,13 +40,15 @@ class Report:
         run: Plain data: seed, checkpoint, data, versions, whatever the caller knows of the making.
 
     Raises:
-        ValueError: If the rows come from different protocols, or a (method, length) occurs twice.
+        ValueError: If there is no row, the rows come from different protocols, or a (method, length) occurs twice.
     """
 
     rows: Sequence[Row]
     run: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("A report needs at least one row.")
         protocols = sorted({row.protocol for row in self.rows})
         if len(protocols) > 1:
             raise ValueError(f"Rows of the protocols {protocols} can't stand in one table: write a report of each.")
@@ -193,15 +196,18 @@ class Report:
             )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        if not any(row.perplexity is not None and math.isfinite(row.perplexity) for row in self.rows):
+            axes.set_ylim(1, 10)  # nothing to draw, and a log axis has no limits of its own
         axes.set_xticks(self.lengths, [f"{length:,}" for length in self.lengths])
-        axes.minorticks_on()
-        axes.tick_params(axis="x", which="minor", bottom=False)
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(self.lengths[0] / 1.25, self.lengths[-1] * 1.25)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-        axes.grid(alpha=0.25, which="major")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.25)
         axes.set_xlabel("evaluated length (tokens)")
-        axes.set_ylabel(f"perplexity at hidden tokens ({self._protocol()})")
-        if self.rows:
-            figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+        axes.set_ylabel(f"perplexity at hidden tokens ({self.rows[0].protocol})")
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
         return figure
 
     def png(self) -> bytes:
@@ -235,17 +241,14 @@ class Report:
         row = self._row(method, length)
         return "" if row is None or row.accuracy is None else f"{row.accuracy:.1%}"
 
-    def _protocol(self) -> str:
-        return self.rows[0].protocol if self.rows else "no rows"
-
     def _caption(self) -> str:
         measured = [row for row in self.rows if row.status is Status.OK]
         if not measured:
-            return f"Protocol {self._protocol()}."
+            return f"Protocol {self.rows[0].protocol}."
         targets, documents = (
             _range([getattr(row, name) for row in measured]) for name in ("num_targets", "num_documents")
         )
-        return f"Protocol {self._protocol()}; {targets} targets in {documents} documents per length."
+        return f"Protocol {self.rows[0].protocol}; {targets} targets in {documents} documents per length."
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -341,8 +344,8 @@ def _markdown_table(cells: list[list[str]]) -> str:
 
 def _values(rows: Sequence[Row | None], name: str) -> np.ndarray:
     """(L,) float64, NaN where there is no number: a gap in the plot."""
-    values = [math.nan if row is None else getattr(row, name) for row in rows]
-    return np.array([math.nan if value is None else value for value in values])
+    values = [None if row is None else getattr(row, name) for row in rows]
+    return np.array([math.nan if value is None or math.isinf(value) else value for value in values])
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,0 +1,86 @@
+"""The command line: ``gau-alpha COMMAND``. Nothing imports it.
+
+``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``shipped.py`` finds
+shipped YAML files by name, ``record.py`` writes what a run leaves beside its results.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+USAGE = """usage: gau-alpha COMMAND [options]
+
+Pretrain GAU-α on short sequences and measure how far past its training length it still works.
+
+commands (each has --help):
+  fit          train a model from a YAML file
+  validate     loss, perplexity and accuracy on the validation documents
+  test         the same, under the name test
+  predict      the most likely token at every position
+  extrapolate  evaluate checkpoints at multiples of their training length under many methods
+  methods      list the attention methods
+"""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: The arguments; default: those of the process.
+
+    Returns:
+        The exit code: 0, or 2 after a mistake of the user, which is explained in one message on standard error.
+    """
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    command = COMMANDS.get(args[0])
+    if command is None:
+        return _refuse(f"unknown command {args[0]!r}; choose one of: {', '.join(COMMANDS)}")
+    try:
+        return command(args)
+    except ValueError as error:
+        if _is_internal(error):
+            raise
+        return _refuse(str(error))
+
+
+def _lightning(args: list[str]) -> int:
+    # Lightning still calls jsonargparse functions that warn of version 5; nothing the user could do about.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    from gau_alpha.cli.lightning import run
+
+    run(args)
+    return 0
+
+
+def _methods(args: list[str]) -> int:
+    from gau_alpha.cli.methods import print_methods
+
+    return print_methods(args[1:])
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "fit": _lightning,
+    "validate": _lightning,
+    "test": _lightning,
+    "predict": _lightning,
+    "extrapolate": _lightning,
+    "methods": _methods,
+}
+
+
+def _refuse(message: str) -> int:
+    print(f"gau-alpha: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _is_internal(error: ValueError) -> bool:
+    """Say whether an error comes from a library's depths instead of a check that was written for users."""
+    module: Any = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+    return str(module).split(".")[0] not in ("gau_alpha", "datamodules", "callbacks", "jsonargparse")

@@ -1,0 +1,148 @@
+"""LightningCLI for GAU-α: ``fit``, ``validate``, ``test``, ``predict``, ``extrapolate``.
+
+What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.cli.record import RUN_KEY, RunRecord
+from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.module import GAUAlphaModule
+from gau_alpha.presets import known_strategies
+from gau_alpha.trainer import GAUAlphaTrainer
+
+LISTS = ("--ckpt_path", "--methods", "--length_ratios")
+"""Options of ``extrapolate`` that take several words."""
+
+FILLED_IN = ("train_length", "vocab_size")
+"""What the model takes from the data, so that it is never typed."""
+
+
+def run(args: list[str]) -> None:
+    """Run one of Lightning's commands.
+
+    Args:
+        args: The command and its options.
+
+    Raises:
+        ValueError: If a setting does not make sense.
+        SystemExit: With code 2, if the command line or a YAML does not parse.
+    """
+    args = with_shipped_files(args)
+    GAUAlphaCLI(
+        GAUAlphaModule,
+        LightningDataModule,
+        subclass_mode_data=True,
+        trainer_class=GAUAlphaTrainer,
+        save_config_callback=RunRecord,
+        parser_class=Parser,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
+        args=gather_lists(args) if args[0] == "extrapolate" else args,
+    )
+
+
+def gather_lists(args: list[str]) -> list[str]:
+    """Write ``--methods a b`` as ``--methods=[a,b]``, which is how jsonargparse wants a list."""
+    gathered: list[str] = []
+    words: list[str] | None = None
+    for arg in [*args, "--"]:
+        if words is not None and not arg.startswith("--"):
+            words.append(arg)
+            continue
+        if words is not None:
+            gathered[-1] += f"=[{','.join(words)}]"
+            words = None
+        if arg in LISTS:
+            words = []
+        gathered.append(arg)
+    return gathered[:-1]
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose data may come from a checkpoint, and that lists the known strategies when one is misspelt."""
+
+    def add_lightning_class_args(
+        self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
+    ) -> list[str]:
+        """Add a class; none is required at first, since a checkpoint may say which it is."""
+        return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
+
+    def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
+        """Explain, and leave with code 2."""
+        if "model.method" in message:
+            message = f"{message}\nknown strategies\n{known_strategies()}"
+        return super().error(message, *args, **kwargs)
+
+
+class GAUAlphaCLI(LightningCLI):
+    """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what the data knows to the model."""
+        parser.link_arguments("data.init_args.train_length", "model.train_length")
+        parser.link_arguments(
+            "data.vocabulary",
+            "model.config.vocab_size",
+            compute_fn=lambda vocabulary: vocabulary.size,
+            apply_on="instantiate",
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Name the commands and the arguments that don't come from the command line."""
+        return {**LightningCLI.subcommands(), "extrapolate": {"model", "datamodule"}}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "extrapolate":  # trains nothing, logs nothing, has a progress bar of its own
+            quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+            parser.set_defaults({f"trainer.{name}": False for name in quiet})
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and remember the arguments to parse them again over a checkpoint's values."""
+        self._args = args
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning's own version lets the checkpoint's hyper-parameters override what was typed.
+        subcommand = self.config.subcommand
+        given = self.config[subcommand].get("ckpt_path")
+        path = given[0] if isinstance(given, list) else given
+        if path and (Path(path).is_file() or subcommand == "extrapolate"):
+            self._subcommand_parsers[subcommand].set_defaults(_defaults_from(path))
+            self.config = self.parser.parse_args(self._args)  # type: ignore[arg-type]
+        if self.config[subcommand].get("data") is None:
+            raise ValueError(
+                f"{subcommand} needs data: give --data FILE or a --config with a section data"
+                + (f"; the checkpoint {path} does not remember any." if path else ".")
+            )
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what would do nothing."""
+        trainer = self.config[self.config.subcommand].trainer
+        if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
+            raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
+
+    def after_instantiate_classes(self) -> None:
+        """Say what method is in effect."""
+        if self.trainer.is_global_zero:
+            print(f"method: {self.model.model.method.summary()}")
+
+
+def _defaults_from(path: str) -> dict[str, Any]:
+    """Return a checkpoint's model, and the data it was trained on, as defaults of a parser."""
+    checkpoint = read_checkpoint(path)
+    arguments = dict(checkpoint["hyper_parameters"])
+    config = arguments.pop("config")
+    defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
+    defaults |= {f"model.{name}": value for name, value in arguments.items() if name not in FILLED_IN}
+    defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": arguments["method"]}
+    data = checkpoint.get(RUN_KEY, {}).get("config", {}).get("data")
+    return defaults | ({"data": data} if data else {})

@@ -1,0 +1,93 @@
+"""What a run leaves beside its results so that it can be done again."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from gau_alpha.checkpoints import write_whole
+
+PACKAGES = (
+    "gau-alpha-lightning",
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "datasets",
+    "tokenizers",
+    "numpy",
+)
+
+RUN_KEY = "run"
+"""The entry of a checkpoint that holds the run's resolved config and surroundings."""
+
+
+class RunRecord(SaveConfigCallback):
+    """Saves the resolved config (``config.yaml``) and the surroundings (``run.json``), beside logs and in checkpoints.
+
+    Existing files are never overwritten: a second run in the same folder writes ``config_1.yaml`` and so on.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both files, on the first process."""
+        if self.already_saved:
+            return
+        log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
+        if trainer.is_global_zero:
+            folder = Path(log_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            text = self.parser.dump(self.config, skip_none=False)
+            write_whole(_free(folder / "config.yaml"), lambda path: path.write_text(text, encoding="utf-8"))
+            record = json.dumps(surroundings(), indent=2) + "\n"
+            write_whole(_free(folder / "run.json"), lambda path: path.write_text(record, encoding="utf-8"))
+        self.already_saved = True
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the record into the checkpoint, as plain data."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        checkpoint[RUN_KEY] = {"config": config, **surroundings()}
+
+
+def surroundings() -> dict[str, Any]:
+    """Describe package versions, interpreter, machine, command line and git revision as plain data."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "command": ["gau-alpha", *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "git": _git(),
+    }
+
+
+def _git() -> dict[str, Any]:
+    """Return revision and dirtiness of the working directory's repository; empty outside of one or without git."""
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"revision": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _free(path: Path) -> Path:
+    candidate, number = path, 0
+    while candidate.exists():
+        number += 1
+        candidate = path.with_stem(f"{path.stem}_{number}")
+    return candidate
