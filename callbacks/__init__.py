@@ -1,1 +1,4 @@
-"""Lightning callbacks: one small file each, named by ``class_path`` in a YAML."""
+"""Lightning callbacks: one small file each, named by ``class_path`` in a YAML.
+
+- ``callbacks.extrapolation.ExtrapolationEvaluation``: measures at multiples of the training length while training.
+"""

@@ -1,9 +1,6 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed."""
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from os import PathLike
 from pathlib import Path
@@ -15,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gau_alpha.config import GAUAlphaConfig
+from gau_alpha.files import write_whole
 from gau_alpha.method import AttentionMethod
 from gau_alpha.presets import build_strategies
 
@@ -61,7 +59,6 @@ def load_folder(cls: type[Model], folder: str | PathLike[str], method: Attention
 def save_folder(model: "GAUAlphaForMaskedLM", folder: str | PathLike[str]) -> None:
     """Write a model as ``config.json`` and ``model.safetensors``; each file appears whole or not at all."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     stored = {"model_type": "gau_alpha", **asdict(model.config), METHOD_KEY: model.method.describe()}
     weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     if model.config.tie_word_embeddings:
@@ -127,24 +124,6 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name beside it, then rename it, so that nobody ever sees half of it.
-
-    Args:
-        path: The file.
-        write: Called with the temporary path.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _read_config(stored: dict[str, Any], weights: dict[str, Tensor]) -> GAUAlphaConfig:
     known = {field.name for field in fields(GAUAlphaConfig)}
     values = {name: value for name, value in stored.items() if name in known}
@@ -161,9 +140,3 @@ def _read_config(stored: dict[str, Any], weights: dict[str, Tensor]) -> GAUAlpha
 
 def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

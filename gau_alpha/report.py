@@ -4,10 +4,10 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from gau_alpha.extrapolation import Row, Status
+from gau_alpha.files import write_whole
 
 NAME = "extrapolation"
 """Files are called ``extrapolation.json``, ``.csv``, ``.md`` and ``.png``."""
@@ -85,7 +86,10 @@ class Report:
             ".md": self.markdown().encode(),
             ".png": self.png(),
         }
-        return [write_whole(Path(folder) / f"{NAME}{suffix}", content) for suffix, content in contents.items()]
+        return [
+            write_whole(Path(folder) / f"{NAME}{suffix}", partial(_write_bytes, content=content))
+            for suffix, content in contents.items()
+        ]
 
     @classmethod
     def read(cls, path: str | Path) -> "Report":
@@ -251,24 +255,8 @@ class Report:
         return f"Protocol {self.rows[0].protocol}; {targets} targets in {documents} documents per length."
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Writes a file under another name and then renames it, so that no reader ever meets half of it.
-
-    Args:
-        path: The file; its folder is created.
-        content: All of it.
-
-    Returns:
-        The path.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 @contextmanager

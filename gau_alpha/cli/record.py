@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from gau_alpha.checkpoints import write_whole
+from gau_alpha.files import write_whole
 
 PACKAGES = (
     "gau-alpha-lightning",
@@ -42,7 +42,6 @@ class RunRecord(SaveConfigCallback):
         log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
         if trainer.is_global_zero:
             folder = Path(log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
             text = self.parser.dump(self.config, skip_none=False)
             write_whole(_free(folder / "config.yaml"), lambda path: path.write_text(text, encoding="utf-8"))
             record = json.dumps(surroundings(), indent=2) + "\n"

@@ -1,0 +1,175 @@
+"""Extrapolation measured while training."""
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
+from gau_alpha.method import AttentionMethod
+from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.presets import TRAINED, resolve_method
+from gau_alpha.report import Report
+
+_METRICS = ("loss", "perplexity", "accuracy", "attention_entropy")
+
+
+class ExtrapolationEvaluation(Callback):
+    """Measures the model at multiples of its training length, every so many optimizer steps and when training ends.
+
+    Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step and, for TensorBoard, the plot;
+    writes the table and the plot to ``<output_dir>/extrapolation/step_<n>/``. Training goes on exactly as if nothing
+    had been measured. The documents come from the trainer's data module, which must offer ``vocabulary``,
+    ``train_length`` and ``evaluation_documents()``; the model is the LightningModule's ``model``.
+
+    Args:
+        every_n_train_steps: Optimizer steps between evaluations.
+        length_ratios: Evaluated lengths as multiples of the training length.
+        methods: Names of presets, and ``trained`` for the method under training. The first is the baseline.
+        max_documents: At each length only the first so many documents that are long enough.
+        tokens_per_batch: Rows are batched up to this many tokens.
+        entropy: Whether to measure attention entropy.
+        seed: Of hidden positions and resamples.
+        output_dir: Where to write; the log folder of the run if None.
+
+    Raises:
+        ValueError: If a number is out of range or no method is named.
+    """
+
+    def __init__(
+        self,
+        every_n_train_steps: int,
+        length_ratios: Sequence[int] = (1, 2, 4, 8, 16),
+        methods: Sequence[str] = (TRAINED,),
+        max_documents: int = 16,
+        tokens_per_batch: int = 16384,
+        entropy: bool = True,
+        seed: int = 0,
+        output_dir: str | None = None,
+    ) -> None:
+        if every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps={every_n_train_steps} must be at least 1.")
+        if not methods:
+            raise ValueError(f"methods is empty: name presets, or {TRAINED!r} for the method under training.")
+        self.every_n_train_steps = every_n_train_steps
+        self.length_ratios = length_ratios
+        self.methods = methods
+        self.max_documents = max_documents
+        self.tokens_per_batch = tokens_per_batch
+        self.entropy = entropy
+        self.seed = seed
+        self.output_dir = output_dir
+        self._engine: ExtrapolationEngine | None = None
+        self._last_step = 0  # optimizer step of the last evaluation
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds documents and methods, so that what is wrong with them is said before any step."""
+        model = _model(pl_module)
+        with undisturbed(model):
+            self._engine = self._build_engine(trainer)
+            self._resolve(model, self._engine.train_length)
+        self._last_step = trainer.global_step  # a resumed run has measured the step it was saved at
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Evaluates if a multiple of ``every_n_train_steps`` was reached since the last time.
+
+        Compared by steps, not by batches: with accumulated gradients several batches share a step.
+        """
+        if trainer.global_step // self.every_n_train_steps > self._last_step // self.every_n_train_steps:
+            self._evaluate(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluates the final weights, unless that was just done."""
+        if trainer.global_step > self._last_step:
+            self._evaluate(trainer, pl_module)
+
+    def _build_engine(self, trainer: Trainer) -> ExtrapolationEngine:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set where a data module is attached
+        needed = ("vocabulary", "train_length", "evaluation_documents")
+        missing = [name for name in needed if not hasattr(data, name)]
+        if missing:
+            given = "no data module" if data is None else type(data).__name__
+            raise ValueError(
+                f"ExtrapolationEvaluation needs a data module with {', '.join(needed)}; the trainer was given {given}, "
+                f"which lacks {', '.join(missing)}."
+            )
+        return ExtrapolationEngine(
+            data.evaluation_documents(),
+            data.vocabulary,
+            data.train_length,
+            length_ratios=self.length_ratios,
+            max_documents=self.max_documents,
+            tokens_per_batch=self.tokens_per_batch,
+            entropy=self.entropy,
+            seed=self.seed,
+        )
+
+    def _resolve(self, model: GAUAlphaForMaskedLM, train_length: int) -> dict[str, AttentionMethod]:
+        return {name: resolve_method(name, model.method, train_length) for name in self.methods}
+
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures on all processes; the first of them writes."""
+        assert self._engine is not None, "on_train_start builds it"
+        self._last_step = trainer.global_step
+        start = time.perf_counter()
+        model = _model(pl_module)
+        with undisturbed(model), trainer.precision_plugin.forward_context():
+            methods = self._resolve(model, self._engine.train_length)
+            rows = list(self._engine.rows(model, methods))
+        seconds = time.perf_counter() - start
+        run = {
+            "step": trainer.global_step,
+            "epoch": trainer.current_epoch,
+            "evaluation": self._engine.describe(),
+            "methods": {name: method.describe() for name, method in methods.items()},
+            "precision": str(trainer.precision),
+            "world_size": trainer.world_size,
+            "torch": str(torch.__version__),
+            "seconds": seconds,
+        }
+        folder = self._folder(trainer)
+        if trainer.is_global_zero:
+            report = Report(rows, run)
+            report.write(folder)
+            self._log(trainer, report, seconds)
+
+    def _folder(self, trainer: Trainer) -> Path:
+        """On all processes: ``log_dir`` is agreed on between them."""
+        root = self.output_dir or trainer.log_dir or trainer.default_root_dir
+        return Path(root) / "extrapolation" / f"step_{trainer.global_step}"
+
+    def _log(self, trainer: Trainer, report: Report, seconds: float) -> None:
+        metrics = {"extrapolation/seconds": seconds}
+        for row in report.rows:
+            metrics |= _scalars(row)
+        image = report.image()
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("extrapolation/perplexity", image, trainer.global_step, dataformats="HWC")
+
+
+def _model(pl_module: LightningModule) -> GAUAlphaForMaskedLM:
+    model = getattr(pl_module, "model", None)
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(
+            f"ExtrapolationEvaluation measures the attribute `model` of the LightningModule, a GAUAlphaForMaskedLM; "
+            f"{type(pl_module).__name__} has {'none' if model is None else f'a {type(model).__name__}'}."
+        )
+    return model  # type: ignore[return-value]  # compiled, it is of another class
+
+
+def _scalars(row: Row) -> dict[str, float]:
+    """What there is a number for: a logger would draw NaN as a gap at best."""
+    values = {name: getattr(row, name) for name in _METRICS}
+    return {
+        f"extrapolation/{row.method}/x{row.length_ratio}/{name}": value
+        for name, value in values.items()
+        if value is not None and math.isfinite(value)
+    }

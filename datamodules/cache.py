@@ -1,0 +1,157 @@
+"""Documents tokenised once, then memory-mapped.
+
+A cache is found by content: its key hashes what the source would yield, how the tokenizer would encode it, and the
+format of the file. Nothing that only shapes rows (train length, mask rate, split) is part of it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datamodules.sources import TextSource
+from datamodules.tokenizers import Tokenizer
+
+_FORMAT = 1
+_FILE = "documents.arrow"
+_SCHEMA = pa.schema({"input_ids": pa.large_list(pa.int32())})
+# What is held in memory while tokenising: the first of the two to be reached, plus the document that reached it.
+_BATCH_DOCUMENTS = 1024
+_BATCH_CHARACTERS = 4_000_000
+
+
+class TokenizedDocuments:
+    """Memory-mapped token ids of every document; also readable with ``datasets.Dataset.from_file``.
+
+    Args:
+        folder: A finished cache folder.
+
+    Attributes:
+        lengths: (documents,) number of tokens of each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        table = pa.ipc.open_stream(pa.memory_map(str(folder / _FILE))).read_all()
+        chunks = table.column("input_ids").chunks
+        # Views of the mapped file, one per chunk of up to a thousand documents: no object per document.
+        self._tokens = [chunk.values.to_numpy() for chunk in chunks]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._first_document = np.cumsum([0, *(len(chunk) for chunk in chunks)])
+        self.lengths: NDArray[np.int64] = np.concatenate([np.diff(offsets) for offsets in self._offsets])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def document(self, index: int) -> NDArray[np.int32]:
+        """Return one document: a read-only view, nothing is copied."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        chunk = int(np.searchsorted(self._first_document, index, side="right")) - 1
+        start, end = self._offsets[chunk][index - self._first_document[chunk] :][:2]
+        return self._tokens[chunk][start:end]
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        # A worker that is spawned maps the file again instead of receiving its content.
+        return type(self), (self.folder,)
+
+
+def tokenize(source: TextSource, tokenizer: Tokenizer, cache_dir: str | None = None) -> TokenizedDocuments:
+    """Open the tokenised documents of a source, tokenising them first if no cache holds them.
+
+    May be called by many processes at once: one tokenises, the others wait for it.
+
+    Args:
+        source: The text.
+        tokenizer: Its encoding.
+        cache_dir: Folder for all caches; None means ``gau_alpha_lightning`` in the user's cache folder.
+
+    Raises:
+        ValueError: If the source yields no text.
+    """
+    root = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache_dir()
+    root.mkdir(parents=True, exist_ok=True)
+    parts = {"format": _FORMAT, "source": source.fingerprint(), "tokenizer": tokenizer.fingerprint()}
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    folder = root / key
+    if not folder.exists():
+        with FileLock(root / f"{key}.lock"):
+            if not folder.exists():  # still nobody made it while we waited for the lock
+                _build(source, tokenizer, folder)
+    return TokenizedDocuments(folder)
+
+
+def _build(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
+    # We hold the lock, so whatever is unfinished was left by a process that was killed.
+    for unfinished in folder.parent.glob(f"{folder.name}.unfinished-*"):
+        shutil.rmtree(unfinished)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.unfinished-", dir=folder.parent) as workplace:
+        made = Path(workplace) / "made"
+        made.mkdir()
+        num_documents, num_tokens = _write(source, tokenizer, made / _FILE)
+        if num_tokens == 0:
+            raise ValueError(
+                f"{type(source).__name__} yields {num_documents} documents and no text in them. "
+                "Give a source with at least one document that is not empty."
+            )
+        about = {
+            "source": type(source).__name__,
+            "tokenizer": type(tokenizer).__name__,
+            "documents": num_documents,
+            "tokens": num_tokens,
+        }
+        (made / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        # Whole or not at all: the name appears only when every byte is on the disk.
+        os.replace(made, folder)
+
+
+def _write(source: TextSource, tokenizer: Tokenizer, file: Path) -> tuple[int, int]:
+    num_documents = num_tokens = 0
+    with _progress_bar() as progress, file.open("wb") as stream:
+        task = progress.add_task("Tokenising", total=source.num_documents_hint())
+        with pa.ipc.new_stream(stream, _SCHEMA) as writer:
+            for texts in _batches(source):
+                documents = tokenizer.encode_batch(texts)
+                offsets = np.cumsum([0, *(len(document) for document in documents)], dtype=np.int64)
+                column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(documents)))
+                writer.write_batch(pa.record_batch([column], schema=_SCHEMA))
+                num_documents += len(documents)
+                num_tokens += int(offsets[-1])
+                progress.advance(task, len(documents))
+        stream.flush()
+        os.fsync(stream.fileno())
+    return num_documents, num_tokens
+
+
+def _progress_bar() -> Progress:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), "documents", TimeRemainingColumn())
+    # No bar where there is no terminal, so that log files stay readable.
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def _batches(source: TextSource) -> Iterator[list[str]]:
+    texts: list[str] = []
+    characters = 0
+    for text in source.documents():
+        texts.append(text)
+        characters += len(text)
+        if len(texts) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
+            yield texts
+            texts, characters = [], 0
+    if texts:
+        yield texts
+
+
+def _default_cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gau_alpha_lightning"

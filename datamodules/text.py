@@ -1,0 +1,182 @@
+"""The data module: a source, a tokenizer, a row length and a masking rule put together."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from datamodules.cache import TokenizedDocuments, tokenize
+from datamodules.dataset import MaskedRows
+from datamodules.masking import Masking, TokenMasking
+from datamodules.randomness import Purpose, random_order
+from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, loader_options
+from datamodules.sources import TextSource
+from datamodules.tokenizers import Tokenizer
+from gau_alpha.vocabulary import Vocabulary
+
+DEFAULT_MASKING = TokenMasking()
+
+
+class TextDataModule(LightningDataModule):
+    """Text for masked language modelling: tokenised once, split by document, cut into rows, masked anew every epoch.
+
+    Args:
+        source: Where the text comes from.
+        tokenizer: How text becomes token ids.
+        train_length: Tokens per training row. Model and methods take it from here.
+        batch_size: Rows per batch and rank.
+        masking: Which tokens are hidden.
+        validation_fraction: Share of the documents kept for validation, in (0, 1); at least one document is kept and
+            one left to train on.
+        seed: Seed of split, order and masks.
+        num_workers: Worker processes per loader. Changes no batch; a run may be resumed with another number.
+        cache_dir: Folder of the tokenised corpora; by default ``gau_alpha_lightning`` in the user's cache folder
+            (``$XDG_CACHE_HOME`` or ``~/.cache``).
+    """
+
+    def __init__(
+        self,
+        source: TextSource,
+        tokenizer: Tokenizer,
+        train_length: int,
+        batch_size: int = 64,
+        masking: Masking = DEFAULT_MASKING,
+        validation_fraction: float = 0.1,
+        seed: int = 0,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        for name, number, least in (
+            ("train_length", train_length, 1),
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("num_workers", num_workers, 0),
+        ):
+            if number < least:
+                raise ValueError(f"{name}={number} must be at least {least}. Set it to a larger number.")
+        if not 0 < validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded: training and "
+                "validation each need documents. 0.1 is usual."
+            )
+        self.source = source
+        self.tokenizer = tokenizer
+        self.train_length = train_length
+        self.batch_size = batch_size
+        self.masking = masking
+        self.validation_fraction = validation_fraction
+        self.seed = seed
+        self.num_workers = num_workers
+        self.cache_dir = cache_dir
+        self._splits: tuple[MaskedRows, MaskedRows] | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer's ids; there as soon as the data module is."""
+        return self.tokenizer.vocabulary
+
+    def prepare_data(self) -> None:
+        """Tokenise the corpus, once per machine, unless a cache holds it."""
+        tokenize(self.source, self.tokenizer, self.cache_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Map the tokenised corpus and split it.
+
+        Raises:
+            ValueError: If the corpus is too small for one row or for two splits.
+        """
+        if self._splits is None:
+            documents = tokenize(self.source, self.tokenizer, self.cache_dir)
+            training, validation = self._split(documents)
+            self._splits = self._rows(documents, training), self._rows(documents, validation)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Load training rows, in another order and with other masks every epoch.
+
+        Under ``Trainer(overfit_batches=...)`` order and masks stay as they are: else there is nothing to overfit to.
+        """
+        rows, _ = self._open_splits()
+        trainer: Any = self.trainer  # Any: Lightning does not declare `overfit_batches`
+        overfits = trainer is not None and trainer.overfit_batches > 0
+        sampler = (FixedSampler if overfits else EpochSampler)(len(rows), self.batch_size, self.seed)
+        return ResumableLoader(rows, sampler, self._batches_in_hand, self.num_workers, torch.cuda.is_available())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Load validation rows: the same order and the same masks every time."""
+        _, rows = self._open_splits()
+        sampler = FixedSampler(len(rows), self.batch_size, self.seed)
+        return DataLoader(rows, sampler=sampler, **loader_options(self.num_workers, torch.cuda.is_available()))
+
+    def evaluation_documents(self) -> "WholeDocuments":
+        """Give the validation split's documents whole.
+
+        The order is fixed by the seed and has nothing to do with that of the corpus: the first n are a fair sample.
+        """
+        _, rows = self._open_splits()
+        return WholeDocuments(rows.documents, rows.selected)
+
+    def _open_splits(self) -> tuple[MaskedRows, MaskedRows]:
+        self.setup()
+        assert self._splits is not None
+        return self._splits
+
+    def _rows(self, documents: TokenizedDocuments, selected: NDArray[np.int64]) -> MaskedRows:
+        return MaskedRows(documents, selected, self.train_length, self.masking, self.vocabulary, self.seed)
+
+    def _split(self, documents: TokenizedDocuments) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        num_tokens = int(documents.lengths.sum())
+        if num_tokens < self.train_length:
+            raise ValueError(
+                f"train_length={self.train_length}, but the whole corpus has {num_tokens} tokens: not one row can be "
+                "filled. Choose a shorter train_length or a larger corpus."
+            )
+        not_empty = np.flatnonzero(documents.lengths)
+        if len(not_empty) < 2:
+            raise ValueError(
+                f"The corpus has {len(not_empty)} document that is not empty, but training and validation each need "
+                "one of their own. Split the text into several files or lines."
+            )
+        shuffled = not_empty[random_order(self.seed, Purpose.SPLIT, 0, len(not_empty))]
+        num_validation = round(self.validation_fraction * len(shuffled))
+        num_validation = min(max(num_validation, 1), len(shuffled) - 1)
+        return np.sort(shuffled[num_validation:]), shuffled[:num_validation]
+
+    def _batches_in_hand(self) -> int:
+        if self.trainer is None:
+            return 0
+        # Any: Lightning declares a type without `processed`
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return progress.ready - progress.processed
+
+
+class WholeDocuments(Sequence[NDArray[np.int64]]):
+    """Some documents, whole, read from the cache when asked for.
+
+    Args:
+        documents: The tokens of all documents.
+        selected: (documents used,) which of them.
+    """
+
+    def __init__(self, documents: TokenizedDocuments, selected: NDArray[np.int64]) -> None:
+        self._documents = documents
+        self._selected = selected
+
+    def __len__(self) -> int:
+        return len(self._selected)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int64]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "WholeDocuments": ...
+
+    def __getitem__(self, index: int | slice) -> "NDArray[np.int64] | WholeDocuments":
+        if isinstance(index, slice):
+            return WholeDocuments(self._documents, self._selected[index])
+        # A copy: PyTorch wants int64, and memory that can be written to.
+        return self._documents.document(int(self._selected[index])).astype(np.int64)

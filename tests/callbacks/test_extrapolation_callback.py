@@ -1,0 +1,276 @@
+"""The callback measures at the right steps, writes what it measured, and leaves training as it would have been."""
+
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
+
+from callbacks.extrapolation import ExtrapolationEvaluation
+from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha.module import GAUAlphaModule
+from gau_alpha.vocabulary import Vocabulary
+
+TRAIN_LENGTH = 16
+
+
+class Documents(LightningDataModule):
+    """Rows shuffled by the global generator and masked by Python's: what an evaluation could disturb."""
+
+    vocabulary = Vocabulary(30, 1, 0)
+    train_length = TRAIN_LENGTH
+
+    def __init__(self, longest: int = 140):
+        super().__init__()
+        self.longest = longest
+        self.seen: list[list[int]] = []
+
+    def evaluation_documents(self):
+        np.random.rand()  # noqa: NPY002  a careless source
+        return [np.random.default_rng(seed).integers(2, 30, size=self.longest - seed) for seed in range(4)]
+
+    def train_dataloader(self):
+        tokens = torch.from_numpy(np.random.default_rng(9).integers(2, 30, size=(24, TRAIN_LENGTH)))
+        return DataLoader(list(tokens), batch_size=4, shuffle=True, collate_fn=self._mask)
+
+    def _mask(self, rows):
+        input_ids = torch.stack(rows)
+        self.seen.append(input_ids.flatten().tolist())
+        labels = torch.full_like(input_ids, -100)
+        for row in range(len(rows)):
+            place = random.randrange(TRAIN_LENGTH)
+            labels[row, place] = input_ids[row, place]
+            input_ids[row, place] = 1
+        return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels}
+
+
+def module() -> GAUAlphaModule:
+    config = GAUAlphaConfig(30, hidden_size=16, intermediate_size=24, attention_key_size=8, num_hidden_layers=2)
+    return GAUAlphaModule(config, train_length=TRAIN_LENGTH)
+
+
+def fit(folder, *callbacks, data=None, model=None, logger=None, ckpt_path=None, **kwargs):
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    data = data or Documents()
+    model = model or module()
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=logger or CSVLogger(folder),
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **({"max_steps": 7, "enable_checkpointing": False, "log_every_n_steps": 1} | kwargs),
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+    return trainer, model, data
+
+
+def evaluation(every=3, **kwargs) -> ExtrapolationEvaluation:
+    return ExtrapolationEvaluation(every, **({"length_ratios": [1, 2, 8]} | kwargs))
+
+
+class Noting(ExtrapolationEvaluation):
+    """Notes the steps at which it measures."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.measured = []
+
+    def _evaluate(self, trainer, pl_module):
+        self.measured.append(trainer.global_step)
+        super()._evaluate(trainer, pl_module)
+
+
+def steps(folder) -> list[int]:
+    return sorted(int(path.name.removeprefix("step_")) for path in folder.rglob("step_*"))
+
+
+def test_measures_at_multiples_and_at_the_end(tmp_path):
+    trainer, _, _ = fit(tmp_path, evaluation(methods=["trained", "infoscale"]))
+    assert steps(tmp_path) == [3, 6, 7]
+    folder = tmp_path / "lightning_logs" / "version_0" / "extrapolation"
+    assert str(folder.parent) == trainer.log_dir
+    content = json.loads((folder / "step_6" / "extrapolation.json").read_text())
+    assert [(row["method"], row["length"]) for row in content["rows"]] == [
+        (method, length) for length in (16, 32, 128) for method in ("trained", "infoscale")
+    ]
+    assert all(row["status"] == "ok" and row["num_documents"] == 4 for row in content["rows"])
+    assert content["run"]["step"] == 6
+    assert content["run"]["methods"]["infoscale"]["scaling"]["init_args"]["train_length"] == TRAIN_LENGTH
+    assert sorted(path.suffix for path in (folder / "step_6").iterdir()) == [".csv", ".json", ".md", ".png"]
+
+
+def test_the_last_step_is_not_measured_twice(tmp_path):
+    callback = Noting(7, length_ratios=[1])
+    fit(tmp_path, callback)
+    assert callback.measured == [7]
+
+
+def test_accumulated_batches_are_one_step(tmp_path):
+    callback = Noting(2, length_ratios=[1])
+    fit(tmp_path, callback, accumulate_grad_batches=3, max_steps=5)
+    assert callback.measured == [2, 4, 5]
+
+
+def test_a_resumed_run_does_not_repeat_an_evaluation(tmp_path):
+    first, _, _ = fit(tmp_path / "a", evaluation(), max_steps=3)
+    first.save_checkpoint(tmp_path / "three.ckpt")
+    fit(tmp_path / "b", evaluation(), max_steps=7, ckpt_path=tmp_path / "three.ckpt")
+    assert steps(tmp_path / "b") == [6, 7]
+
+
+def test_output_dir(tmp_path):
+    fit(tmp_path / "run", evaluation(every=100, output_dir=str(tmp_path / "elsewhere")))
+    assert steps(tmp_path / "run") == []
+    assert (tmp_path / "elsewhere" / "extrapolation" / "step_7" / "extrapolation.png").exists()
+
+
+def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    fit(tmp_path, evaluation(methods=["trained", "infoscale"], length_ratios=[1, 8, 16]), logger=logger)
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    tags = events.Tags()
+    expected = {
+        f"extrapolation/{method}/x{ratio}/{metric}"
+        for method in ("trained", "infoscale")
+        for ratio in (1, 8)  # no document has 16 × 16 tokens
+        for metric in ("loss", "perplexity", "accuracy", "attention_entropy")
+    }
+    assert {tag for tag in tags["scalars"] if tag.startswith("extrapolation/")} == expected | {"extrapolation/seconds"}
+    points = events.Scalars("extrapolation/trained/x8/loss")
+    assert [point.step for point in points] == [3, 6, 7]
+    written = json.loads((tmp_path / "lightning_logs/version_0/extrapolation/step_6/extrapolation.json").read_text())
+    (row,) = [row for row in written["rows"] if (row["method"], row["length_ratio"]) == ("trained", 8)]
+    assert points[1].value == pytest.approx(row["loss"], rel=1e-6)
+    assert all(point.value > 0 for point in events.Scalars("extrapolation/seconds"))
+    assert [image.step for image in events.Images("extrapolation/perplexity")] == [3, 6, 7]
+
+
+def state(trainer, model, data):
+    moments = trainer.optimizers[0].state_dict()["state"]
+    return {
+        "weights": {name: value.tolist() for name, value in model.state_dict().items() if "model." in name},
+        "moments": {
+            key: {name: torch.as_tensor(value).tolist() for name, value in of_one.items()}
+            for key, of_one in moments.items()
+        },
+        "batches": data.seen,
+        "random": (random.random(), np.random.rand(), torch.rand(3).tolist()),  # noqa: NPY002
+    }
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_training_is_bit_identical_with_and_without(tmp_path, every, precision):
+    without = state(*fit(tmp_path / "without", precision=precision))
+    callback = evaluation(every, methods=["trained", "infoscale", "cosscale"])
+    having = state(*fit(tmp_path / "with", callback, precision=precision))
+    assert steps(tmp_path / "with")[-1] == 7, "nothing was measured: nothing was tested"
+    assert having == without
+
+
+def test_measures_in_the_trainers_precision_and_without_dropout(tmp_path):
+    seen = []
+
+    class Watched(GAUAlphaForMaskedLM):
+        def forward(self, *args, **kwargs):
+            seen.append((self.training, torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+            return super().forward(*args, **kwargs)
+
+    model = module()
+    model.model.__class__ = Watched
+    fit(tmp_path, evaluation(), model=model, precision="bf16-mixed")
+    assert seen.count((True, True, True)) == 7
+    assert seen.count((False, False, True)) == 3 * 3
+    assert len(seen) == 16
+
+
+def test_a_failing_evaluation_leaves_the_model_as_it_was(tmp_path, monkeypatch):
+    model = module()
+    own = model.model.method
+
+    def fail(self, batch):
+        raise OSError("a document can't be read")
+
+    monkeypatch.setattr("gau_alpha.extrapolation.engine.ExtrapolationEngine.batch", lambda *args: fail(*args[:2]))
+    with pytest.raises(OSError, match="can't be read"):
+        fit(tmp_path, evaluation(methods=["infoscale"]), model=model)
+    assert model.model.training
+    assert model.model.method is own
+    assert torch.is_grad_enabled()
+
+
+def test_out_of_memory_does_not_end_training(tmp_path):
+    class Small(GAUAlphaForMaskedLM):
+        def forward(self, input_ids, **kwargs):
+            if input_ids.shape[1] >= 32:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(input_ids, **kwargs)
+
+    model = module()
+    model.model.__class__ = Small
+    trainer, _, _ = fit(tmp_path, evaluation(), model=model)
+    assert trainer.global_step == 7
+    (path,) = tmp_path.rglob("step_7/extrapolation.json")
+    statuses = [row["status"] for row in json.loads(path.read_text())["rows"]]
+    assert statuses == ["ok", "out of memory", "out of memory"]
+
+
+@pytest.mark.parametrize(
+    ("data", "callback", "message"),
+    [
+        (None, evaluation(), r"no data module, which lacks vocabulary, train_length, evaluation_documents"),
+        (Documents(longest=10), evaluation(), r"longest of 4 has 10 tokens"),
+        (Documents(), evaluation(methods=["infoscael"]), r"infoscael.*infoscale"),
+        (Documents(), evaluation(length_ratios=[0]), r"length_ratios=\[0\]"),
+    ],
+    ids=["no data module", "short documents", "unknown method", "ratio"],
+)
+def test_what_is_wrong_is_said_before_the_first_step(tmp_path, data, callback, message):
+    model = module()
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, callbacks=[callback], max_steps=3,
+                      enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)  # fmt: skip
+    source = {"train_dataloaders": Documents().train_dataloader()} if data is None else {"datamodule": data}
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(model, **source)
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"every_n_train_steps": 0}, "every_n_train_steps=0"), ({"methods": []}, "methods is empty.*'trained'")],
+)
+def test_wrong_arguments_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ExtrapolationEvaluation(**({"every_n_train_steps": 5} | wrong))
+
+
+def test_no_training_no_evaluation(tmp_path):
+    fit(tmp_path, evaluation(), max_steps=0)
+    assert steps(tmp_path) == []
+
+
+def test_a_config_file_can_name_it():
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(ExtrapolationEvaluation, "callback")
+    given = {"class_path": "callbacks.extrapolation.ExtrapolationEvaluation"}
+    given["init_args"] = {"every_n_train_steps": 5, "length_ratios": [1, 2], "methods": ["trained", "infoscale"]}
+    callback = parser.instantiate(parser.parse_object({"callback": given})).callback
+    assert list(callback.length_ratios) == [1, 2]
+    assert callback.max_documents == 16
+    del given["init_args"]["length_ratios"]
+    callback = parser.instantiate(parser.parse_object({"callback": given})).callback
+    assert list(callback.length_ratios) == [1, 2, 4, 8, 16]
+    assert math.isclose(callback.tokens_per_batch, 16384)

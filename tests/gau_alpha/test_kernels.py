@@ -1,0 +1,106 @@
+"""Both kernels compute the same, forward and backward; ``blocked`` needs little memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from gau_alpha.kernels import Blocked, Reference, build_kernel
+from gau_alpha.method import AttentionMethod
+from gau_alpha.rows import Rows
+from gau_alpha.scaling import InfoScale
+from gau_alpha.similarity import CosScale
+from gau_alpha.visibility import Full, Window
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_blocked_equals_reference(seed):
+    generator = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    length, batch = int(generator.integers(1, 301)), int(generator.integers(1, 4))
+    mask = segments = None
+    if seed % 3:
+        mask = torch.arange(length) < torch.from_numpy(generator.integers(1, length + 1, (batch, 1)))
+    if seed % 2:
+        segments = torch.from_numpy(generator.integers(0, 4, (batch, length))).sort(dim=1).values
+    visibility = Window(int(generator.integers(1, 40))) if seed % 4 < 2 else Full()
+    method = AttentionMethod(CosScale(8.0), InfoScale(16), visibility=visibility)
+    plan = method.plan(Rows.layout(length, torch.device("cpu"), mask, segment_ids=segments), 16)
+    block_size = int(generator.integers(1, length + 20))
+    inputs = [torch.randn(batch, length, width, requires_grad=True) for width in (16, 16, 24)]
+    upstream = torch.randn(batch, length, 24)
+    results = []
+    for kernel in (Reference(), Blocked(block_size)):
+        out = kernel(*inputs, plan)
+        results.append([out, *torch.autograd.grad(out, inputs, upstream)])
+    for ours, expected in zip(*results, strict=True):
+        # relative to the largest entry: gradients of 300 summed terms reach 10
+        assert (ours - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+
+
+def test_a_query_without_keys_gives_zeros_and_no_nan():
+    mask = torch.tensor([[True, True, False, False], [False, False, False, False]])
+    plan = AttentionMethod().plan(Rows.layout(4, mask.device, mask), 8)
+    inputs = [torch.randn(2, 4, 8, requires_grad=True) for _ in range(3)]
+    for kernel in (Reference(), Blocked(3)):
+        out = kernel(*inputs, plan)
+        assert torch.equal(out[1], torch.zeros_like(out[1]))
+        for gradient in torch.autograd.grad(out.sum(), inputs):
+            assert gradient.isfinite().all()
+
+
+def test_dropout_keeps_the_mean_and_zeroes_weights():
+    plan = AttentionMethod().plan(Rows.layout(64, torch.device("cpu")), 8)
+    query, key = torch.randn(2, 50, 64, 8).unbind()
+    value = torch.ones(50, 64, 1)
+    for kernel in (Reference(), Blocked(10)):
+        out = kernel(query, key, value, plan, dropout=0.25)
+        assert out.std() > 0.01
+        torch.testing.assert_close(out.mean(), torch.tensor(1.0), atol=0.02, rtol=0)
+
+
+def test_observer_sees_every_weight_once():
+    mask = torch.arange(30)[None] < torch.tensor([[30], [17]])
+    method = AttentionMethod(visibility=Window(4))
+    plan = method.plan(Rows.layout(30, mask.device, mask), 8)
+    query, key, value = torch.randn(3, 2, 30, 8).unbind()
+    whole = {}
+    for name, kernel in (("reference", Reference()), ("blocked", Blocked(7))):
+        weights = torch.full((2, 30, 30), 0.0)
+        seen = torch.zeros(30, dtype=torch.int64)
+
+        def observe(block, queries, keys, weights=weights, seen=seen):
+            weights[:, queries[:, None], keys] = block
+            seen[queries] += 1
+
+        kernel(query, key, value, plan, observer=observe)
+        assert (seen == 1).all()
+        whole[name] = weights
+    torch.testing.assert_close(whole["blocked"], whole["reference"], atol=1e-6, rtol=0)
+    assert (whole["blocked"][1, :, 17:] == 0).all()
+
+
+def test_unknown_kernel_is_named():
+    with pytest.raises(ValueError, match="'flash'; choose one of: auto, reference, blocked"):
+        build_kernel("flash")
+    with pytest.raises(ValueError, match="block_size must be at least 1"):
+        Blocked(0)
+
+
+LONG_ROW = """
+import resource, torch
+from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+model = GAUAlphaForMaskedLM(GAUAlphaConfig(258, 192, 384, 64, 4)).eval()
+with torch.no_grad():
+    logits = model(torch.randint(0, 256, (1, 65_536)), target_index=torch.arange(0, 65_536, 8))
+assert logits.shape == (8_192, 258) and logits.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_65536_tokens_within_two_gibibytes():
+    done = subprocess.run([sys.executable, "-c", LONG_ROW], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2 * 2**30

@@ -1,0 +1,160 @@
+"""Padding, packing, selected logits, methods swapped and restored."""
+
+import pytest
+import torch
+from strategy_cases import CASES
+
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha.scaling import InfoScale, Scaling
+from gau_alpha.similarity import CosScale
+
+# Wide initial weights: with the usual 0.02, attention would hardly matter, and its faults would hide.
+CONFIG = GAUAlphaConfig(50, 32, 48, 8, 3, initializer_range=0.3)
+
+
+@pytest.fixture
+def model():
+    return GAUAlphaForMaskedLM(CONFIG).eval()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_padding_never_changes_a_real_token(model, name):
+    model.set_method(CASES[name].method)
+    row = torch.randint(1, 50, (1, 37))
+    with torch.no_grad():
+        alone = model(row)
+        for width in (64, 640):
+            padded = torch.zeros(1, width, dtype=torch.int64)
+            padded[:, :37] = row
+            torch.testing.assert_close(
+                model(padded, padded > 0)[:, :37], alone, atol=1e-5, rtol=0, msg=lambda m, w=width: f"{w}: {m}"
+            )
+        batch = torch.randint(1, 50, (3, 90))
+        batch[1, :37], batch[1, 37:] = row, 0
+        torch.testing.assert_close(model(batch, batch > 0)[1:2, :37], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_packed_document_equals_the_document_alone(model, name):
+    model.set_method(CASES[name].method)
+    documents = [torch.randint(1, 50, (1, length)) for length in (20, 1, 33)]
+    segments = torch.cat([torch.full_like(document, i) for i, document in enumerate(documents)], dim=1)
+    with torch.no_grad():
+        packed = model(torch.cat(documents, dim=1), segment_ids=segments)
+        alone = torch.cat([model(document) for document in documents], dim=1)
+    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_other_lengths_in_between_leave_no_trace(model, name):
+    model.set_method(CASES[name].method)
+    short, long = torch.randint(1, 50, (2, 6)), torch.randint(1, 50, (1, 384))
+    with torch.no_grad():
+        before = model(short)
+        model(long)
+        assert torch.equal(model(short), before)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
+def test_finite_in_every_precision(model, name, precision):
+    model.set_method(CASES[name].method)
+    if precision == "bfloat16":
+        model.to(torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+        for length in (1, 2, 700):
+            assert model(torch.randint(1, 50, (1, length))).isfinite().all()
+
+
+def test_selected_logits_are_those_of_the_whole(model):
+    ids = torch.randint(1, 50, (2, 9))
+    index = torch.tensor([0, 5, 17])
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids, target_index=index), model(ids).flatten(0, 1)[index])
+        assert model(ids, target_index=index[:0]).shape == (0, 50)
+
+
+def test_using_another_method_and_back(model):
+    ids, own = torch.randint(1, 50, (1, 40)), model.method
+    with torch.no_grad():
+        before = model(ids)
+        with model.using(AttentionMethod(scaling=InfoScale(4))):
+            assert (model(ids) - before).abs().max() > 1e-4
+        assert torch.equal(model(ids), before)
+        with pytest.raises(RuntimeError), model.using(AttentionMethod(CosScale(8))):
+            raise RuntimeError
+    assert model.method is own
+
+
+class Learned(Scaling):
+    """A scaling with state of its own in every layer."""
+
+    def __init__(self, start: float = 1.0) -> None:
+        super().__init__()
+        self.start = start
+        self.weight = torch.nn.Parameter(torch.tensor(float(start)))
+
+    def temperature(self, num_visible_keys, key_size):
+        return self.weight * torch.ones_like(num_visible_keys, dtype=torch.float32)
+
+
+def test_learned_strategies_have_one_state_per_layer():
+    model = GAUAlphaForMaskedLM(CONFIG, AttentionMethod(scaling=Learned()))
+    names = [name for name, _ in model.named_parameters() if ".method." in name]
+    assert names == [f"gau_alpha.encoder.layer.{layer}.gau.method.scaling.weight" for layer in range(3)]
+    model(torch.randint(1, 50, (1, 12))).logsumexp(-1).sum().backward()
+    assert all(model.get_parameter(name).grad.abs() > 0 for name in names)
+
+
+def test_an_override_keeps_what_layers_learned_on_other_axes():
+    model = GAUAlphaForMaskedLM(CONFIG, AttentionMethod(scaling=Learned())).eval()
+    for layer, block in enumerate(model.gau_alpha.encoder.blocks()):
+        torch.nn.init.constant_(block.gau.method.scaling.weight, layer + 2.0)
+    with model.using(model.method.replace(similarity=CosScale(4.0))):
+        blocks = model.gau_alpha.encoder.blocks()
+        assert [block.gau.method.scaling.weight.item() for block in blocks] == [2.0, 3.0, 4.0]
+        assert all(isinstance(block.gau.method.similarity, CosScale) for block in blocks)
+
+
+def test_layers_without_state_share_a_plan(model, monkeypatch):
+    planned = []
+    original = AttentionMethod.plan
+    monkeypatch.setattr(AttentionMethod, "plan", lambda self, *args: planned.append(self) or original(self, *args))
+    model(torch.randint(1, 50, (1, 5)))
+    assert len(planned) == 1
+
+
+def test_state_dict_holds_no_tables(model):
+    assert not [name for name in model.state_dict() if "method" in name or "rotary" in name or "position" in name]
+
+
+def test_dropout_acts_in_training_only():
+    model = GAUAlphaForMaskedLM(CONFIG)
+    ids = torch.randint(1, 50, (1, 30))
+    with torch.no_grad():
+        assert not torch.equal(model.train()(ids), model(ids))
+        assert torch.equal(model.eval()(ids), model(ids))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"attention_mask": torch.ones(1, 8)}, r"attention_mask must have shape \(batch, 9\), got \(1, 8\)"),
+        ({"segment_ids": torch.ones(9)}, "segment_ids must have shape"),
+        ({"position_ids": torch.ones(1, 10)}, "position_ids must have shape"),
+    ],
+)
+def test_shapes_are_checked(model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model(torch.ones(1, 9, dtype=torch.int64), **arguments)
+    with pytest.raises(ValueError, match="input_ids must have shape"):
+        model(torch.ones(9, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("hidden_size", 0), ("attention_key_size", 7), ("hidden_dropout_prob", 1.0), ("vocab_size", -1)],
+)
+def test_impossible_sizes_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        GAUAlphaConfig(**{"vocab_size": 10, field: value})

@@ -1,0 +1,209 @@
+"""What is printed and written says what was measured, and says so when something was not."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import fields, replace
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+from rich.console import Console
+
+from gau_alpha.extrapolation import Row, Status
+from gau_alpha.files import write_whole
+from gau_alpha.report import Report, progress_bar
+
+
+def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> Row:
+    values = {
+        "loss": loss,
+        "loss_low": loss - 0.1,
+        "loss_high": loss + 0.1,
+        "perplexity": math.exp(loss),
+        "perplexity_low": math.exp(loss - 0.1),
+        "perplexity_high": math.exp(loss + 0.1),
+        "accuracy": 0.5,
+        "accuracy_low": 0.4,
+        "accuracy_high": 0.6,
+        "attention_entropy": 2.5,
+        "num_targets": 1234,
+        "num_documents": 12,
+        "seconds": 0.5,
+        "tokens_per_second": 2000.0,
+        "peak_memory_bytes": 300_000_000,
+    }
+    return Row(method, ratio, 64 * ratio, "mlm", **({"status": Status.OK} | values | kwargs))
+
+
+def failed(method, ratio, status) -> Row:
+    return Row(method, ratio, 64 * ratio, "mlm", status, num_short_documents=3)
+
+
+@pytest.fixture
+def report() -> Report:
+    names = {"softmax": 0.9, "cosscale_infoscale": 0.1, "streaming_llm_infoscale": 0.02}
+    rows = [
+        row(name, ratio, 1.2 + growth * math.log2(ratio), num_documents=40 - ratio // 2)
+        for ratio in (1, 2, 4, 8, 16, 32)
+        for name, growth in names.items()
+    ]
+    rows += [
+        failed("softmax", 64, Status.OUT_OF_MEMORY),
+        failed("cosscale_infoscale", 64, Status.NOT_FINITE),
+        failed("streaming_llm_infoscale", 64, Status.NO_DOCUMENTS),
+    ]
+    return Report(rows, {"seed": 1, "strange": [math.nan, {"deep": math.inf}], "text": "GAU-α"})
+
+
+def test_all_files_are_written_whole(report, tmp_path):
+    folder = tmp_path / "new" / "folder"
+    paths = report.write(folder)
+    names = [f"extrapolation.{suffix}" for suffix in ("json", "csv", "md", "png")]
+    assert [path.name for path in paths] == names
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names), "no temporary file stays"
+    report.write(folder)  # again, over the first
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = write_whole(tmp_path / "a.json", lambda path: path.write_bytes(b"old"))
+
+    def fail(*args):
+        raise OSError("disk")
+
+    monkeypatch.setattr("gau_alpha.files.os.replace", fail)
+    with pytest.raises(OSError, match="disk"):
+        write_whole(path, lambda path: path.write_bytes(b"new"))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_the_promised_fields_and_never_nan(report):
+    content = json.loads(report.json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert list(content) == ["rows", "run"]
+    promised = (
+        "method length_ratio length protocol status loss perplexity accuracy accuracy_low accuracy_high "
+        "attention_entropy num_targets num_documents num_repeated_documents seconds tokens_per_second peak_memory_bytes"
+    )
+    assert set(promised.split()) <= set(content["rows"][0])
+    assert content["rows"][0]["status"] == "ok"
+    assert content["rows"][-1]["loss"] is None
+    assert content["run"] == {"seed": 1, "strange": [None, {"deep": None}], "text": "GAU-α"}
+    overflown = Report([row(perplexity=math.inf)])
+    assert json.loads(overflown.json())["rows"][0]["perplexity"] is None
+
+
+def test_json_is_read_back_as_it_was(report, tmp_path):
+    report.write(tmp_path)
+    again = Report.read(tmp_path / "extrapolation.json")
+    assert list(again.rows) == list(report.rows)
+    assert again.json() == report.json()
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"rows": [{"colour": 1}], "run": {}}', "[]"])
+def test_reading_what_is_no_report(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"x\.json is not a report"):
+        Report.read(tmp_path / "x.json")
+
+
+def test_csv_holds_every_field_of_every_row(report):
+    lines = list(csv.DictReader(io.StringIO(report.csv())))
+    assert len(lines) == len(report.rows)
+    assert list(lines[0]) == [field.name for field in fields(Row)]
+    assert float(lines[0]["perplexity"]) == report.rows[0].perplexity
+    assert lines[-1]["status"] == "no documents"
+    assert lines[-1]["loss"] == ""
+
+
+def test_markdown_shows_numbers_intervals_and_failures(report):
+    text = report.markdown()
+    assert "| softmax | 3.32 | 8.17 | 20.1 | 49.4 | 121.5 | 298.9 | out of memory |" in text
+    assert "| softmax | 64 (1×) | ok | 1.2000 [1.1000, 1.3000] | 3.32 [3.00, 3.67] | 50.00% [40.00%, 60.00%] |" in text
+    assert "Protocol mlm; 1,234 targets in 24 to 40 documents per length." in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.replace("\\|", "").count("|") for line in table}) == 1, "all lines have as many cells"
+    assert len(tables[1]) == 2 + len(report.rows)
+
+
+def printed(report, width=100) -> str:
+    console = Console(width=width, file=io.StringIO())
+    report.print(console)
+    return console.file.getvalue()
+
+
+def test_the_printed_table_fits_into_100_columns(report):
+    text = printed(report)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+    assert "…" not in text
+    for word in ("streaming_llm_infoscale", "4,096", "(64×)", "298.9", "50.0%", "no docs", "out of", "memory", "mlm"):
+        assert word in text
+    assert text.count("softmax") == 2  # perplexity and accuracy
+
+
+def test_huge_numbers_stay_narrow():
+    text = printed(Report([row(loss=12.0), row(ratio=2, loss=40.0), row(ratio=4, loss=2.0)]))
+    assert "162,755" in text
+    assert "2.4e+17" in text
+    assert "7.39" in text
+
+
+def test_a_report_is_about_one_protocol_and_names_are_unique():
+    with pytest.raises(ValueError, match=r"\['mlm', 'single-mask'\]"):
+        Report([row(), replace(row(ratio=2), protocol="single-mask")])
+    with pytest.raises(ValueError, match="'softmax' occurs twice at 64 tokens"):
+        Report([row(), row()])
+    with pytest.raises(ValueError, match="at least one row"):
+        Report([])
+
+
+def test_the_plot_draws_each_method_with_gaps_where_nothing_was_measured(report):
+    figure = report.figure()
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(lines) == report.methods
+    assert lines["softmax"].get_xdata().tolist() == [64, 128, 256, 512, 1024, 2048, 4096]
+    drawn = lines["softmax"].get_ydata()
+    assert drawn[:6] == pytest.approx([r.perplexity for r in report.rows if r.method == "softmax"][:6])
+    assert math.isnan(drawn[6])
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert [line.get_xdata() for line in axes.lines if line.get_linestyle() == "--"] == [[64, 64]]
+    assert len(axes.collections) == len(report.methods), "a band each"
+    assert len({(to_hex(line.get_color()), line.get_marker()) for line in lines.values()}) == 3
+
+
+def test_up_to_thirty_methods_are_told_apart():
+    figure = Report([row(f"method_{place}") for place in range(30)]).figure()
+    lines = [line for line in figure.axes[0].lines if not line.get_label().startswith("_")]
+    assert len({(to_hex(line.get_color()), line.get_marker()) for line in lines}) == 30
+
+
+def test_the_plot_survives_a_report_without_any_number():
+    assert Report([failed("softmax", 1, Status.NOT_FINITE)]).png().startswith(b"\x89PNG")
+    assert Report([row(perplexity=math.inf, perplexity_high=math.inf)]).png().startswith(b"\x89PNG")
+
+
+def test_png_and_image_are_pictures_and_pyplot_stays_untouched(report, tmp_path):
+    backend = matplotlib.rcParams._get("backend")
+    report.write(tmp_path)
+    picture = imread(tmp_path / "extrapolation.png")
+    image = report.image()
+    assert image.dtype == np.uint8
+    assert image.shape[2] == 3
+    assert picture.shape[:2] == image.shape[:2]
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50, "not a blank page"
+    assert matplotlib.rcParams._get("backend") == backend
+
+
+def test_progress_bar_shows_share_and_method():
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with progress_bar(console) as progress:
+        progress(30.0, 120.0, "softmax × 4")
+    text = console.file.getvalue()
+    assert "softmax × 4" in text
+    assert "25%" in text
