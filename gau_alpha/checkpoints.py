@@ -14,7 +14,7 @@ from torch import Tensor
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.files import write_whole
 from gau_alpha.method import AttentionMethod
-from gau_alpha.presets import build_strategies
+from gau_alpha.presets import method_from
 
 if TYPE_CHECKING:
     from gau_alpha.model import GAUAlphaForMaskedLM
@@ -50,7 +50,7 @@ def load_folder(cls: type[Model], folder: str | PathLike[str], method: Attention
         raise ValueError(f"{folder / 'model.safetensors'} cannot be read: {error}") from error
     config = _read_config(stored, weights)
     if method is None:
-        method = AttentionMethod(**build_strategies(stored.get(METHOD_KEY, {})))  # type: ignore[arg-type]
+        method = method_from(stored.get(METHOD_KEY, {}))
     model = cls(config, method)
     load_weights(model, weights, str(folder))
     return model.eval()

@@ -139,7 +139,7 @@ class Blocked:
             if dropout:
                 weights = F.dropout(weights, dropout)
             context.append(weights.to(value.dtype) @ _rows_of(value, ranges))  # (B, Lq, E)
-        return torch.cat(context, dim=1)  # (B, L, E)
+        return context[0] if len(context) == 1 else torch.cat(context, dim=1)  # (B, L, E)
 
 
 def _product(query: Tensor, key: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Averages over tokens, kept as sums and counts so that no average is ever averaged again."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torchmetrics import Metric, MetricCollection
 
 
@@ -36,6 +38,14 @@ class TokenAverage(Metric):
     def compute(self) -> Tensor:
         """Return the average, () float64; NaN if nothing was counted."""
         return self.total / self.count
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        # torchmetrics guards its states against half() and bfloat16(), but not against to(torch.bfloat16).
+        def move_only(state: Tensor) -> Tensor:
+            moved = fn(state)
+            return moved if moved.dtype == state.dtype else state.to(moved.device)
+
+        return super()._apply(move_only, exclude_state)
 
 
 class Perplexity(TokenAverage):

@@ -4,23 +4,39 @@ B batch, L length, N targets, V vocabulary.
 """
 
 from dataclasses import asdict
-from typing import Any, cast
+from os import PathLike
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from gau_alpha.checkpoints import load_weights, read_checkpoint
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.optimization import Cosine, Schedule, parameter_groups
+from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_groups
+from gau_alpha.presets import method_from
 
 Batch = dict[str, Tensor]
+
+SHAPING = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "attention_key_size",
+    "num_hidden_layers",
+    "type_vocab_size",
+    "use_bias",
+    "tie_word_embeddings",
+)
+"""Fields of the config that the weights' shapes depend on."""
 
 
 class GAUAlphaModule(LightningModule):
@@ -135,6 +151,52 @@ class GAUAlphaModule(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the most likely token at each position, (B, L) int64."""
         return self.model(**_layout(batch)).argmax(-1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint's model is this one, before its weights are loaded.
+
+        Raises:
+            ValueError: If sizes differ, or anything but training is asked for on rows of another length.
+        """
+        stored = checkpoint.get("hyper_parameters", {})
+        own = asdict(self.model.config)
+        differing = [
+            f"{name} is {value} in the checkpoint and {own[name]} here"
+            for name, value in stored.get("config", {}).items()
+            if name in SHAPING and own[name] != value
+        ]
+        if differing:
+            raise ValueError(f"The checkpoint holds another model: {'; '.join(differing)}.")
+        trained = stored.get("train_length", self.train_length)
+        if trained != self.train_length and self.trainer.state.fn is not TrainerFn.FITTING:
+            raise ValueError(
+                f"The checkpoint was trained on rows of {trained} tokens, but the data has train_length "
+                f"{self.train_length}, which methods would take for the length of training. Other lengths are "
+                f"measured by `gau-alpha extrapolate`."
+            )
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
+        """Build the module that a checkpoint was saved from, on the CPU, reading nothing but plain data.
+
+        Args:
+            checkpoint_path: The file.
+            **kwargs: Arguments of the constructor that take the place of the stored ones.
+
+        Raises:
+            ValueError: If it is no checkpoint of a ``GAUAlphaModule``.
+        """
+        checkpoint = read_checkpoint(checkpoint_path)
+        stored = checkpoint["hyper_parameters"]
+        arguments = {
+            **{name: stored[name] for name in ("train_length", "learning_rate", "weight_decay", "betas", "kernel")},
+            "config": GAUAlphaConfig(**stored["config"]),
+            "method": method_from(stored["method"]),
+            "schedule": build_schedule(stored["schedule"]),
+        }
+        module = cls(**{**arguments, **kwargs})
+        load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
+        return module
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build AdamW and the schedule, stepped once per optimizer step."""

@@ -2,7 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 
@@ -63,6 +65,20 @@ class Linear(Schedule):
     def decay(self, progress: float) -> float:
         """Fall as 1 − progress."""
         return 1 - progress
+
+
+def build_schedule(description: Mapping[str, object]) -> Schedule:
+    """Build a schedule from plain data, as ``Schedule.describe`` gives it.
+
+    Raises:
+        ValueError: If the class is unknown or an argument does not fit.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--schedule", type=Schedule)
+    try:
+        return parser.instantiate(parser.parse_object({"schedule": dict(description)})).schedule
+    except ArgumentError as error:
+        raise ValueError(f"Not a schedule: {error}") from error
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

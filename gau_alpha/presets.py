@@ -92,6 +92,15 @@ def build_strategies(description: Mapping[str, Any]) -> dict[str, Strategy]:
     return {axis: strategies[axis] for axis in description}
 
 
+def method_from(description: Mapping[str, Any]) -> AttentionMethod:
+    """Build a method from plain data; axes that are left out get the defaults of ``AttentionMethod``.
+
+    Raises:
+        ValueError: If an axis or a class is unknown, or an argument does not fit.
+    """
+    return AttentionMethod(**build_strategies(description))  # type: ignore[arg-type]
+
+
 def known_strategies() -> str:
     """List the strategies of each axis, a line each."""
     lines = []

@@ -15,7 +15,7 @@ from gau_alpha.extrapolation import ExtrapolationEngine, Row
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
-from gau_alpha.presets import TRAINED, build_strategies, load_preset, resolve_method
+from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method
 from gau_alpha.report import progress_bar
 
 
@@ -145,7 +145,7 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
     if not paths:
         raise ValueError("extrapolate needs --ckpt_path and one or more checkpoints.")
     checkpoints = [read_checkpoint(path) for path in paths]
-    trained = [_method_of(checkpoint) for checkpoint in checkpoints]
+    trained = [method_from(checkpoint["hyper_parameters"]["method"]) for checkpoint in checkpoints]
     asked = {
         axis: strategy
         for axis, strategy in module.model.method.axes()
@@ -200,10 +200,6 @@ def pair_up(entrants: list[Entrant], methods: list[str]) -> list[Evaluation]:
                 )
             )
     return evaluations
-
-
-def _method_of(checkpoint: dict[str, Any]) -> AttentionMethod:
-    return AttentionMethod(**build_strategies(checkpoint["hyper_parameters"]["method"]))  # type: ignore[arg-type]
 
 
 def _labels(paths: list[str]) -> list[str]:

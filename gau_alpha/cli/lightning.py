@@ -3,15 +3,18 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli.record import RUN_KEY, RunRecord
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies
 from gau_alpha.trainer import GAUAlphaTrainer
@@ -41,6 +44,8 @@ def run(args: list[str]) -> None:
         trainer_class=GAUAlphaTrainer,
         save_config_callback=RunRecord,
         parser_class=Parser,
+        parser_kwargs={"prog": "gau-alpha"},
+        seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
         args=gather_lists(args) if args[0] == "extrapolate" else args,
@@ -64,6 +69,30 @@ def gather_lists(args: list[str]) -> list[str]:
     return gathered[:-1]
 
 
+def checkpoint_in(args: list[str]) -> str | None:
+    """Find the first checkpoint that the arguments name, on the command line or else in a config file.
+
+    It has to be known before the arguments are parsed, since what it remembers makes the defaults.
+    """
+    typed = [_first(value) for option, value in _options(args) if option == "--ckpt_path"]
+    files = [Path(value) for option, value in _options(args) if option in ("--config", "-c")]
+    contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    written = [_first(content.get("ckpt_path")) for content in contents if isinstance(content, dict)]
+    return next((path for path in (*reversed(typed), *reversed(written)) if path), None)
+
+
+def _options(args: list[str]) -> Iterator[tuple[str, str]]:
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        option, equals, value = arg.partition("=")
+        yield option, value if equals else following
+
+
+def _first(value: Any) -> str | None:
+    """Take the first of a list, which on the command line is written ``[a,b]``."""
+    parsed = yaml.safe_load(value) if isinstance(value, str) and value.startswith("[") else value
+    return parsed[0] if isinstance(parsed, list) and parsed else parsed or None
+
+
 class Parser(LightningArgumentParser):
     """A parser whose data may come from a checkpoint, and that lists the known strategies when one is misspelt."""
 
@@ -73,11 +102,11 @@ class Parser(LightningArgumentParser):
         """Add a class; none is required at first, since a checkpoint may say which it is."""
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
-    def error(self, message: str, *args: Any, **kwargs: Any) -> Any:
-        """Explain, and leave with code 2."""
-        if "model.method" in message:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Explain in one message, without the hundred options of the usage, and leave with code 2."""
+        if "model.method" in message or any(f'"{axis}"' in message for axis in AXES):
             message = f"{message}\nknown strategies\n{known_strategies()}"
-        return super().error(message, *args, **kwargs)
+        self.exit(2, f"gau-alpha: error: {message}\n")
 
 
 class GAUAlphaCLI(LightningCLI):
@@ -106,23 +135,21 @@ class GAUAlphaCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and remember the arguments to parse them again over a checkpoint's values."""
-        self._args = args
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]
-
-    def _parse_ckpt_path(self) -> None:
-        # Lightning's own version lets the checkpoint's hyper-parameters override what was typed.
-        subcommand = self.config.subcommand
-        given = self.config[subcommand].get("ckpt_path")
-        path = given[0] if isinstance(given, list) else given
+        """Parse over the values that a checkpoint remembers, if one is named."""
+        assert isinstance(args, list), "run() passes the arguments"
+        subcommand, path = args[0], checkpoint_in(args)
+        # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
         if path and (Path(path).is_file() or subcommand == "extrapolate"):
             self._subcommand_parsers[subcommand].set_defaults(_defaults_from(path))
-            self.config = self.parser.parse_args(self._args)  # type: ignore[arg-type]
+        self.config = parser.parse_args(args)
         if self.config[subcommand].get("data") is None:
             raise ValueError(
                 f"{subcommand} needs data: give --data FILE or a --config with a section data"
                 + (f"; the checkpoint {path} does not remember any." if path else ".")
             )
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning's own version lets the checkpoint override what was typed."""
 
     def before_instantiate_classes(self) -> None:
         """Refuse what would do nothing."""

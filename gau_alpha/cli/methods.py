@@ -2,15 +2,14 @@
 
 import argparse
 
-from rich.console import Console
-from rich.table import Table
-
 from gau_alpha.method import AXES
 from gau_alpha.presets import load_preset, preset_names
 
+AS_TRAINED = "as trained"
+
 
 def print_methods(args: list[str]) -> int:
-    """Print a line per preset.
+    """Print a line per preset, for people and for grep.
 
     Args:
         args: Options; there are none but ``--help``.
@@ -18,15 +17,16 @@ def print_methods(args: list[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="gau-alpha methods", description="List the attention methods, a line each.")
+    parser = argparse.ArgumentParser(
+        prog="gau-alpha methods",
+        description=f"List the attention methods, a line each. {AS_TRAINED!r}: the checkpoint's own choice is kept.",
+    )
     parser.parse_args(args)
-    # A line each, however narrow the terminal; cut the columns or pipe through `less -S` if it wraps.
-    table = Table(box=None, pad_edge=False)
-    table.add_column("method", style="bold", no_wrap=True)
-    for axis in AXES:
-        table.add_column(axis)
+    lines = [["method", *AXES]]
     for name in preset_names():
         strategies = load_preset(name)
-        table.add_row(name, *(repr(strategies[axis]) if axis in strategies else "as trained" for axis in AXES))
-    Console().print(table)
+        lines.append([name, *(repr(strategies[axis]) if axis in strategies else AS_TRAINED for axis in AXES)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     return 0

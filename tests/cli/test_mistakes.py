@@ -1,0 +1,177 @@
+"""Every mistake ends in one message and exit code 2, without a traceback."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+
+from gau_alpha.cli import main
+
+
+def fit(run, **data):
+    """Arguments of a fit whose data differs from the run's."""
+    config = yaml.safe_load(run.config.read_text())
+    config["data"]["init_args"] |= data
+    config["trainer"] |= {"logger": False, "callbacks": [], "enable_checkpointing": False, "max_steps": 1}
+    path = run.config.parent / "mistake.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["fit", "--config", str(path)]
+
+
+def text_files(*paths):
+    return {"source": {"class_path": "datamodules.TextFiles", "init_args": {"paths": [str(path) for path in paths]}}}
+
+
+def empty_corpus(run, tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    return fit(run, **text_files(tmp_path / "a.txt"))
+
+
+def short_corpus(run, tmp_path):
+    (tmp_path / "a.txt").write_text("abc")
+    (tmp_path / "b.txt").write_text("de")
+    return fit(run, **text_files(tmp_path))
+
+
+def missing_field(run, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"body": "text"}) + "\n")
+    source = {"class_path": "datamodules.JsonLines", "init_args": {"paths": [str(tmp_path / "a.jsonl")]}}
+    return fit(run, source=source)
+
+
+def not_utf8(run, tmp_path):
+    (tmp_path / "latin.txt").write_bytes(b"gar\xe7on")
+    return fit(run, **text_files(tmp_path))
+
+
+def tokenizer_without_mask(run, tmp_path):
+    Tokenizer(WordLevel({"[PAD]": 0, "a": 1}, "a")).save(str(tmp_path / "t.json"))
+    init_args = {"path": str(tmp_path / "t.json")}
+    return fit(run, tokenizer={"class_path": "datamodules.TokenizerFile", "init_args": init_args})
+
+
+def unknown_strategy(run, tmp_path):
+    return [*fit(run), "--model.method.scaling", "InfoScal"]
+
+
+def unknown_strategy_in_yaml(run, tmp_path):
+    (tmp_path / "m.yaml").write_text("model: {method: {similarity: CosineScale}}\n")
+    return [*fit(run), "--config", str(tmp_path / "m.yaml")]
+
+
+def unknown_command(run, tmp_path):
+    return ["train"]
+
+
+def zero_steps(run, tmp_path):
+    return [*fit(run), "--trainer.max_steps", "0"]
+
+
+def no_checkpoint(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(tmp_path / "no.ckpt")]
+
+
+def no_path_at_all(run, tmp_path):
+    return ["extrapolate"]
+
+
+def text_as_checkpoint(run, tmp_path):
+    (tmp_path / "no.ckpt").write_text("hello")
+    return ["extrapolate", "--ckpt_path", str(tmp_path / "no.ckpt")]
+
+
+def another_checkpoint(run, tmp_path):
+    torch.save({"state_dict": {}, "hyper_parameters": {"depth": 3}}, tmp_path / "other.ckpt")
+    return ["validate", "--ckpt_path", str(tmp_path / "other.ckpt")]
+
+
+def another_vocabulary(run, tmp_path):
+    words = {"[PAD]": 0, "[MASK]": 1, "[UNK]": 2, **{letter: 3 + i for i, letter in enumerate("abcdefgh")}}
+    tokenizer = Tokenizer(WordLevel(words, "[UNK]"))
+    tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
+    tokenizer.save(str(tmp_path / "t.json"))
+    init_args = {"path": str(tmp_path / "t.json")}
+    config = tmp_path / "t.yaml"
+    tokenizer = {"class_path": "datamodules.TokenizerFile", "init_args": init_args}
+    config.write_text(yaml.safe_dump({"data": {"init_args": {"tokenizer": tokenizer}}}))
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--config", str(config)]
+
+
+def vocabulary_of_a_resumed_run(run, tmp_path):
+    args = another_vocabulary(run, tmp_path)
+    return ["validate", "--config", str(run.config), *args[1:]]
+
+
+def another_train_length(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--data.train_length", "32"]
+
+
+def train_length_when_validating(run, tmp_path):
+    return ["validate", "--ckpt_path", str(run.checkpoint), "--data.train_length", "32"]
+
+
+def no_long_document(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--length_ratios", "5000"]
+
+
+def unknown_method(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "infoscal"]
+
+
+def unknown_protocol(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--protocol", "mean"]
+
+
+def no_data(run, tmp_path):
+    return ["fit", "--trainer.max_steps", "1"]
+
+
+MISTAKES = {
+    empty_corpus: ["TextFiles", "no text"],
+    short_corpus: ["train_length=16", "5 tokens"],
+    missing_field: ["a.jsonl", "line 1", "'text'"],
+    not_utf8: ["latin.txt", "3"],
+    tokenizer_without_mask: ["t.json", "[MASK]"],
+    unknown_strategy: ["InfoScal", "LogLength", "CosScale"],
+    unknown_strategy_in_yaml: ["CosineScale", "LogLength", "CosScale"],
+    unknown_command: ["'train'", "extrapolate"],
+    zero_steps: ["max_steps", "at least 1"],
+    no_checkpoint: ["no.ckpt"],
+    no_path_at_all: ["ckpt_path"],
+    text_as_checkpoint: ["no.ckpt", "not a checkpoint"],
+    another_checkpoint: ["other.ckpt", "not a checkpoint of a GAUAlphaModule"],
+    another_vocabulary: ["vocabulary", "258", "11"],
+    vocabulary_of_a_resumed_run: ["vocab_size", "258", "11"],
+    another_train_length: ["16", "32", "--length_ratios"],
+    train_length_when_validating: ["train_length", "16", "32"],
+    no_long_document: ["80000", "longest"],
+    unknown_method: ["'infoscal'", "cosscale_infoscale"],
+    unknown_protocol: ["'mean'", "mlm"],
+    no_data: ["data"],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_mistake(run, tmp_path, capsys, mistake):
+    args = mistake(run, tmp_path)
+    capsys.readouterr()
+    try:
+        code = main(args)
+    except SystemExit as stop:
+        code = stop.code
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert "Traceback" not in error
+    missing = [word for word in MISTAKES[mistake] if word not in error]
+    assert not missing, error
+
+
+def test_a_length_that_no_document_reaches_is_reported_and_the_others_measured(run, tmp_path):
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--output_dir", str(tmp_path)]
+    assert main([*args, "--methods", "trained", "--length_ratios", "1", "5000"]) == 0
+    rows = json.loads((tmp_path / "extrapolation.json").read_text())["rows"]
+    assert [row["status"] for row in rows] == ["ok", "no documents"]

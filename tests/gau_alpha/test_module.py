@@ -1,0 +1,205 @@
+"""Loss, gradients, metrics and schedule of training."""
+
+import math
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
+from gau_alpha.metrics import MaskedLMMetrics, TokenAverage
+from gau_alpha.optimization import Cosine, Linear, parameter_groups
+from gau_alpha.scaling import InfoScale
+
+CONFIG = GAUAlphaConfig(
+    20, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3
+)
+
+
+QUIET = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+def rows(targets_per_row):
+    """A row of 12 tokens per entry, with that many targets."""
+    generator = torch.Generator().manual_seed(3)
+    batch = []
+    for count in targets_per_row:
+        ids = torch.randint(2, 20, (12,), generator=generator)
+        labels = torch.full((12,), -100)
+        labels[:count] = ids[:count]
+        batch.append({"input_ids": ids, "attention_mask": torch.ones(12, dtype=torch.int64), "labels": labels})
+    return batch
+
+
+class PlainDescent(GAUAlphaModule):
+    """Moves each weight by its gradient; AdamW would turn the rounding of a tiny gradient into a whole step."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def fitted(batch, batch_size, accumulate):
+    torch.manual_seed(0)
+    module = PlainDescent(CONFIG, train_length=12)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        accumulate_grad_batches=accumulate,
+        logger=False,
+        **QUIET,
+    )
+    trainer.fit(module, DataLoader(batch, batch_size))
+    return module
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(8, 1), (4, 2), (2, 4), (3, 3), (3, 7)])
+def test_a_step_is_that_of_the_mean_over_all_targets(batch_size, accumulate):
+    """Also with batches of very different numbers of targets, one of them without any, and a window cut short."""
+    batch = rows([0, 0, 1, 1, 12, 11, 2, 5])
+    module = fitted(batch, batch_size, accumulate)
+    torch.manual_seed(0)
+    expected = GAUAlphaModule(CONFIG, train_length=12).model
+    ids, labels = (torch.stack([row[name] for row in batch]) for name in ("input_ids", "labels"))
+    F.cross_entropy(expected(ids).flatten(0, 1), labels.flatten(), ignore_index=-100).backward()
+    for (name, ours), theirs in zip(module.model.named_parameters(), expected.parameters(), strict=True):
+        moved = theirs.detach() - (0 if theirs.grad is None else theirs.grad)
+        torch.testing.assert_close(ours, moved, atol=2e-6, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_batch_without_targets_has_loss_zero_attached_to_the_graph():
+    module = GAUAlphaModule(CONFIG, train_length=12)
+    batch = {name: torch.stack([row[name] for row in rows([0, 0])]) for name in ("input_ids", "labels")}
+    loss = module.training_step(batch, 0)
+    assert loss.item() == 0
+    loss.backward()
+    gradients = [parameter.grad for parameter in module.model.parameters() if parameter.grad is not None]
+    assert gradients
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_no_logits_beside_targets(monkeypatch):
+    module = GAUAlphaModule(CONFIG, train_length=12)
+    shapes = []
+    module.model.cls.register_forward_hook(lambda layer, inputs, output: shapes.append(tuple(output.shape)))
+    batch = {name: torch.stack([row[name] for row in rows([2, 5])]) for name in ("input_ids", "labels")}
+    module.training_step(batch, 0)
+    assert shapes == [(7, 20)]
+
+
+def test_metrics_are_sums_and_counts():
+    metrics = MaskedLMMetrics("train/")
+    metrics.add(torch.tensor(6.0), torch.tensor(1), torch.tensor(2))
+    metrics.add(torch.tensor(2.0), torch.tensor(6), torch.tensor(6))
+    values = metrics.compute()
+    assert values["train/loss"] == 1.0  # not the mean 1.67 of the batches' means
+    assert values["train/perplexity"].item() == pytest.approx(math.e)
+    assert values["train/accuracy"] == 7 / 8
+
+
+def test_metrics_survive_bfloat16():
+    module = GAUAlphaModule(CONFIG, train_length=12).to(torch.bfloat16)
+    average = module.train_metrics["loss"]
+    for _ in range(1000):
+        average.update(torch.tensor(1.0, dtype=torch.bfloat16), torch.tensor(1))
+    assert average.total == 1000
+    assert average.count == 1000
+    assert average.total.dtype == torch.float64
+
+
+def test_average_of_nothing_is_not_a_number():
+    assert TokenAverage().compute().isnan()
+
+
+def test_what_decays():
+    module = GAUAlphaModule(GAUAlphaConfig(20, 16, 24, 8, 2, use_bias=True), train_length=12)
+    names = {id(parameter): name for name, parameter in module.model.named_parameters()}
+    decayed, others = ({names[id(p)] for p in group["params"]} for group in parameter_groups(module.model, 0.1))
+    assert decayed | others == set(names.values())
+    assert all(name.endswith(("_dense.weight", "embeddings.weight")) for name in decayed)
+    assert {name.rsplit(".", 2)[1] for name in others} >= {"q_scaleoffset", "k_scaleoffset", "i_dense"}
+
+
+@pytest.mark.parametrize("schedule", [Cosine(0.1, 0.05), Linear(0.1, 0.05)])
+def test_schedule(schedule):
+    factors = [schedule.factor(step, 100) for step in range(101)]
+    assert 0 < factors[0] < factors[5] < factors[9] < 1
+    assert factors[10] == 1
+    assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
+    assert factors[100] == pytest.approx(0.05)
+    assert schedule.factor(1000, 100) == pytest.approx(0.05)  # a run that goes on never rises again
+    middle = 0.05 + 0.95 * 0.5
+    assert schedule.factor(55, 100) == pytest.approx(middle)
+
+
+def test_schedule_without_warmup_starts_at_its_peak():
+    assert Linear(warmup=0.0).factor(0, 10) == 1
+    with pytest.raises(ValueError, match="warmup must be a fraction from 0 to 1, got 2"):
+        Cosine(warmup=2)
+
+
+def test_hyperparameters_are_plain_data():
+    module = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=InfoScale()))
+    stored = module.hparams["method"]["scaling"]
+    assert stored == {"class_path": "gau_alpha.scaling.InfoScale", "init_args": {"train_length": 12, "minimum": 0.0}}
+    with pytest.raises(ValueError, match="learning_rate must be positive"):
+        GAUAlphaModule(CONFIG, 12, learning_rate=0)
+
+
+def test_loaded_from_a_checkpoint_it_is_the_same_module(tmp_path):
+    module = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=InfoScale()), schedule=Linear(0.3, 0.1))
+    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, default_root_dir=tmp_path, **QUIET)
+    trainer.fit(module, DataLoader(rows([3, 2]), 2))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert again.hparams == module.hparams
+    assert again.schedule.describe() == module.schedule.describe()
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in module.state_dict().items())
+    assert GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt", learning_rate=0.5).learning_rate == 0.5
+
+
+GOLDEN_RUN = """
+import torch
+from lightning.pytorch import Trainer, Callback
+from torch.utils.data import DataLoader
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
+from gau_alpha.scaling import InfoScale
+from gau_alpha.similarity import CosScale
+
+class Losses(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        print("loss", outputs["loss"].item().hex())
+
+torch.manual_seed(0)
+rows = []
+for _ in range(80):
+    ids = torch.randint(2, 30, (16,))
+    labels = torch.where(torch.rand(16) < 0.3, ids, -100)
+    rows.append({"input_ids": ids, "attention_mask": (torch.arange(16) < 14).long(), "labels": labels})
+config = GAUAlphaConfig(30, 16, 24, 8, 2)
+module = GAUAlphaModule(config, 16, AttentionMethod(CosScale(8.0), InfoScale()), learning_rate=1e-2)
+Trainer(accelerator="cpu", max_steps=20, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Losses()]).fit(module, DataLoader(rows, 4))
+"""
+
+
+def test_twenty_golden_losses():
+    """To the last digit; the math libraries are told to compute alike on every x86-64 processor."""
+    alike = {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GOLDEN_RUN],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **alike},
+    )
+    losses = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("loss ")]
+    assert losses == (Path(__file__).parent / "golden_losses.txt").read_text().split()
+    assert len(losses) == 20
+    assert float.fromhex(losses[-1]) != float.fromhex(losses[0])
