@@ -148,12 +148,19 @@ def _product(query: Tensor, key: Tensor) -> Tensor:
         return query.float() @ key.float().transpose(-1, -2)
 
 
+FLOOR = -64.0
+"""A weight below e^FLOOR (1.6e-28) of its row's largest is 0: far below what float32 can add to a sum."""
+
+
 def _softmax(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor) -> Tensor:
-    if visible is None:
-        return score.softmax(dim=-1)
-    # A finite floor instead of −∞ keeps a query that sees nothing (and its gradient) from becoming NaN.
-    weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1)
-    return weights.masked_fill(num_visible_keys[:, :, None] == 0, 0.0)
+    lowest = torch.finfo(score.dtype).min
+    if visible is not None:
+        # A finite floor instead of −∞ keeps a query that sees nothing (and its gradient) from becoming NaN.
+        score = score.masked_fill(~visible, lowest)
+    # Sharp scores would leave denormal weights, and a matrix product over those is up to 50 times slower on a CPU.
+    score = score - score.detach().amax(dim=-1, keepdim=True)
+    weights = F.threshold(score, FLOOR, lowest).softmax(dim=-1)
+    return weights if visible is None else weights.masked_fill(num_visible_keys[:, :, None] == 0, 0.0)
 
 
 def _needed(views: tuple[View, ...], rows: Rows, near: int, far: int) -> tuple[View, ...]:

@@ -1,0 +1,66 @@
+"""Presets: every shipped file builds, and applies to a trained method as it should."""
+
+import pytest
+
+from gau_alpha.method import AttentionMethod
+from gau_alpha.position import RoPE
+from gau_alpha.presets import TRAINED, build_strategies, load_preset, preset_names, resolve_method
+from gau_alpha.scaling import InfoScale, LogLength, NoScaling
+from gau_alpha.similarity import CosScale, DotProduct
+from gau_alpha.visibility import Full, Window
+
+EXPECTED = {"softmax", "softmax_plus", "infoscale", "cosscale", "cosscale_infoscale", "windowed", "windowed_infoscale"}
+
+
+def test_the_promised_presets_are_there():
+    assert set(preset_names()) >= EXPECTED
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_applies(name):
+    base = AttentionMethod(CosScale(8.0)).bound(64)
+    method = resolve_method(name, base, 64)
+    for axis, strategy in load_preset(name).items():
+        assert type(getattr(method, axis)) is type(strategy)
+    for axis, strategy in method.axes():
+        if axis not in load_preset(name):
+            assert strategy is getattr(base, axis)
+        assert getattr(strategy, "train_length", 64) == 64
+
+
+def test_what_presets_choose():
+    chosen = {name: load_preset(name) for name in EXPECTED}
+    assert [type(s) for s in chosen["softmax"].values()] == [DotProduct, NoScaling, RoPE, Full]
+    assert chosen["softmax_plus"]["scaling"].describe()["init_args"] == {"base": 512.0, "minimum": 0.0}
+    assert isinstance(chosen["cosscale_infoscale"]["scaling"], InfoScale)
+    assert isinstance(chosen["windowed"]["visibility"], Window)
+
+
+def test_trained_is_the_models_own_method():
+    base = AttentionMethod(scaling=LogLength())
+    assert resolve_method(TRAINED, base, 64) is base
+
+
+def test_a_trained_similarity_keeps_its_scale():
+    base = AttentionMethod(CosScale(5.0))
+    assert resolve_method("cosscale_infoscale", base, 64).similarity is base.similarity
+    assert resolve_method("cosscale", AttentionMethod(), 64).similarity.scale == 16
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"scalin": "gau_alpha.scaling.InfoScale"}, "Unknown axis 'scalin'; the axes are similarity"),
+        ({"scaling": "gau_alpha.scaling.InfoScal"}, "InfoScale, LogLength"),
+        ({"scaling": "gau_alpha.similarity.CosScale"}, "InfoScale, LogLength"),
+        ({"scaling": {"class_path": "gau_alpha.scaling.InfoScale", "init_args": {"length": 3}}}, "'length'"),
+    ],
+)
+def test_what_is_no_method_is_explained(description, message):
+    with pytest.raises(ValueError, match=message):
+        build_strategies(description)
+
+
+def test_an_unknown_preset_lists_the_known():
+    with pytest.raises(ValueError, match=r"Unknown method 'infoscal'; choose from: trained, .*cosscale_infoscale"):
+        load_preset("infoscal")
