@@ -107,10 +107,12 @@ class Blocked:
     ) -> Tensor:
         """Attend; see ``Kernel``."""
         rows = plan.rows
-        views = _needed(plan.views, rows, -rows.length, rows.length)
         # τ multiplies similarity and bias alike; on the similarity it costs nothing when folded into the query.
-        queries = [rotate(query, view.query) * plan.temperature[:, :, None] for view in views]  # (B, L, D) each
-        keys = [rotate(key, view.key) for view in views]  # (B, L, D) each
+        placed = [
+            (view, rotate(query, view.query) * plan.temperature[:, :, None], rotate(key, view.key))  # (B, L, D) each
+            for view in plan.views
+            if _reaches(view, rows, -rows.length, rows.length)
+        ]
         context = []
         for start in range(0, rows.length, self.block_size):
             stop = min(start + self.block_size, rows.length)
@@ -118,12 +120,11 @@ class Blocked:
             seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
             mine = torch.arange(start, stop, device=query.device)  # (Lq,)
             near, far = ranges[0][0] - stop + 1, ranges[-1][1] - 1 - start
-            held = _needed(views, rows, near, far)
+            held = [one for one in placed if _reaches(one[0], rows, near, far)]
             distance = _distance(mine, seen, rows) if len(held) > 1 or plan.position.biased else None
             score = None
-            for view in held:
-                which = views.index(view)
-                similarity = _product(queries[which][:, start:stop], _rows_of(keys[which], ranges))  # (B, Lq, Lk)
+            for view, turned_query, turned_key in held:
+                similarity = _product(turned_query[:, start:stop], _rows_of(turned_key, ranges))  # (B, Lq, Lk)
                 if score is None:
                     score = similarity
                 else:
@@ -163,11 +164,9 @@ def _softmax(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor) ->
     return weights if visible is None else weights.masked_fill(num_visible_keys[:, :, None] == 0, 0.0)
 
 
-def _needed(views: tuple[View, ...], rows: Rows, near: int, far: int) -> tuple[View, ...]:
-    """Leave out the views that hold at none of the distances near … far."""
-    if not rows.consecutive:
-        return views
-    return tuple(view for view in views if view.low <= far and view.high >= near)
+def _reaches(view: View, rows: Rows, near: int, far: int) -> bool:
+    """Say whether a view holds at any of the distances near … far."""
+    return not rows.consecutive or (view.low <= far and view.high >= near)
 
 
 def _distance(queries: Tensor, keys: Tensor, rows: Rows) -> Tensor:

@@ -51,6 +51,9 @@ class AttentionMethod(nn.Module):
         scaling: The temperature as a function of the number of visible keys.
         position: What the scores know of where query and key stand.
         visibility: Which keys a query may see.
+
+    Raises:
+        ValueError: If visibility and position make no sense together.
     """
 
     similarity: Similarity
@@ -70,6 +73,7 @@ class AttentionMethod(nn.Module):
         self.scaling = scaling or NoScaling()
         self.position = position or RoPE()
         self.visibility = visibility or Full()
+        self.visibility.check(self.position)
 
     def axes(self) -> Iterator[tuple[str, Strategy]]:
         """Yield the name and the strategy of each axis."""

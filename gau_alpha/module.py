@@ -104,6 +104,11 @@ class GAUAlphaModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss; ``on_before_optimizer_step`` divides the gradient by the number of targets."""
+        position = self.model.method.position
+        if position.draws_ids:
+            length = batch["input_ids"].shape[1]
+            ids = position.training_ids(batch["sample_ids"].tolist(), self.current_epoch, length)  # (B, L)
+            batch = {**batch, "position_ids": ids.to(self.device)}
         nll, correct, count = self._evaluate(batch)
         self.train_metrics.add(nll, correct, count)
         self._step_targets = count if self._step_targets is None else self._step_targets + count

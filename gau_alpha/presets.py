@@ -5,6 +5,7 @@ it leaves open stay as they are.
 """
 
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from gau_alpha.method import AXES, AttentionMethod
-from gau_alpha.position import Position
+from gau_alpha.position import Position, Rotary
 from gau_alpha.scaling import Scaling
 from gau_alpha.similarity import Similarity
 from gau_alpha.strategy import Strategy
@@ -68,6 +69,8 @@ def resolve_method(name: str, base: AttentionMethod, train_length: int) -> Atten
         axis: own[axis] if type(strategy) is type(own[axis]) and _is_trained(own[axis]) else strategy
         for axis, strategy in load_preset(name).items()
     }
+    if "visibility" in axes:  # positions drawn for training are of no concern here, and no window goes with them
+        axes.setdefault("position", base.position.evaluated())
     return base.replace(**axes).bound(train_length)
 
 
@@ -105,16 +108,14 @@ def known_strategies() -> str:
     """List the strategies of each axis, a line each."""
     lines = []
     for axis, base in AXIS_TYPES.items():
-        names = sorted(cls.__name__ for cls in _subclasses(base) if cls.__module__.startswith("gau_alpha."))
-        lines.append(f"{axis}: {', '.join(names)}")
+        public = vars(import_module(f"gau_alpha.{axis}"))
+        names = [
+            name
+            for name, cls in public.items()
+            if isinstance(cls, type) and issubclass(cls, base) and cls not in (base, Rotary)
+        ]
+        lines.append(f"{axis}: {', '.join(sorted(names))}")
     return "\n".join(lines)
-
-
-def _subclasses(base: type) -> set[type]:
-    direct: set[type] = set(base.__subclasses__())
-    # A class with subclasses of its own and no constructor is a family (Rotary), not a choice.
-    found = {cls for cls in direct if "__init__" in vars(cls) or not cls.__subclasses__()}
-    return found.union(*(_subclasses(cls) for cls in direct))
 
 
 def _is_trained(strategy: Strategy) -> bool:

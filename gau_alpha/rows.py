@@ -113,3 +113,9 @@ class Rows:
     def document_length(self) -> Tensor:
         """(B|1, L) int64: real tokens in each token's document."""
         return self.count_real(self.document_start, self.document_stop)
+
+    @property
+    def offset(self) -> Tensor:
+        """(B|1, L) int64: real tokens before each token in its document."""
+        index = torch.arange(self.length, device=self.device)[None]  # (1, L)
+        return self.count_real(self.document_start, index)

@@ -52,6 +52,9 @@ class CosScale(Similarity):
         ValueError: If ``scale`` is not positive.
     """
 
+    training_free = False
+    paper = "arXiv 2501.08570"
+
     def __init__(self, scale: float = 16.0) -> None:
         super().__init__()
         require_positive("scale", scale)

@@ -2,9 +2,12 @@
 
 import copy
 import inspect
-from typing import Any, Self
+import sys
+from typing import Any, Self, TypeVar
 
 from torch import nn
+
+Number = TypeVar("Number", int, float)
 
 
 class Strategy(nn.Module):
@@ -13,13 +16,20 @@ class Strategy(nn.Module):
     A subclass keeps every argument of its constructor in an attribute of the same name. That is all it takes to be
     described in a config, a checkpoint and a report. Learned state is an ordinary ``nn.Parameter``; each layer then
     gets a copy of its own.
+
+    Attributes:
+        training_free: Whether a model that was trained without the strategy can be evaluated with it.
+        paper: Where it was published; empty for what every method builds on.
     """
+
+    training_free: bool = True
+    paper: str = ""
 
     def describe(self) -> dict[str, Any]:
         """Say in plain data how to build this strategy: ``{"class_path": …, "init_args": {…}}``."""
         cls = type(self)
-        init_args = {name: _plain(getattr(self, name)) for name in _init_arguments(cls)}
-        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": init_args}
+        init_args = {name: _plain(getattr(self, name)) for name in _init_parameters(cls)}
+        return {"class_path": _public_path(cls), "init_args": init_args}
 
     def bound(self, train_length: int) -> Self:
         """Return this strategy with the data's ``train_length`` filled in where it was left open.
@@ -33,7 +43,7 @@ class Strategy(nn.Module):
         Raises:
             ValueError: If the strategy was built with another ``train_length``.
         """
-        if "train_length" not in _init_arguments(type(self)):
+        if "train_length" not in _init_parameters(type(self)):
             return self
         own = getattr(self, "train_length")  # noqa: B009  (only subclasses that ask for it have one)
         if own == train_length:
@@ -55,23 +65,28 @@ class Strategy(nn.Module):
         """
         return copy.deepcopy(self) if any(True for _ in self.parameters()) else self
 
-    def extra_repr(self) -> str:
-        """Show the constructor's arguments, as in ``InfoScale(train_length=64, minimum=0.0)``."""
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in _init_arguments(type(self)))
+    def __repr__(self) -> str:
+        """Show the arguments that differ from their defaults, as in ``InfoScale(train_length=64)``."""
+        told = [
+            f"{name}={getattr(self, name)!r}"
+            for name, parameter in _init_parameters(type(self)).items()
+            if getattr(self, name) != parameter.default
+        ]
+        return f"{type(self).__name__}({', '.join(told)})"
 
 
-def require_train_length(strategy: Strategy, train_length: int | None) -> int:
-    """Return ``train_length``, or say how a strategy gets one.
+def require_train_length(strategy: Strategy, value: Number | None) -> Number:
+    """Return what a strategy takes from train_length, or say how it gets it.
 
     Raises:
         ValueError: If it is None.
     """
-    if train_length is None:
+    if value is None:
         raise ValueError(
             f"{type(strategy).__name__} does not know train_length yet: pass it, or take the method from a model or "
             f"config, where the data's train_length is filled in."
         )
-    return train_length
+    return value
 
 
 def require_positive(name: str, value: float) -> None:
@@ -84,15 +99,25 @@ def require_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be positive, got {value}.")
 
 
-def _init_arguments(cls: type) -> list[str]:
-    parameters = inspect.signature(cls).parameters.values()
+def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:
     # nn.Module's own (*args, **kwargs) show through where a strategy has no constructor.
-    return [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    parameters = inspect.signature(cls).parameters
+    return {name: one for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD}
+
+
+def _public_path(cls: type) -> str:
+    """Return the shortest path that the class can be imported from: ``gau_alpha.position.RoPE``, not its file's."""
+    parts = cls.__module__.split(".")
+    for end in range(1, len(parts)):
+        module = sys.modules.get(".".join(parts[:end]))
+        if module is not None and vars(module).get(cls.__qualname__) is cls:
+            return ".".join([*parts[:end], cls.__qualname__])
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Strategy):
         return value.describe()
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | nn.ModuleList):
         return [_plain(item) for item in value]
     return value

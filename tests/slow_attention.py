@@ -1,24 +1,35 @@
 """Attention as the papers write it: loops over i and j in float64, nothing shared with the code under test."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Document:
+    """The document that query and key share: index of its first token, and its number of real tokens."""
+
+    first: int
+    n: int
 
 
 def attention(query, key, value, score, temperature, sees, real, segments):
     """One row. Arrays: query and key (L, D), value (L, E), real (L,) bool, segments (L,).
 
-    score(q, k, i, j) is similarity plus bias; temperature(n) is τ; sees(i, j) is the method's own visibility.
-    Returns (L, E); rows of queries that see nothing are 0.
+    score(q, k, i, j, document) is similarity plus bias; temperature(n) is τ; sees(i, j, document) is the method's own
+    visibility. Returns (L, E); rows of queries that see nothing are 0.
     """
     length = len(query)
     out = np.zeros((length, value.shape[1]))
     for i in range(length):
-        keys = [j for j in range(length) if real[j] and segments[i] == segments[j] and sees(i, j)]
+        mine = [j for j in range(length) if segments[i] == segments[j]]
+        document = Document(mine[0], sum(bool(real[j]) for j in mine))
+        keys = [j for j in mine if real[j] and sees(i, j, document)]
         if not keys:
             continue
         tau = temperature(len(keys))
-        scores = np.array([tau * score(query[i], key[j], i, j) for j in keys])
+        scores = np.array([tau * score(query[i], key[j], i, j, document) for j in keys])
         weights = np.exp(scores - scores.max())
         weights /= weights.sum()
         for weight, j in zip(weights, keys, strict=True):
@@ -26,20 +37,7 @@ def attention(query, key, value, score, temperature, sees, real, segments):
     return out
 
 
-def turned_product(q, k, angle):
-    """Σ over pairs of q_m · R(angle_m) k_m, with R a rotation: angle(m) is that from the key to the query."""
-    total = 0.0
-    for m in range(len(q) // 2):
-        left, right = complex(q[2 * m], q[2 * m + 1]), complex(k[2 * m], k[2 * m + 1])
-        total += (left * right.conjugate() * complex(math.cos(angle(m)), math.sin(angle(m)))).real
-    return total
-
-
-def rope_score(base=10_000.0):
-    def score(q, k, i, j):
-        return turned_product(q, k, lambda m: (i - j) * base ** (-2 * m / len(q)))
-
-    return score
+# ---- similarity ----
 
 
 def dot_product(q, k):
@@ -53,6 +51,9 @@ def cos_scale(scale):
     return prepare
 
 
+# ---- scaling ----
+
+
 def log_length(base, minimum=0.0):
     return lambda n: max(minimum, math.log(n) / math.log(base))
 
@@ -62,3 +63,116 @@ def info_scale(train_length, key_size):
         return math.sqrt(1 - n ** (-2 / key_size))
 
     return lambda n: spread(n) / spread(train_length)
+
+
+def yarn_temperature(train_length):
+    return lambda n: (0.1 * math.log(max(1, n / train_length)) + 1) ** 2
+
+
+def llama4(alpha, floor_scale):
+    return lambda n: 1 + alpha * math.log(math.floor(n / floor_scale) + 1)
+
+
+# ---- position ----
+
+
+def turned_product(q, k, angle):
+    """Σ over pairs of q_m · R(angle_m) k_m, with R a rotation: angle(m) is that from the key to the query."""
+    total = 0.0
+    for m in range(len(q) // 2):
+        left, right = complex(q[2 * m], q[2 * m + 1]), complex(k[2 * m], k[2 * m + 1])
+        total += (left * right.conjugate() * complex(math.cos(angle(m)), math.sin(angle(m)))).real
+    return total
+
+
+def rope_score(base=10_000.0, distance=lambda i, j, document: i - j, stretch=lambda document: 1.0):
+    """RoPE at a distance (query minus key) and over a base that a method may change."""
+
+    def score(q, k, i, j, document):
+        d = len(q)
+        stretched = base * stretch(document) ** (d / (d - 2))
+        return turned_product(q, k, lambda m: distance(i, j, document) * stretched ** (-2 * m / d))
+
+    return score
+
+
+def factor(document, train_length):
+    return max(1.0, document.n / train_length)
+
+
+def interpolated(train_length):
+    return rope_score(distance=lambda i, j, document: (i - j) / factor(document, train_length))
+
+
+def yarn(train_length, beta_fast=32.0, beta_slow=1.0, base=10_000.0):
+    def score(q, k, i, j, document):
+        d = len(q)
+
+        def pair_turning(turns):
+            return d * math.log(train_length / (turns * 2 * math.pi)) / (2 * math.log(base))
+
+        low = max(math.floor(pair_turning(beta_fast)), 0)
+        high = min(math.ceil(pair_turning(beta_slow)), d - 1)
+
+        def angle(m):
+            ramp = min(1.0, max(0.0, (m - low) / max(high - low, 0.001)))
+            theta = base ** (-2 * m / d)
+            return (i - j) * (ramp * theta / factor(document, train_length) + (1 - ramp) * theta)
+
+        return turned_product(q, k, angle)
+
+    return score
+
+
+def leaky_rerope(window, train_length, k=math.inf):
+    def distance(i, j, document):
+        d = i - j
+        if document.n <= train_length or abs(d) <= window:
+            return d
+        return math.copysign(window + (abs(d) - window) / k, d)
+
+    return rope_score(distance=distance)
+
+
+def biased(bias):
+    return lambda q, k, i, j, document: float(q @ k) + bias(abs(i - j))
+
+
+def sandwich(size=128, compression=8.0, base=10_000.0):
+    return biased(lambda d: sum(math.cos(d * base ** (-2 * m / size)) for m in range(size // 2)) / compression)
+
+
+def sinks_distance(radius, sinks, train_length):
+    def distance(i, j, document):
+        if document.n <= train_length or abs(i - j) <= radius:
+            return i - j
+        # places in the cache: the sinks, then the window around the query
+        query, key = i - document.first, j - document.first
+        cache = [*range(sinks), *(place for place in range(query - radius, query + 1) if place >= sinks)]
+        return cache.index(query) - cache.index(key)
+
+    return distance
+
+
+def ceiling_distance(radius, train_length):
+    def distance(i, j, document):
+        if document.n <= train_length:
+            return i - j
+        return max(-radius, min(radius, i - j))
+
+    return distance
+
+
+# ---- visibility ----
+
+
+def everything(i, j, document):
+    return True
+
+
+def window(radius):
+    return lambda i, j, document: abs(i - j) <= radius
+
+
+def window_and_sinks(radius, sinks, train_length):
+    return lambda i, j, document: document.n <= train_length or abs(i - j) <= radius or j - document.first < sinks

@@ -3,11 +3,13 @@
 A strategy that is missing here fails ``test_every_strategy_has_a_slow_reference``.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import slow_attention as slow
 
+from gau_alpha import position, scaling, visibility
 from gau_alpha.method import AttentionMethod
 from gau_alpha.position import RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
@@ -26,27 +28,91 @@ class Case:
     prepare: Callable = slow.dot_product
     score: Callable = field(default_factory=slow.rope_score)
     temperature: Callable = lambda n: 1.0
-    sees: Callable = lambda i, j: True
+    sees: Callable = slow.everything
 
+
+def positioned(strategy, score, **others) -> Case:
+    return Case(AttentionMethod(position=strategy), score=score, **others)
+
+
+def scaled(strategy, temperature) -> Case:
+    return Case(AttentionMethod(scaling=strategy), temperature=temperature)
+
+
+T = TRAIN_LENGTH
+TAU = slow.info_scale(T, KEY_SIZE)
+SSMAX = scaling.ScalableSoftmax(bias=True, train_length=T)
 
 CASES = {
     "softmax": Case(AttentionMethod(DotProduct(), NoScaling(), RoPE(), Full())),
-    "slow rotation": Case(AttentionMethod(position=RoPE(base=100.0)), score=slow.rope_score(100.0)),
+    "slow rotation": positioned(RoPE(base=100.0), slow.rope_score(100.0)),
     "cosscale": Case(AttentionMethod(CosScale(8.0)), prepare=slow.cos_scale(8.0)),
-    "softmax_plus": Case(AttentionMethod(scaling=LogLength(512)), temperature=slow.log_length(512)),
-    "logn": Case(AttentionMethod(scaling=LogLength(6, minimum=1)), temperature=slow.log_length(6, 1)),
-    "infoscale": Case(
-        AttentionMethod(scaling=InfoScale(TRAIN_LENGTH)), temperature=slow.info_scale(TRAIN_LENGTH, KEY_SIZE)
+    "softmax_plus": scaled(LogLength(512), slow.log_length(512)),
+    "logn": scaled(LogLength(T, minimum=1), slow.log_length(T, 1)),
+    "infoscale": scaled(InfoScale(T), TAU),
+    "infoscale with a minimum": scaled(InfoScale(T, minimum=0.9), lambda n: max(0.9, TAU(n))),
+    "yarn temperature": scaled(scaling.YaRNTemperature(T), slow.yarn_temperature(T)),
+    "ssmax": scaled(SSMAX, lambda n: math.log(n) / math.log(T)),
+    "llama4": scaled(scaling.Llama4Temperature(0.3, T + 1), slow.llama4(0.3, T + 1)),
+    "product": scaled(
+        scaling.Product([scaling.YaRNTemperature(T), InfoScale(T)]), lambda n: slow.yarn_temperature(T)(n) * TAU(n)
     ),
-    "infoscale with a minimum": Case(
-        AttentionMethod(scaling=InfoScale(TRAIN_LENGTH, minimum=0.9)),
-        temperature=lambda n: max(0.9, slow.info_scale(TRAIN_LENGTH, KEY_SIZE)(n)),
+    "pi": positioned(position.PositionInterpolation(T), slow.interpolated(T)),
+    "ntk": positioned(position.NTKAware(T), slow.rope_score(stretch=lambda document: slow.factor(document, T))),
+    "dynamic_ntk": positioned(
+        position.DynamicNTK(T, alpha=3.0), slow.rope_score(stretch=lambda document: 3 * slow.factor(document, T) - 2)
     ),
-    "windowed": Case(AttentionMethod(visibility=Window(3)), sees=lambda i, j: abs(i - j) <= 3),
-    "windowed cosscale infoscale": Case(
-        AttentionMethod(CosScale(4.0), InfoScale(TRAIN_LENGTH), RoPE(), Window(2)),
+    "yarn": Case(
+        AttentionMethod(scaling=scaling.YaRNTemperature(T), position=position.YaRN(T, beta_fast=2.0, beta_slow=0.1)),
+        score=slow.yarn(T, 2.0, 0.1),
+        temperature=slow.yarn_temperature(T),
+    ),
+    "rerope": positioned(position.ReRoPE(4, T), slow.leaky_rerope(4, T)),
+    "leaky_rerope": positioned(position.LeakyReRoPE(3, 4.0, T), slow.leaky_rerope(3, T, 4.0)),
+    "rerope_infoscale cosscale": Case(
+        AttentionMethod(CosScale(4.0), InfoScale(T), position.ReRoPE(4, T)),
         prepare=slow.cos_scale(4.0),
-        temperature=slow.info_scale(TRAIN_LENGTH, KEY_SIZE),
-        sees=lambda i, j: abs(i - j) <= 2,
+        score=slow.leaky_rerope(4, T),
+        temperature=TAU,
+    ),
+    "alibi": positioned(position.ALiBi(0.3), slow.biased(lambda d: -0.3 * d)),
+    "alibi_infoscale": Case(
+        AttentionMethod(scaling=InfoScale(T), position=position.ALiBi(0.3)),
+        score=slow.biased(lambda d: -0.3 * d),
+        temperature=TAU,
+    ),
+    "kerple": positioned(position.KerpleLog(0.7, 2.0), slow.biased(lambda d: -0.7 * math.log(1 + 2.0 * d))),
+    "sandwich": positioned(position.Sandwich(), slow.sandwich()),
+    "nope": positioned(position.NoPosition(), slow.biased(lambda d: 0.0)),
+    "pose": positioned(position.PoSE(64), slow.rope_score()),
+    "randomized": positioned(position.RandomizedPositions(64), slow.rope_score()),
+    "windowed": Case(AttentionMethod(visibility=Window(3)), sees=slow.window(3)),
+    "windowed cosscale infoscale": Case(
+        AttentionMethod(CosScale(4.0), InfoScale(T), RoPE(), Window(2)),
+        prepare=slow.cos_scale(4.0),
+        temperature=TAU,
+        sees=slow.window(2),
+    ),
+    "windowed alibi": Case(
+        AttentionMethod(position=position.ALiBi(0.3), visibility=Window(3)),
+        score=slow.biased(lambda d: -0.3 * d),
+        sees=slow.window(3),
+    ),
+    "streaming_llm": Case(
+        AttentionMethod(visibility=visibility.AttentionSinks(3, 2, T)),
+        score=slow.rope_score(distance=slow.sinks_distance(3, 2, T)),
+        sees=slow.window_and_sinks(3, 2, T),
+    ),
+    "lm_infinite": Case(
+        AttentionMethod(visibility=visibility.LMInfinite(3, 2, T)),
+        score=slow.rope_score(distance=slow.ceiling_distance(3, T)),
+        sees=slow.window_and_sinks(3, 2, T),
+    ),
+    "lm_infinite pi": Case(
+        AttentionMethod(position=position.PositionInterpolation(T), visibility=visibility.LMInfinite(3, 2, T)),
+        score=slow.rope_score(
+            distance=lambda i, j, document: slow.ceiling_distance(3, T)(i, j, document) / slow.factor(document, T)
+        ),
+        sees=slow.window_and_sinks(3, 2, T),
     ),
 }

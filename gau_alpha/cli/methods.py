@@ -22,10 +22,13 @@ def print_methods(args: list[str]) -> int:
         description=f"List the attention methods, a line each. {AS_TRAINED!r}: the checkpoint's own choice is kept.",
     )
     parser.parse_args(args)
-    lines = [["method", *AXES]]
+    lines = [["method", "needs", *AXES, "paper"]]
     for name in preset_names():
         strategies = load_preset(name)
-        lines.append([name, *(repr(strategies[axis]) if axis in strategies else AS_TRAINED for axis in AXES)])
+        needs = "training-free" if all(one.training_free for one in strategies.values()) else "trained"
+        papers = ", ".join(dict.fromkeys(one.paper for one in strategies.values() if one.paper))
+        axes = (repr(strategies[axis]) if axis in strategies else AS_TRAINED for axis in AXES)
+        lines.append([name, needs, *axes, papers])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -9,7 +9,13 @@ from gau_alpha.scaling import InfoScale, LogLength, NoScaling
 from gau_alpha.similarity import CosScale, DotProduct
 from gau_alpha.visibility import Full, Window
 
-EXPECTED = {"softmax", "softmax_plus", "infoscale", "cosscale", "cosscale_infoscale", "windowed", "windowed_infoscale"}
+BASELINES = ["pi", "pose", "yarn", "alibi", "streaming_llm", "lm_infinite", "rerope", "windowed"]
+EXPECTED = {
+    *("softmax", "softmax_plus", "infoscale", "cosscale", "cosscale_infoscale"),
+    *BASELINES,
+    *(f"{name}_infoscale" for name in BASELINES),
+    *("ntk", "dynamic_ntk", "leaky_rerope", "ssmax", "logn", "llama4", "kerple", "sandwich", "randomized", "nope"),
+}
 
 
 def test_the_promised_presets_are_there():
@@ -51,8 +57,8 @@ def test_a_trained_similarity_keeps_its_scale():
     ("description", "message"),
     [
         ({"scalin": "gau_alpha.scaling.InfoScale"}, "Unknown axis 'scalin'; the axes are similarity"),
-        ({"scaling": "gau_alpha.scaling.InfoScal"}, "InfoScale, LogLength"),
-        ({"scaling": "gau_alpha.similarity.CosScale"}, "InfoScale, LogLength"),
+        ({"scaling": "gau_alpha.scaling.InfoScal"}, "InfoScale, Llama4Temperature, LogLength"),
+        ({"scaling": "gau_alpha.similarity.CosScale"}, "InfoScale, Llama4Temperature, LogLength"),
         ({"scaling": {"class_path": "gau_alpha.scaling.InfoScale", "init_args": {"length": 3}}}, "'length'"),
     ],
 )

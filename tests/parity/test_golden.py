@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from gau_alpha import AttentionMethod, GAUAlphaForMaskedLM
 from gau_alpha.kernels import build_kernel
-from gau_alpha.scaling import InfoScale, LogLength
+from gau_alpha.position import ALiBi, YaRN
+from gau_alpha.scaling import InfoScale, LogLength, YaRNTemperature
 from gau_alpha.similarity import CosScale
 
 METHODS = {
@@ -20,6 +21,10 @@ METHODS = {
     "cosscale8": AttentionMethod(CosScale(8)),
     "cosscale8_infoscale": AttentionMethod(CosScale(8), InfoScale(train_length=16)),
     "cosscale128_infoscale": AttentionMethod(CosScale(128), InfoScale(train_length=16)),
+    # the published code takes s from the padded width, 48 / 16, for every row
+    "yarn": AttentionMethod(scaling=YaRNTemperature(16, factor=3.0), position=YaRN(16, factor=3.0)),
+    # and divides its bias by √d
+    "alibi": AttentionMethod(position=ALiBi(slope=2**-8 / 32**0.5)),
 }
 
 

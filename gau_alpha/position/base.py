@@ -1,8 +1,4 @@
-"""What the scores know of where query and key stand: the axis ``position``.
-
-A strategy rotates queries and keys (``views``), adds to the scores (``bias``), or does neither. To add one: subclass
-``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``. ``tests/gau_alpha/test_strategies.py`` finds
-the class by itself.
+"""Rotations, biases and the views that a position strategy is made of.
 
 B batch (1 where all rows agree), L length, D key size.
 """
@@ -79,6 +75,29 @@ class Position(Strategy):
     biased: bool = False
     """Whether ``bias`` has anything to add."""
 
+    places_far_keys: bool = False
+    """Whether far keys get other distances than their own."""
+
+    draws_ids: bool = False
+    """Whether training rows get position ids from ``training_ids``."""
+
+    def evaluated(self) -> "Position":
+        """Return the strategy that stands in for this one outside training."""
+        return self
+
+    def training_ids(self, sample_ids: list[int], epoch: int, length: int) -> Tensor:
+        """Draw the position ids of training rows. Called only if ``draws_ids``.
+
+        Args:
+            sample_ids: Number of each row in the corpus (B entries).
+            epoch: Passes over the corpus done before this one.
+            length: Tokens per row.
+
+        Returns:
+            (B, L) int64, a pure function of the arguments and the strategy's seed.
+        """
+        raise NotImplementedError
+
     def views(self, rows: Rows, key_size: int) -> tuple[View, ...]:
         """Place queries and keys.
 
@@ -123,29 +142,6 @@ class Rotary(Position):
         """Rotate queries and keys by the angles at their own positions."""
         rotation = Rotation.by(self.angles(rows.position_ids, rows, key_size))
         return (View(rotation, rotation),)
-
-
-class RoPE(Rotary):
-    """Angle p · base^(−2m/d) at position p for pair m (Su et al. 2021, RoFormer, arXiv 2104.09864, eq. 15).
-
-    Unchanged for a bidirectional model: a key to the left and one to the right turn in opposite directions.
-
-    Args:
-        base: The slowest pair turns once in about 2π · base tokens.
-
-    Raises:
-        ValueError: If ``base`` is not above 1.
-    """
-
-    def __init__(self, base: float = 10_000.0) -> None:
-        super().__init__()
-        if not base > 1:
-            raise ValueError(f"base must be above 1, got {base}.")
-        self.base = base
-
-    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
-        """Compute p · base^(−2m/d)."""
-        return positions[..., None] * frequencies(self.base, key_size, positions.device)
 
 
 def frequencies(base: float, key_size: int, device: torch.device) -> Tensor:

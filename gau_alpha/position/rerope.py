@@ -1,0 +1,121 @@
+"""RoPE whose distances stop growing, or grow slowly, beyond a window. Training-free.
+
+A key's side is kept: far to the right is rotated as far right. Documents of at most train_length tokens are plain
+RoPE, whatever the window.
+
+B batch (1 where all rows agree), L length, D key size.
+"""
+
+import copy
+import math
+from typing import Self
+
+import torch
+
+from gau_alpha.position.base import Rotation, View, exact_dtype
+from gau_alpha.position.rope import RoPE
+from gau_alpha.rows import Rows
+from gau_alpha.strategy import require_positive, require_train_length
+
+
+class LeakyReRoPE(RoPE):
+    """Distance d up to the window w, sign(d) · (w + (|d| − w) / k) beyond it (Su 2023, "ReRoPE", leaky version).
+
+    Published for causal models, where keys are to the left; here both sides have their own rotation. One pass needs
+    up to three score matrices: near keys, far left, far right.
+
+    Args:
+        window: w in tokens. Left out, half of train_length.
+        factor: k; distances beyond the window shrink by it. Infinite for ReRoPE.
+        train_length: Tokens per training row. Left out, it is taken from the data.
+        base: As in ``RoPE``.
+        beyond_training: Say true to allow a window above train_length, whose distances the model never saw.
+
+    Raises:
+        ValueError: If ``window`` is not positive or, unsaid, above ``train_length``, ``factor`` is below 1 or ``base``
+            not above 1.
+    """
+
+    places_far_keys = True
+    paper = "Su 2023, Rectified Rotary Position Embeddings"
+
+    def __init__(
+        self,
+        window: int | None = None,
+        factor: float = 16.0,
+        train_length: int | None = None,
+        base: float = 10_000.0,
+        beyond_training: bool = False,
+    ) -> None:
+        super().__init__(base)
+        if window is not None:
+            require_positive("window", window)
+        if not factor >= 1:
+            raise ValueError(f"factor must be at least 1, got {factor}: below, far distances would grow faster.")
+        self.window = window
+        self.factor = factor
+        self.train_length = train_length
+        self.beyond_training = beyond_training
+        self._check_window()
+
+    def bound(self, train_length: int) -> Self:
+        """Fill in ``train_length``, and half of it for a window that was left out."""
+        bound = super().bound(train_length)
+        if bound.window is None:
+            bound = copy.deepcopy(bound)
+            bound.window = max(1, train_length // 2)
+        bound._check_window()
+        return bound
+
+    def views(self, rows: Rows, key_size: int) -> tuple[View, ...]:
+        """Rotate near keys by their distance, far keys on either side by the shortened one."""
+        train_length = require_train_length(self, self.train_length)
+        window = require_train_length(self, self.window)
+        (near,) = super().views(rows, key_size)
+        if rows.length <= train_length:
+            return (near,)
+        # A document's queries and keys share their regime: short ones keep true positions in every view.
+        positions = rows.position_ids.to(exact_dtype(rows.device))  # (B|1, L)
+        short = rows.document_length <= train_length  # (B|1, L)
+        leak, shift = positions / self.factor, window * (1 - 1 / self.factor)
+        keys, left, right = (
+            Rotation.by(self.angles(torch.where(short, positions, far), rows, key_size))
+            for far in (leak, leak + shift, leak - shift)
+        )
+        return (
+            View(near.query, near.key, low=1 - window, high=window - 1),
+            View(left, keys, high=-window),
+            View(right, keys, low=window),
+        )
+
+    def _check_window(self) -> None:
+        if self.window is None or self.train_length is None or self.beyond_training:
+            return
+        if self.window > self.train_length:
+            raise ValueError(
+                f"window {self.window} is above train_length {self.train_length}: rotations would reach distances the "
+                f"model never saw. Choose a smaller window, or say beyond_training: true."
+            )
+
+
+class ReRoPE(LeakyReRoPE):
+    """Distance d up to the window w, sign(d) · w beyond it (Su 2023, "Rectified Rotary Position Embeddings").
+
+    Args:
+        window: w in tokens. Left out, half of train_length.
+        train_length: Tokens per training row. Left out, it is taken from the data.
+        base: As in ``RoPE``.
+        beyond_training: Say true to allow a window above train_length, whose distances the model never saw.
+
+    Raises:
+        ValueError: If ``window`` is not positive or, unsaid, above ``train_length``, or ``base`` is not above 1.
+    """
+
+    def __init__(
+        self,
+        window: int | None = None,
+        train_length: int | None = None,
+        base: float = 10_000.0,
+        beyond_training: bool = False,
+    ) -> None:
+        super().__init__(window, math.inf, train_length, base, beyond_training)

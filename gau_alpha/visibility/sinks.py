@@ -1,0 +1,133 @@
+"""A neighbourhood and the first tokens, at distances that the model has seen. Training-free.
+
+Documents of at most train_length tokens are seen whole, at their true distances: there is nothing to extend.
+
+B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a block, D key size.
+"""
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gau_alpha.position import Position, Rotary, Rotation, View
+from gau_alpha.rows import Rows
+from gau_alpha.strategy import require_positive, require_train_length
+from gau_alpha.visibility.base import Visibility
+
+
+class AttentionSinks(Visibility):
+    """A window and the first ``sinks`` tokens, positions counted as if nothing lay between them.
+
+    StreamingLLM (Xiao et al. 2024, arXiv 2309.17453, sec. 3.2) gives keys their places in the cache: sinks 0, 1, …,
+    then the window. Published for causal models; here the window reaches to both sides, and the sinks are those at the
+    document's start.
+
+    Args:
+        radius: Reach of the window on either side in tokens. Left out, half of train_length.
+        sinks: Tokens at the start of a document that all its queries see.
+        train_length: Tokens per training row. Left out, it is taken from the data.
+
+    Raises:
+        ValueError: If ``radius`` or ``sinks`` is not positive.
+    """
+
+    paper = "arXiv 2309.17453"
+
+    def __init__(self, radius: int | None = None, sinks: int = 4, train_length: int | None = None) -> None:
+        super().__init__()
+        if radius is not None:
+            require_positive("radius", radius)
+        require_positive("sinks", sinks)
+        self.radius = radius
+        self.sinks = sinks
+        self.train_length = train_length
+
+    def bound(self, train_length: int) -> Self:
+        """Fill in ``train_length``, and half of it for a radius that was left out."""
+        bound = super().bound(train_length)
+        if bound.radius is None:
+            bound = copy.deepcopy(bound)
+            bound.radius = max(1, train_length // 2)
+        return bound
+
+    def check(self, position: Position) -> None:
+        """Refuse positions without rotations, whose distances can't be replaced, and those drawn for training."""
+        name = type(self).__name__
+        if not isinstance(position, Rotary):
+            raise ValueError(
+                f"{name} gives keys other positions by rotating them; {type(position).__name__} rotates nothing."
+            )
+        if position.places_far_keys:
+            raise ValueError(f"{name} and {type(position).__name__} both replace far distances; use one of them.")
+        if position.draws_ids:
+            raise ValueError(
+                f"{type(position).__name__} trains on long distances, which {name} hides; use one or the other."
+            )
+
+    def mask(self, queries: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+        """Hide keys beyond the radius that are no sinks, in documents longer than train_length."""
+        near = (keys - queries[:, None]).abs() <= self._reach  # (Lq, Lk)
+        sink = rows.offset[:, keys] < self.sinks  # (B|1, Lk)
+        short = rows.document_length[:, queries] <= self._train_length  # (B|1, Lq)
+        return near | sink[:, None, :] | short[:, :, None]  # (B|1, Lq, Lk)
+
+    def key_ranges(self, start: int, stop: int, rows: Rows) -> tuple[tuple[int, int], ...]:
+        """Bound the keys by the reach of the first and the last query, and add the sinks."""
+        if rows.length <= self._train_length or rows.real is not None or rows.segments is not None:
+            return super().key_ranges(start, stop, rows)  # where documents start and end is not known here
+        first, last = max(0, start - self._reach), min(rows.length, stop + self._reach)
+        return ((0, last),) if first <= self.sinks else ((0, self.sinks), (first, last))
+
+    def views(self, position: Position, rows: Rows, key_size: int) -> tuple[View, ...]:
+        """Place keys left of the window, which are sinks, where the cache has them."""
+        self.check(position)
+        assert isinstance(position, Rotary)
+        (near,) = position.views(rows, key_size)
+        if rows.length <= self._train_length:
+            return (near,)
+        short = rows.document_length <= self._train_length  # (B|1, L)
+        query, key = self._far_positions(rows.offset)
+        far_query, far_key = (
+            Rotation.by(position.angles(torch.where(short, rows.offset, positions), rows, key_size))
+            for positions in (query, key)
+        )
+        return (
+            View(near.query, near.key, low=-self._reach),
+            View(far_query, far_key, high=-self._reach - 1),
+        )
+
+    def _far_positions(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the positions of queries and keys, (B|1, L) each, for keys left of the window."""
+        return offset.clamp_max(self.sinks + self._reach), offset
+
+    @property
+    def _reach(self) -> int:
+        return require_train_length(self, self.radius)
+
+    @property
+    def _train_length(self) -> int:
+        return require_train_length(self, self.train_length)
+
+
+class LMInfinite(AttentionSinks):
+    """A window and the first ``sinks`` tokens, no distance above ``radius``.
+
+    The Λ-shaped mask and the distance ceiling of Han et al. 2024 (arXiv 2308.16137, sec. 4). Published for causal
+    models; here the window reaches to both sides. The ceiling then concerns the sinks alone: keys farther to the right
+    are hidden.
+
+    Args:
+        radius: Reach of the window on either side, and the ceiling, in tokens. Left out, half of train_length.
+        sinks: Tokens at the start of a document that all its queries see.
+        train_length: Tokens per training row. Left out, it is taken from the data.
+
+    Raises:
+        ValueError: If ``radius`` or ``sinks`` is not positive.
+    """
+
+    paper = "arXiv 2308.16137"
+
+    def _far_positions(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(offset, self._reach), torch.zeros_like(offset)

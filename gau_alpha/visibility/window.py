@@ -1,0 +1,80 @@
+"""Everything, or a neighbourhood.
+
+B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a block.
+"""
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from gau_alpha.position import Position
+from gau_alpha.rows import Rows
+from gau_alpha.strategy import require_positive, require_train_length
+from gau_alpha.visibility.base import Visibility
+
+
+class Full(Visibility):
+    """Every query sees every key."""
+
+    def mask(self, queries: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+        """Hide nothing."""
+        return None
+
+    def num_visible_keys(self, rows: Rows) -> Tensor:
+        """Return the document's length."""
+        return rows.document_length
+
+
+class Window(Visibility):
+    """A query sees the keys at most ``radius`` tokens away, on both sides: 2 · radius + 1 at most.
+
+    Training-free, though a model trained with it knows nothing else. Cost is linear in the length.
+
+    Args:
+        radius: Reach on either side in tokens. Left out, half of train_length.
+
+    Raises:
+        ValueError: If ``radius`` is not positive.
+    """
+
+    def __init__(self, radius: int | None = None) -> None:
+        super().__init__()
+        if radius is not None:
+            require_positive("radius", radius)
+        self.radius = radius
+
+    def bound(self, train_length: int) -> Self:
+        """Fill in half of ``train_length`` for a radius that was left out."""
+        if self.radius is not None:
+            return self
+        bound = copy.deepcopy(self)
+        bound.radius = max(1, train_length // 2)
+        return bound
+
+    def mask(self, queries: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+        """Hide keys beyond the radius."""
+        return ((keys - queries[:, None]).abs() <= self._reach)[None]  # (1, Lq, Lk)
+
+    def key_ranges(self, start: int, stop: int, rows: Rows) -> tuple[tuple[int, int], ...]:
+        """Bound the keys by the reach of the first and the last query."""
+        return ((max(0, start - self._reach), min(rows.length, stop + self._reach)),)
+
+    def num_visible_keys(self, rows: Rows) -> Tensor:
+        """Count the real tokens within reach."""
+        index = torch.arange(rows.length, device=rows.device)[None]  # (1, L)
+        start = torch.maximum(index - self._reach, rows.document_start)
+        stop = torch.minimum(index + self._reach + 1, rows.document_stop)
+        return rows.count_real(start, stop)
+
+    def check(self, position: Position) -> None:
+        """Refuse positions that are drawn for training: a window never shows their long distances."""
+        if position.draws_ids:
+            raise ValueError(
+                f"{type(position).__name__} trains on long distances, which a Window hides; use one or the other."
+            )
+
+    @property
+    def _reach(self) -> int:
+        return require_train_length(self, self.radius)
