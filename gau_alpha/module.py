@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -179,6 +180,8 @@ class GAUAlphaModule(LightningModule):
                 f"{self.train_length}, which methods would take for the length of training. Other lengths are "
                 f"measured by `gau-alpha extrapolate`."
             )
+        if self.trainer.state.fn is not TrainerFn.FITTING:
+            self._put_untrained_strategies(checkpoint)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
@@ -225,6 +228,22 @@ class GAUAlphaModule(LightningModule):
         nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
         correct = (logits.argmax(-1) == targets).sum()
         return nll, correct, torch.tensor(len(targets), device=nll.device)
+
+    def _put_untrained_strategies(self, checkpoint: dict[str, Any]) -> None:
+        """Let another strategy than the trained one load: what it would have learned stays as it starts."""
+        trained = checkpoint.get("hyper_parameters", {}).get("method", {})
+        weights, own = checkpoint["state_dict"], self.state_dict()
+        for axis, strategy in self.model.method.axes():
+            if trained.get(axis, {}).get("class_path") == strategy.describe()["class_path"]:
+                continue
+            part = f".gau.method.{axis}."
+            learned = {name: tensor for name, tensor in own.items() if part in name}
+            if learned:
+                rank_zero_warn(f"{strategy!r} is learned in training, and this checkpoint was trained without it.")
+            checkpoint["state_dict"] = weights = {
+                **{name: tensor for name, tensor in weights.items() if part not in name},
+                **learned,
+            }
 
     def _log_epoch(self, metrics: MaskedLMMetrics) -> None:
         # computed values, equal on all ranks; float64 does not exist on every device

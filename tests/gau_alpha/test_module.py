@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.metrics import MaskedLMMetrics, TokenAverage
 from gau_alpha.optimization import Cosine, Linear, parameter_groups
-from gau_alpha.scaling import InfoScale
+from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
+from gau_alpha.scaling import InfoScale, Product, ScalableSoftmax
 
 CONFIG = GAUAlphaConfig(
     20, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3
@@ -164,12 +165,68 @@ def test_loaded_from_a_checkpoint_it_is_the_same_module(tmp_path):
     assert GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt", learning_rate=0.5).learning_rate == 0.5
 
 
+LEARNED = {
+    "ssmax": AttentionMethod(scaling=ScalableSoftmax(bias=True)),
+    "kerple": AttentionMethod(position=KerpleLog()),
+    "product": AttentionMethod(scaling=Product([ScalableSoftmax(), InfoScale()])),
+}
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_learned_strategies_learn_and_reload(name, tmp_path):
+    module = GAUAlphaModule(CONFIG, 12, LEARNED[name], learning_rate=0.1)
+    before = {key: p.clone() for key, p in module.named_parameters() if ".method." in key}
+    assert before
+    trainer = Trainer(accelerator="cpu", max_steps=2, logger=False, default_root_dir=tmp_path, **QUIET)
+    trainer.fit(module, DataLoader(rows([3, 2, 4, 5]), 2))
+    for key, old in before.items():
+        assert not torch.equal(module.get_parameter(key), old), key
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    again = GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in module.state_dict().items())
+
+
+def test_scalable_softmax_starts_at_one():
+    tau = ScalableSoftmax().bound(64).temperature(torch.tensor([8, 64, 4096]), 8)
+    torch.testing.assert_close(tau, torch.tensor([0.5, 1.0, 2.0]))
+
+
+def test_a_trained_strategy_gives_way_to_another_when_evaluating(tmp_path):
+    learned = GAUAlphaModule(CONFIG, 12, LEARNED["ssmax"])
+    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, default_root_dir=tmp_path, **QUIET)
+    trainer.fit(learned, DataLoader(rows([3, 2]), 2))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    free = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=InfoScale()))
+    data = DataLoader(rows([3, 2]), 2)
+    trainer.validate(free, data, ckpt_path=tmp_path / "a.ckpt", verbose=False)
+    assert torch.equal(free.model.cls.predictions["decoder"].weight, learned.model.cls.predictions["decoder"].weight)
+    untrained = GAUAlphaModule(CONFIG, 12, LEARNED["kerple"])
+    with pytest.warns(UserWarning, match="KerpleLog.* is learned in training, and this checkpoint was trained without"):
+        trainer.validate(untrained, data, ckpt_path=tmp_path / "a.ckpt", verbose=False)
+
+
+@pytest.mark.parametrize("position", [PoSE(4096), RandomizedPositions(4096)], ids=repr)
+def test_drawn_positions_are_used_in_training_alone(position):
+    module = GAUAlphaModule(CONFIG, 12, AttentionMethod(position=position))
+    given = []
+    module.model.register_forward_pre_hook(lambda _, args, kw: given.append(kw.get("position_ids")), with_kwargs=True)
+    batch = {name: torch.stack([row[name] for row in rows([2, 3])]) for name in ("input_ids", "labels")}
+    batch["sample_ids"] = torch.tensor([7, 3])
+    module.training_step(batch, 0)
+    module.validation_step(batch, 0)
+    drawn, evaluated = given
+    assert torch.equal(drawn, position.training_ids([7, 3], epoch=0, length=12))
+    assert drawn.max() > 12
+    assert evaluated is None
+
+
 GOLDEN_RUN = """
 import torch
 from lightning.pytorch import Trainer, Callback
 from torch.utils.data import DataLoader
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.scaling import InfoScale
+from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
+from gau_alpha.scaling import InfoScale, Product, ScalableSoftmax
 from gau_alpha.similarity import CosScale
 
 class Losses(Callback):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from gau_alpha import AttentionMethod, GAUAlphaForMaskedLM
 from gau_alpha.kernels import build_kernel
-from gau_alpha.position import ALiBi, YaRN
+from gau_alpha.position import ALiBi, ReRoPE, YaRN
 from gau_alpha.scaling import InfoScale, LogLength, YaRNTemperature
 from gau_alpha.similarity import CosScale
 
@@ -109,3 +109,63 @@ def test_contradictory_tie_is_named(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="tie_word_embeddings"):
         GAUAlphaForMaskedLM.from_pretrained(tmp_path)
+
+
+def published_model(golden, far_score):
+    """The published ReRoPE model with window 8, in float64; far_score(q, k, row) is what it makes of far keys."""
+    weights = {name: x.double() for name, x in golden.items() if name.startswith("weights.")}
+    words, types = (
+        weights[f"weights.gau_alpha.embeddings.{kind}_embeddings.weight"] for kind in ("word", "token_type")
+    )
+    real, place = golden["attention_mask"].bool(), torch.arange(48)
+    near = (place[:, None] - place).abs() < 8
+
+    def norm(x):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-12).sqrt()
+
+    x = norm(words[golden["input_ids"]] + types[0])
+    for layer in range(3):
+        part = {
+            name: weights[f"weights.gau_alpha.encoder.layer.{layer}.gau.{name}.weight"]
+            for name in ("i_dense", "q_scaleoffset", "k_scaleoffset", "o_dense")
+        }
+        u, v, base = F.silu(x @ part["i_dense"].T).split([128, 128, 32], dim=-1)
+        q, k = base * part["q_scaleoffset"], base * part["k_scaleoffset"]
+        turned = interleaved(turn(q, place)) @ interleaved(turn(k, place)).transpose(1, 2)
+        score = torch.where(near, turned, far_score(q, k)) / 32**0.5
+        weight = score.masked_fill(~real[:, None], -torch.inf).softmax(-1)
+        x = norm(x + (u * (weight @ v)) @ part["o_dense"].T)
+    return (x @ weights["weights.cls.predictions.decoder.weight"].T)[real]
+
+
+def turn(x, place):
+    """Even and odd dimensions of x, turned by RoPE's angles at the places."""
+    angle = place[:, None] * 10_000.0 ** (-torch.arange(0, 32, 2).double() / 32)
+    even, odd = x[..., ::2], x[..., 1::2]
+    return even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()
+
+
+def interleaved(halves):
+    return torch.stack(halves, dim=-1).flatten(-2)
+
+
+def with_both_faults(q, k):
+    """Far keys on either side as if 7 to the left; the query's dimensions re-ordered, the key's not."""
+    return torch.cat(turn(q, torch.full((48,), 7)), dim=-1) @ k.transpose(1, 2)
+
+
+def without_them(q, k):
+    left, right = (interleaved(turn(q, torch.full((48,), far))) @ k.transpose(1, 2) for far in (7, -7))
+    place = torch.arange(48)
+    return torch.where(place < place[:, None], left, right)
+
+
+def test_published_rerope_is_explained_by_its_two_faults(golden, folder):
+    published = golden["logits.rerope8_published"][golden["attention_mask"].bool()]
+    torch.testing.assert_close(published_model(golden, with_both_faults).float(), published, atol=3e-6, rtol=0)
+    # Its window of 8 lets distances grow to 7; ours is named after the largest distance.
+    model = GAUAlphaForMaskedLM.from_pretrained(folder, AttentionMethod(position=ReRoPE(7, train_length=16)))
+    with torch.no_grad():
+        ours = model(golden["input_ids"], golden["attention_mask"])[golden["attention_mask"].bool()]
+    torch.testing.assert_close(ours, published_model(golden, without_them).float(), atol=2e-5, rtol=0)
+    assert (ours - published).abs().max() > 0.1
