@@ -14,6 +14,15 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+# Two tiny models, 64 tokens a row, then one table of how they do at 64 to 4,096 tokens.
+demo: setup
+	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version softmax
+	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version cosscale --model.method cosscale
+	$(BIN)/gau-alpha extrapolate \
+		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt runs/demo/cosscale/checkpoints/last.ckpt \
+		--methods softmax softmax_plus infoscale cosscale cosscale_infoscale windowed rerope_infoscale \
+		--max_documents 16 --output_dir runs/demo
+
 test: setup
 	$(BIN)/python -m pytest
 

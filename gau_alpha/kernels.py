@@ -1,7 +1,8 @@
 """Ways to compute attention. All give the same numbers; they differ in cost.
 
 ``reference`` reads like the formula and holds every score at once. ``blocked`` takes a block of queries at a time
-against only the keys that these can see; memory is O(block · visible keys). Nothing here depends on the strategy.
+against only the keys that these can see; memory is O(block · visible keys). ``fused`` is torch's own attention, for
+methods that it can express. Nothing here depends on the strategy.
 
 B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a block, D key size, E value width.
 """
@@ -143,6 +144,59 @@ class Blocked:
         return context[0] if len(context) == 1 else torch.cat(context, dim=1)  # (B, L, E)
 
 
+class Fused:
+    """``torch.nn.functional.scaled_dot_product_attention``, values split to the width of the keys.
+
+    Torch's fast kernels want values as wide as keys; GAU's are several times wider, so each slice of the values
+    computes the scores again. Serves methods with one view; nothing sees the weights.
+    """
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        plan: AttentionPlan,
+        dropout: float = 0.0,
+        observer: Observer | None = None,
+    ) -> Tensor:
+        """Attend; see ``Kernel``.
+
+        Raises:
+            ValueError: If the method needs several score matrices, or an observer wants to see weights.
+        """
+        rows = plan.rows
+        views = [view for view in plan.views if _reaches(view, rows, -rows.length, rows.length)]
+        if len(views) > 1:
+            raise ValueError(
+                f"kernel 'fused' cannot serve {plan.visibility!r} with {plan.position!r}, which need {len(views)} "
+                f"score matrices; use one of: auto, blocked, reference."
+            )
+        if observer is not None:
+            raise ValueError("kernel 'fused' never forms attention weights; use one of: auto, blocked, reference.")
+        query = (rotate(query, views[0].query) * plan.temperature[:, :, None]).to(value.dtype)
+        key = rotate(key, views[0].key).to(value.dtype)
+        slices = [
+            F.scaled_dot_product_attention(query, key, part, self._mask(plan, value.dtype), dropout, scale=1.0)
+            for part in value.split(key.shape[-1], dim=-1)
+        ]
+        context = torch.cat(slices, dim=-1)  # (B, L, E)
+        return context.masked_fill(plan.num_visible_keys[:, :, None] == 0, 0.0)
+
+    def _mask(self, plan: AttentionPlan, dtype: torch.dtype) -> Tensor | None:
+        """Return what is added to the scores, (B|1, L, L): the bias, and a floor on hidden keys."""
+        index = torch.arange(plan.rows.length, device=plan.rows.device)  # (L,)
+        added = None
+        if plan.position.biased:
+            added = plan.position.bias(_distance(index, index, plan.rows)) * plan.temperature[:, :, None]
+        visible = allowed(plan.visibility, index, index, plan.rows)
+        if visible is not None:
+            if added is None:
+                added = torch.zeros((), device=index.device)
+            added = torch.where(visible, added, torch.finfo(dtype).min)
+        return None if added is None else added.to(dtype)
+
+
 def _product(query: Tensor, key: Tensor) -> Tensor:
     # In float32 whatever the autocast dtype: rounded to bfloat16, a score of 100 is off by up to 0.25 nats.
     with torch.autocast(query.device.type, enabled=False):
@@ -182,15 +236,15 @@ def _rows_of(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
     return torch.cat([x[:, first:last] for first, last in ranges], dim=1)
 
 
-KERNELS = {"reference": Reference, "blocked": Blocked}
+KERNELS = {"reference": Reference, "blocked": Blocked, "fused": Fused}
 
 
 def build_kernel(name: str) -> Kernel:
     """Build a kernel by name.
 
     Args:
-        name: ``reference``, ``blocked``, or ``auto``, which takes ``blocked``: it serves every method and was never
-            slower than ``reference`` where that fits in memory.
+        name: ``reference``, ``blocked``, ``fused``, or ``auto``, which takes ``blocked``: it serves every method and
+            was fastest on a CPU for every method and length measured (``tests/benchmarks/kernels.py``).
 
     Raises:
         ValueError: If there is no kernel of that name.

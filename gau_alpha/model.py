@@ -109,7 +109,7 @@ class GAUAlphaForMaskedLM(nn.Module):
     Args:
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
-        kernel: How attention is computed: ``auto``, ``reference`` or ``blocked``.
+        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
     """
 
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod | None = None, kernel: str = "auto") -> None:

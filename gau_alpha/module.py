@@ -54,7 +54,7 @@ class GAUAlphaModule(LightningModule):
         weight_decay: Decay of matrices; scales, offsets and biases do not decay.
         betas: AdamW's decay rates of the first and second moment.
         schedule: How the rate moves over the run. Default: Cosine.
-        kernel: How attention is computed: ``auto``, ``reference`` or ``blocked``.
+        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
 
     Raises:
         ValueError: If ``method`` was built for another ``train_length``, or a rate is not positive.

@@ -4,10 +4,12 @@ A preset is a file ``configs/method/NAME.yaml`` with a strategy for some or all 
 it leaves open stay as they are.
 """
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -35,17 +37,42 @@ def load_preset(name: str) -> dict[str, Strategy]:
     """Build the strategies of a preset.
 
     Args:
-        name: Such as ``infoscale``; see ``preset_names``.
+        name: A shipped preset such as ``infoscale`` (see ``preset_names``), or the path of a YAML file of your own.
+            Classes in Python files beside that file can be named by ``class_path``.
 
     Returns:
         A strategy per axis that the preset fixes.
 
     Raises:
-        ValueError: If there is no preset of that name.
+        ValueError: If there is no such preset or file.
     """
-    if name not in preset_names():
-        raise ValueError(f"Unknown method {name!r}; choose from: {', '.join([TRAINED, *preset_names()])}.")
-    return build_strategies(yaml.safe_load(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")))
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"There is no method file {name!r}.")
+        make_importable(path.parent)
+        text = path.read_text(encoding="utf-8")
+    elif name in preset_names():
+        text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        known = ", ".join([TRAINED, *preset_names()])
+        raise ValueError(f"Unknown method {name!r}; choose from: {known}; or give a YAML file of your own.")
+    description = yaml.safe_load(text)
+    if not isinstance(description, dict):
+        raise ValueError(f"{name} names no strategies; it should give some of the axes {', '.join(AXES)}.")
+    return build_strategies(description)
+
+
+def shown_name(method: str) -> str:
+    """Return what a table calls a method: a file's name without its folder and ending."""
+    return Path(method).stem if method.endswith((".yaml", ".yml")) else method
+
+
+def make_importable(folder: Path) -> None:
+    """Let ``class_path`` name classes in the Python files of a folder."""
+    resolved = str(folder.resolve())
+    if resolved not in sys.path:
+        sys.path.insert(0, resolved)
 
 
 def resolve_method(name: str, base: AttentionMethod, train_length: int) -> AttentionMethod:
@@ -116,6 +143,20 @@ def known_strategies() -> str:
         ]
         lines.append(f"{axis}: {', '.join(sorted(names))}")
     return "\n".join(lines)
+
+
+def untrained(method: AttentionMethod, trained: AttentionMethod) -> list[str]:
+    """Name the strategies of a method that a model has to be trained with, and was not.
+
+    Args:
+        method: The method to evaluate.
+        trained: The method that the model was trained with.
+    """
+    return [
+        type(strategy).__name__
+        for axis, strategy in method.axes()
+        if not strategy.training_free and type(strategy) is not type(getattr(trained, axis))
+    ]
 
 
 def _is_trained(strategy: Strategy) -> bool:

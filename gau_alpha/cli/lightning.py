@@ -16,11 +16,13 @@ from gau_alpha.cli.record import RUN_KEY, RunRecord
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
-from gau_alpha.presets import known_strategies
+from gau_alpha.presets import known_strategies, make_importable
 from gau_alpha.trainer import GAUAlphaTrainer
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios")
 """Options of ``extrapolate`` that take several words."""
+
+CONFIG = ("--config", "-c")
 
 FILLED_IN = ("train_length", "vocab_size")
 """What the model takes from the data, so that it is never typed."""
@@ -37,6 +39,9 @@ def run(args: list[str]) -> None:
         SystemExit: With code 2, if the command line or a YAML does not parse.
     """
     args = with_shipped_files(args)
+    # A class of the user's own lies beside the YAML that names it, or where the command is typed.
+    for folder in (Path.cwd(), *(Path(value).parent for option, value in _options(args) if option in CONFIG)):
+        make_importable(folder)
     GAUAlphaCLI(
         GAUAlphaModule,
         LightningDataModule,
@@ -75,7 +80,7 @@ def checkpoint_in(args: list[str]) -> str | None:
     It has to be known before the arguments are parsed, since what it remembers makes the defaults.
     """
     typed = [_first(value) for option, value in _options(args) if option == "--ckpt_path"]
-    files = [Path(value) for option, value in _options(args) if option in ("--config", "-c")]
+    files = [Path(value) for option, value in _options(args) if option in CONFIG]
     contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     written = [_first(content.get("ckpt_path")) for content in contents if isinstance(content, dict)]
     return next((path for path in (*reversed(typed), *reversed(written)) if path), None)

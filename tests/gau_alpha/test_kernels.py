@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gau_alpha.kernels import Blocked, Reference, build_kernel
+from gau_alpha.kernels import Blocked, Fused, Reference, build_kernel
 from gau_alpha.method import AttentionMethod
 from gau_alpha.rows import Rows
 from gau_alpha.scaling import InfoScale
@@ -32,10 +32,13 @@ def test_blocked_equals_reference(seed):
     inputs = [torch.randn(batch, length, width, requires_grad=True) for width in (16, 16, 24)]
     upstream = torch.randn(batch, length, 24)
     results = []
-    for kernel in (Reference(), Blocked(block_size)):
+    for kernel in (Reference(), Blocked(block_size), Fused()):
         out = kernel(*inputs, plan)
         results.append([out, *torch.autograd.grad(out, inputs, upstream)])
-    for ours, expected in zip(*results, strict=True):
+    expected_of_all, *others = results
+    for ours, expected in (
+        (one, expected) for other in others for one, expected in zip(other, expected_of_all, strict=True)
+    ):
         # relative to the largest entry: gradients of 300 summed terms reach 10
         assert (ours - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
 
@@ -44,7 +47,7 @@ def test_a_query_without_keys_gives_zeros_and_no_nan():
     mask = torch.tensor([[True, True, False, False], [False, False, False, False]])
     plan = AttentionMethod().plan(Rows.layout(4, mask.device, mask), 8)
     inputs = [torch.randn(2, 4, 8, requires_grad=True) for _ in range(3)]
-    for kernel in (Reference(), Blocked(3)):
+    for kernel in (Reference(), Blocked(3), Fused()):
         out = kernel(*inputs, plan)
         assert torch.equal(out[1], torch.zeros_like(out[1]))
         for gradient in torch.autograd.grad(out.sum(), inputs):
@@ -55,7 +58,7 @@ def test_dropout_keeps_the_mean_and_zeroes_weights():
     plan = AttentionMethod().plan(Rows.layout(64, torch.device("cpu")), 8)
     query, key = torch.randn(2, 50, 64, 8).unbind()
     value = torch.ones(50, 64, 1)
-    for kernel in (Reference(), Blocked(10)):
+    for kernel in (Reference(), Blocked(10), Fused()):
         out = kernel(query, key, value, plan, dropout=0.25)
         assert out.std() > 0.01
         torch.testing.assert_close(out.mean(), torch.tensor(1.0), atol=0.02, rtol=0)
@@ -82,8 +85,15 @@ def test_observer_sees_every_weight_once():
     assert (whole["blocked"][1, :, 17:] == 0).all()
 
 
+def test_fused_never_shows_weights():
+    plan = AttentionMethod().plan(Rows.layout(4, torch.device("cpu")), 8)
+    query, key, value = torch.randn(3, 1, 4, 8).unbind()
+    with pytest.raises(ValueError, match="'fused' never forms attention weights; use one of: auto, blocked, reference"):
+        Fused()(query, key, value, plan, observer=lambda *_: None)
+
+
 def test_unknown_kernel_is_named():
-    with pytest.raises(ValueError, match="'flash'; choose one of: auto, reference, blocked"):
+    with pytest.raises(ValueError, match="'flash'; choose one of: auto, reference, blocked, fused"):
         build_kernel("flash")
     with pytest.raises(ValueError, match="block_size must be at least 1"):
         Blocked(0)

@@ -8,7 +8,7 @@ import torch
 from slow_attention import attention
 from strategy_cases import CASES, KEY_SIZE, TRAIN_LENGTH
 
-from gau_alpha.kernels import Blocked, Reference
+from gau_alpha.kernels import Blocked, Fused, Reference
 from gau_alpha.method import AttentionMethod
 from gau_alpha.position import (
     ALiBi,
@@ -40,7 +40,13 @@ from gau_alpha.scaling import (
 from gau_alpha.similarity import CosScale, DotProduct
 from gau_alpha.visibility import AttentionSinks, Full, LMInfinite, Window, count_visible_keys
 
-KERNELS = {"reference": Reference(), "blocked 1": Blocked(1), "blocked 5": Blocked(5), "blocked 256": Blocked()}
+KERNELS = {
+    "reference": Reference(),
+    "blocked 1": Blocked(1),
+    "blocked 5": Blocked(5),
+    "blocked 256": Blocked(),
+    "fused": Fused(),
+}
 
 
 def random_rows(generator, batch=2):
@@ -72,6 +78,10 @@ def test_slow_loop(name, kernel):
         query, key, value = (generator.normal(size=(*real.shape, width)) for width in (KEY_SIZE, KEY_SIZE, 3))
         prepared = case.method.similarity.prepare(torch.tensor(query).float(), torch.tensor(key).float())
         plan = case.method.plan(layout(real, segments), KEY_SIZE)
+        if kernel == "fused" and len(plan.views) > 1:
+            with pytest.raises(ValueError, match=r"'fused' cannot serve .* use one of: auto, blocked, reference"):
+                KERNELS[kernel](*prepared, torch.tensor(value).float(), plan)
+            continue
         with torch.no_grad():
             ours = KERNELS[kernel](*prepared, torch.tensor(value).float(), plan)
         for row in range(len(real)):
