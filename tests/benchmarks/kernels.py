@@ -51,9 +51,10 @@ def compare(name: str, length: int, rate: float) -> None:
     blocked = statistics.median(times["blocked"])
     for kernel, taken in times.items():
         median = statistics.median(taken)
+        spread = f"{min(taken) * 1e3:.1f} to {max(taken) * 1e3:.1f}"
         print(
-            f"{name:10} {length:6} {kernel:10} {median * 1e3:9.1f} ms  "
-            f"({min(taken) * 1e3:.1f} to {max(taken) * 1e3:.1f})  {median / blocked:6.2f} × blocked  {floor / median:5.2f} of the full-attention floor"
+            f"{name:10} {length:6} {kernel:10} {median * 1e3:9.1f} ms ({spread})"
+            f"  {median / blocked:6.2f} × blocked  {floor / median:5.2f} of the full-attention floor"
         )
 
 
