@@ -37,8 +37,8 @@ class RunRecord(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files, on the first process."""
-        if self.already_saved:
-            return
+        if self.already_saved or (stage != "fit" and not trainer.loggers):
+            return  # an evaluation that logs nowhere leaves no files but those it is asked for
         log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
         if trainer.is_global_zero:
             folder = Path(log_dir)

@@ -10,6 +10,12 @@ import yaml
 from gau_alpha.cli import main
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Commands are typed in a folder of their own; what they leave must not land in the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished training run."""
@@ -33,6 +39,7 @@ def tiny_config(folder: Path, corpus: Path, **trainer) -> dict:
         "seed_everything": 1,
         "trainer": {
             "accelerator": "cpu",
+            "default_root_dir": str(folder),
             "max_steps": 3,
             "log_every_n_steps": 1,
             "limit_val_batches": 2,
