@@ -128,6 +128,15 @@ def test_state_dict_holds_no_tables(model):
     assert not [name for name in model.state_dict() if "method" in name or "rotary" in name or "position" in name]
 
 
+def test_compiled_it_has_the_same_keys_and_logits(model):
+    ids, keys = torch.randint(1, 50, (2, 30)), list(model.state_dict())
+    with torch.no_grad():
+        before = model(ids)
+        model.compile(backend="aot_eager")
+        torch.testing.assert_close(model(ids), before, atol=1e-6, rtol=0)
+    assert list(model.state_dict()) == keys
+
+
 def test_dropout_acts_in_training_only():
     model = GAUAlphaForMaskedLM(CONFIG)
     ids = torch.randint(1, 50, (1, 30))
