@@ -61,6 +61,8 @@ class Rows:
         ):
             if given is not None and (given.ndim != 2 or given.shape[1] != length):
                 raise ValueError(f"{name} must have shape (batch, {length}), got {tuple(given.shape)}.")
+        if attention_mask is not None and _is_cheap_to_read(attention_mask) and bool(attention_mask.all()):
+            attention_mask = None  # nothing to hide: full rows, which is most of training, need no masks
         index = torch.arange(length, device=device)[None]  # (1, L)
         if segment_ids is None:
             start, stop = torch.zeros_like(index), torch.full_like(index, length)
@@ -119,3 +121,8 @@ class Rows:
         """(B|1, L) int64: real tokens before each token in its document."""
         index = torch.arange(self.length, device=self.device)[None]  # (1, L)
         return self.count_real(self.document_start, index)
+
+
+def _is_cheap_to_read(tensor: Tensor) -> bool:
+    # Reading a value from a GPU waits for all that was queued before it, and splits a compiled graph.
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
