@@ -1,0 +1,93 @@
+"""The command line on two processes: the same table to the last digit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gau_alpha.cli import main
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number in range(14):
+        (corpus / f"{number}.txt").write_text(" ".join(f"{(number * i) % 97}" for i in range(300)))
+    logger = {"save_dir": str(folder), "name": "run", "version": "one"}
+    config = {
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 2,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "limit_val_batches": 1,
+            "default_root_dir": str(folder),
+            "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": logger},
+            "callbacks": [
+                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_last": True}}
+            ],
+        },
+        "model": {
+            "config": {"hidden_size": 16, "intermediate_size": 24, "attention_key_size": 8, "num_hidden_layers": 2}
+        },
+        "data": {
+            "class_path": "datamodules.TextDataModule",
+            "init_args": {
+                "source": {"class_path": "datamodules.TextFiles", "init_args": {"paths": [str(corpus)]}},
+                "tokenizer": "datamodules.ByteTokenizer",
+                "train_length": 16,
+                "batch_size": 4,
+                "validation_fraction": 0.5,
+                "cache_dir": str(folder / "cache"),
+            },
+        },
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "--config", str(folder / "config.yaml")]) == 0
+    return folder / "run/one/checkpoints/last.ckpt"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_more_processes_print_the_same_table(checkpoint, tmp_path, processes):
+    """Seven documents, dealt unevenly."""
+    tables = []
+    for devices, strategy in ((1, "auto"), (processes, "ddp")):
+        output = tmp_path / str(devices)
+        options = ["--methods", "trained", "infoscale", "--length_ratios", "1", "8", "--tokens_per_batch", "128"]
+        options += ["--trainer.accelerator", "cpu", "--trainer.devices", str(devices), "--trainer.strategy", strategy]
+        command = [sys.executable, "-m", "gau_alpha.cli", "extrapolate", "--ckpt_path", str(checkpoint)]
+        done = subprocess.run(
+            [*command, "--output_dir", str(output), *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        rows = json.loads((output / "extrapolation.json").read_text())["rows"]
+        tables.append([{name: value for name, value in row.items() if name not in MEASURED} for row in rows])
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 4
+    assert tables[0][0]["num_documents"] == 7
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "trainer").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_trainer_file_parses(file, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "demo.yaml", "--trainer", file.name, "--print_config"])
+    assert stop.value.code == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    assert {name: parsed[name] for name in yaml.safe_load(file.read_text())} == yaml.safe_load(file.read_text())
+    assert parsed["limit_train_batches"] == 1000  # the demo's own settings stay
