@@ -17,7 +17,7 @@ from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.metrics import MaskedLMMetrics, TokenAverage
 from gau_alpha.optimization import Cosine, Linear, parameter_groups
 from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
-from gau_alpha.scaling import InfoScale, Product, ScalableSoftmax
+from gau_alpha.scaling import InfoScale, NoScaling, Product, ScalableSoftmax
 
 CONFIG = GAUAlphaConfig(
     20, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3
@@ -127,6 +127,23 @@ def test_what_decays():
     assert {name.rsplit(".", 2)[1] for name in others} >= {"q_scaleoffset", "k_scaleoffset", "i_dense"}
 
 
+class Table(NoScaling):
+    """A strategy that learns a matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.ones(2, 2))
+
+
+def test_what_a_method_learns_never_decays():
+    module = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=Table()))
+    decayed, others = ({id(p) for p in group["params"]} for group in parameter_groups(module.model, 0.1))
+    tables = {id(p) for name, p in module.named_parameters() if name.endswith("table")}
+    assert len(tables) == 2
+    assert tables <= others
+    assert not tables & decayed
+
+
 @pytest.mark.parametrize("schedule", [Cosine(0.1, 0.05), Linear(0.1, 0.05)])
 def test_schedule(schedule):
     factors = [schedule.factor(step, 100) for step in range(101)]
@@ -226,7 +243,7 @@ from lightning.pytorch import Trainer, Callback
 from torch.utils.data import DataLoader
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
-from gau_alpha.scaling import InfoScale, Product, ScalableSoftmax
+from gau_alpha.scaling import InfoScale, NoScaling, Product, ScalableSoftmax
 from gau_alpha.similarity import CosScale
 
 class Losses(Callback):
