@@ -18,6 +18,11 @@ class Purpose(IntEnum):
     SPLIT = 1
     SHUFFLE = 2
     MASKING = 3
+    SYNTHETIC = 4
+    MIXTURE = 5
+    LENGTH = 6
+    SPANS = 7
+    STREAM = 8
 
 
 def random_words(
