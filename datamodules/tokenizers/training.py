@@ -17,6 +17,8 @@ _PIECE_CHARACTERS = 1_000_000  # a longer document is given to the trainer in pi
 def train_tokenizer(source: TextSource, kind: str, vocab_size: int, lowercase: bool = False) -> tokenizers.Tokenizer:
     """Learn a vocabulary.
 
+    Only ``bpe`` learns the same from the same text every time: the library's other trainers break ties at random.
+
     Args:
         source: The text.
         kind: ``bpe`` on bytes (nothing is unknown), ``wordpiece`` as in BERT, or ``unigram`` as in SentencePiece.
