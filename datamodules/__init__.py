@@ -6,7 +6,8 @@ masking rule: subclass ``datamodules.masking.Masking``. Name the class by ``clas
 needed.
 """
 
-from datamodules.masking import TokenMasking
+from datamodules.masking import SpanMasking, TokenMasking, WholeWordMasking
+from datamodules.rows import Blocks, Packed, VariableLength
 from datamodules.sources import (
     Fasta,
     HuggingFaceDataset,
@@ -21,18 +22,23 @@ from datamodules.text import TextDataModule
 from datamodules.tokenizers import ByteTokenizer, CharacterTokenizer, TokenizerFile, WordPieceVocab
 
 __all__ = [
+    "Blocks",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Fasta",
     "HuggingFaceDataset",
     "JsonLines",
     "Mixture",
+    "Packed",
     "Parquet",
     "PythonStandardLibrary",
+    "SpanMasking",
     "Synthetic",
     "TextDataModule",
     "TextFiles",
     "TokenMasking",
     "TokenizerFile",
+    "VariableLength",
+    "WholeWordMasking",
     "WordPieceVocab",
 ]

@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,21 @@ _SCHEMA = pa.schema({"input_ids": pa.large_list(pa.int32())})
 _BATCH_DOCUMENTS = 1024
 _BATCH_CHARACTERS = 4_000_000
 _MANY_UNKNOWN = 0.01
+
+
+class Documents(Protocol):
+    """Token ids of documents.
+
+    Attributes:
+        lengths: (documents,) number of tokens of each.
+    """
+
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+    def document(self, index: int) -> NDArray[np.int32]:
+        """Return one document."""
 
 
 class TokenizedDocuments:
@@ -66,6 +82,30 @@ class TokenizedDocuments:
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         # A worker that is spawned maps the file again instead of receiving its content.
         return type(self), (self.folder,)
+
+
+class JoinedDocuments:
+    """The documents of several sources, one source behind the other.
+
+    Args:
+        parts: The sources' documents.
+
+    Attributes:
+        lengths: (documents,) number of tokens of each.
+    """
+
+    def __init__(self, parts: Sequence[TokenizedDocuments]) -> None:
+        self._parts = parts
+        self._first_document = np.cumsum([0, *map(len, parts)])
+        self.lengths: NDArray[np.int64] = np.concatenate([part.lengths for part in parts])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def document(self, index: int) -> NDArray[np.int32]:
+        """Return one document: a read-only view, nothing is copied."""
+        part = int(np.searchsorted(self._first_document, index, side="right")) - 1
+        return self._parts[part].document(index - int(self._first_document[part]))
 
 
 def tokenize(source: TextSource, tokenizer: Tokenizer, cache_dir: str | None = None) -> TokenizedDocuments:

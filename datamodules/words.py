@@ -23,11 +23,13 @@ class WordTable:
         goes_on: (V,) whether a token may be the later part of a word.
         is_open: (V,) whether the word of a token may go on behind it.
         ideographic: (V,) whether a token is, or begins, a character of a script without spaces.
+        characters: (V,) the character that a token is; empty where it is more or less than one.
     """
 
     goes_on: NDArray[np.bool_]
     is_open: NDArray[np.bool_]
     ideographic: NDArray[np.bool_]
+    characters: NDArray[np.str_]
 
 
 def table_by_letters(pieces: Sequence[str | bytes]) -> WordTable:
@@ -42,6 +44,7 @@ def table_by_letters(pieces: Sequence[str | bytes]) -> WordTable:
         goes_on=np.array([_is_word(piece[:1]) for piece in pieces], dtype=np.bool_),
         is_open=np.array([_is_word(piece[-1:]) for piece in pieces], dtype=np.bool_),
         ideographic=np.array([_is_ideographic(piece) for piece in pieces], dtype=np.bool_),
+        characters=_characters(pieces),
     )
 
 
@@ -57,7 +60,12 @@ def table_by_prefix(pieces: Sequence[str], prefix: str | None) -> WordTable:
         goes_on=np.array(goes_on, dtype=np.bool_),
         is_open=np.array([bool(piece) for piece in pieces], dtype=np.bool_),
         ideographic=np.array([_is_ideographic(piece) for piece in pieces], dtype=np.bool_),
+        characters=_characters(pieces),
     )
+
+
+def _characters(pieces: Sequence[str | bytes]) -> NDArray[np.str_]:
+    return np.array([piece if isinstance(piece, str) and len(piece) == 1 else "" for piece in pieces], dtype="U1")
 
 
 def _is_word(piece: str | bytes) -> bool:
