@@ -20,7 +20,8 @@ class GroupMasking(RateMasking):
 
     A row of n ordinary tokens gets rate·n targets, rounded up or down at random. Groups are taken in random order as
     long as they fit into that number; if something remains for which no group is small enough, one more group is taken
-    with the probability that makes the rate exact on average.
+    with the probability that makes the rate exact on average. So the rate is kept closely, and short groups are hidden
+    somewhat more often than long ones, since they also fit at the end; the longer the row, the less.
     """
 
     @abstractmethod
