@@ -18,6 +18,7 @@ from datamodules.sources import (
     Synthetic,
     TextFiles,
 )
+from datamodules.streaming import StreamingTextDataModule
 from datamodules.text import TextDataModule
 from datamodules.tokenizers import ByteTokenizer, CharacterTokenizer, TokenizerFile, WordPieceVocab
 
@@ -33,6 +34,7 @@ __all__ = [
     "Parquet",
     "PythonStandardLibrary",
     "SpanMasking",
+    "StreamingTextDataModule",
     "Synthetic",
     "TextDataModule",
     "TextFiles",

@@ -79,14 +79,23 @@ class MaskedRows(Dataset[MLMBatch]):
         A request for no row is answered with one row of padding without a target: ranks must step
         together, and a loss weighted by targets does not see it.
         """
-        epoch, sample_ids, length, step = request
+        return self.make(request, request.rows)
+
+    def make(self, request: Request, sample_ids: NDArray[np.int64]) -> MLMBatch:
+        """Make the batch of a request whose rows go by names of their own.
+
+        Args:
+            request: The request.
+            sample_ids: (B,) what masks depend on, and the batch reports.
+        """
+        epoch, rows, length, step = request
         shape = (max(len(sample_ids), 1), length)  # (B, L)
         input_ids = np.full(shape, self.vocabulary.pad_id, dtype=np.int64)
         segment_ids = np.zeros(shape, dtype=np.int64)
         if len(sample_ids) == 0:
             sample_ids = np.array([NO_SAMPLE])
         else:
-            self._fill(input_ids, segment_ids, sample_ids)
+            self._fill(input_ids, segment_ids, rows)
         attention_mask = (segment_ids > 0).astype(np.int64)
         masking = self.masking.at(step)
         input_ids, labels = masking.apply(

@@ -23,6 +23,7 @@ class TextSource(ABC):
     def every(self, first: int, step: int) -> Iterator[str]:
         """Yield the documents number ``first``, ``first + step``, …: the share of one of many readers.
 
-        A source that can leave out a document without reading it should say so by a version of its own.
+        A source that can leave out a document without reading it should say so by a version of its own. Whatever is
+        counted, every document is in exactly one of ``every(0, n)``, … ``every(n - 1, n)``.
         """
         return islice(self.documents(), first, None, step)

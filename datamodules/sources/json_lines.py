@@ -39,12 +39,20 @@ class JsonLines(TextSource):
 
     def documents(self) -> Iterator[str]:
         """Yield the text of each line."""
+        return self.every(0, 1)
+
+    def every(self, first: int, step: int) -> Iterator[str]:
+        """Parse only the lines that are asked for; lines are counted, whether or not they are left out."""
         # Read line by line and not by the loader of `datasets`, whose errors name neither file nor line, and which
         # refuses files whose other fields disagree.
         field = TextField(self.field, self.on_bad_record)
+        record = -1
         for file in expand_paths(self.paths):
             for number, line, is_ended in read_lines(file, self.encoding):
-                if line.strip():
+                if not line.strip():
+                    continue
+                record += 1
+                if record >= first and (record - first) % step == 0:
                     place = f"{file}, line {number}"
                     text = field.of(_parse(line, place, is_ended), place)
                     if text is not None:

@@ -162,7 +162,7 @@ def test_odd_file(tmp_path: Path, case: Case, recwarn):
     source = case.source(str(tmp_path))
     if case.message is None:
         assert list(source.documents()) == case.documents
-        assert list(source.every(1, 2)) == case.documents[1::2]
+        assert sorted([*source.every(0, 2), *source.every(1, 2)]) == sorted(case.documents)
     else:
         with pytest.raises(ValueError, match=case.message) as error:
             list(source.documents())
