@@ -11,7 +11,7 @@ from datamodules.dataset import MLMBatch
 from datamodules.sampling import loader_options
 from datamodules.streaming.lanes import Lanes, Place, Turn, turns
 
-_KEPT = 4  # states: Lightning fetches a batch ahead where it can't know the length
+_KEPT = 4  # states, more than there are batches in hand
 
 
 class TurnSampler(DistributedSampler[Any]):
@@ -52,7 +52,7 @@ class StreamLoader(DataLoader[Any]):
     Args:
         lanes: Answers turns.
         lanes_per_rank: Lanes per rank.
-        batches_trained: Says how many batches of the epoch have been trained on; None outside of training.
+        batches_in_hand: Says how many batches have left the loader but were not trained on; Lightning fetches ahead.
         num_workers: Worker processes.
         pin_memory: Whether batches are put in page-locked memory.
     """
@@ -61,13 +61,13 @@ class StreamLoader(DataLoader[Any]):
         self,
         lanes: Lanes,
         lanes_per_rank: int,
-        batches_trained: Callable[[], int | None],
+        batches_in_hand: Callable[[], int],
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self._turns = TurnSampler(lanes_per_rank)
         super().__init__(lanes, sampler=self._turns, **loader_options(num_workers, pin_memory))
-        self._batches_trained = batches_trained
+        self._batches_in_hand = batches_in_hand
         self._saved: dict[str, Any] | None = None
         self._first_step = 0
         self._states: dict[int, dict[str, Any]] = {}
@@ -81,17 +81,27 @@ class StreamLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[MLMBatch]:  # type: ignore[override]
         """Yield the batches of an epoch, or what a loaded position leaves of it."""
-        epoch, world, rank = self._turns.epoch, self._turns.num_replicas, self._turns.rank
+        epoch = self._turns.epoch
         saved, self._saved = self._saved, None
-        batches = turn = 0
-        places = [[Place()] * self._turns.num_lanes for _ in range(world)]
-        if saved is not None:
-            if saved["epoch"] == epoch:
-                self._first_step = saved["first_step"]
-                batches, turn = saved["batches"], saved["turn"]
-                places = [[Place(*place) for place in lanes] for lanes in saved["places"]]
-            else:  # saved at the end of an epoch
-                self._first_step = saved["first_step"] + saved["batches"]
+        if saved is not None and saved["epoch"] == epoch:
+            self._first_step = saved["first_step"]
+            is_over = True
+            for batch in self._epoch(epoch, saved["batches"], saved["turn"], saved["places"]):
+                is_over = False
+                yield batch
+            if not is_over:
+                return
+            # That a batch is the last one shows only when the next is asked for: the epoch was over after all.
+            epoch += 1
+        elif saved is not None:
+            self._first_step = saved["first_step"] + saved["batches"]
+        yield from self._epoch(epoch, 0, 0, [[[]] * self._turns.num_lanes] * self._turns.num_replicas)
+
+    def _epoch(self, epoch: int, batches: int, turn: int, begun: list[list[list[int]]]) -> Iterator[MLMBatch]:
+        """Yield the batches of an epoch from where it was begun: (ranks, lanes) places, empty for the beginning."""
+        world, rank = self._turns.num_replicas, self._turns.rank
+        places = [[_place(place) for place in lanes] for lanes in begun]
+        self._turns.epoch = epoch
         self._turns.places = list(places[rank])
         self._turns.first, self._turns.first_step = turn, self._first_step
         self._states = {batches: self._state(epoch, batches, turn, places)}
@@ -122,9 +132,7 @@ class StreamLoader(DataLoader[Any]):
             return self._saved or self._state(
                 self._turns.epoch, 0, 0, [[Place()] * self._turns.num_lanes for _ in range(self._turns.num_replicas)]
             )
-        trained = self._batches_trained()
-        latest = max(self._states)
-        return self._states.get(latest if trained is None else trained, self._states[latest])
+        return self._states[max(self._states) - self._batches_in_hand()]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to a saved position.
@@ -139,6 +147,8 @@ class StreamLoader(DataLoader[Any]):
                     f"run has {now}, so the rest of that epoch is not defined. Use the same {name}."
                 )
         self._saved = state_dict
+        # Lightning fetches the first batch of a resumed run before it tells the sampler which epoch it is.
+        self._turns.epoch = state_dict["epoch"]
         self._states = {}
 
     def _state(self, epoch: int, batches: int, turn: int, places: list[list[Place]]) -> dict[str, Any]:
@@ -161,3 +171,10 @@ def _on_all_ranks(numbers: torch.Tensor, world: int) -> torch.Tensor:
     gathered = [torch.empty_like(numbers, device=device) for _ in range(world)]
     dist.all_gather(gathered, numbers.to(device))
     return torch.stack(gathered).cpu()
+
+
+def _place(numbers: list[int]) -> Place:
+    if not numbers:
+        return Place()
+    window, batch, is_end = numbers
+    return Place(window, batch, bool(is_end))

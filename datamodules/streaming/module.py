@@ -127,7 +127,7 @@ class StreamingTextDataModule(LightningDataModule):
         masking, _ = self._open_validation()
         world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         lanes = Lanes(self._stream(masking, self.lanes * world))
-        return StreamLoader(lanes, self.lanes, self._batches_trained, self.num_workers, torch.cuda.is_available())
+        return StreamLoader(lanes, self.lanes, self._batches_in_hand, self.num_workers, torch.cuda.is_available())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation rows: the same order and the same masks every time."""
@@ -163,9 +163,11 @@ class StreamingTextDataModule(LightningDataModule):
             num_lanes=num_lanes,
         )
 
-    def _batches_trained(self) -> int | None:
+    def _batches_in_hand(self) -> int:
         if self.trainer is None:
-            return None
-        # Any: Lightning declares a type without `processed`
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return progress.processed
+            return 0
+        # Any: Lightning declares types without `processed` and `batches`
+        loop: Any = self.trainer.fit_loop
+        progress = loop.epoch_loop.batch_progress.current
+        # Without a length to go by, Lightning fetches a batch ahead to know which is the last.
+        return len(loop._data_fetcher.batches) + progress.ready - progress.processed

@@ -255,7 +255,7 @@ def test_lightning_resumes_inside_and_between_epochs(tmp_path: Path, workers):
     assert in_epoch < 30
     for cut in (10, in_epoch - 1, in_epoch, in_epoch + 1):
         resumed = run(60, workers[1], tmp_path / f"checkpoints/step={cut}.ckpt")
-        assert resumed.seen == whole.seen[cut:], cut
+        assert [whole.seen.index(one) for one in resumed.seen] == list(range(cut, 60))
 
 
 def _rank(rank: int, world: int, folder: Path, num_documents: int, resume: bool, results) -> None:
