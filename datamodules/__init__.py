@@ -1,21 +1,46 @@
 """Corpora, tokenizers, rows and masks.
 
 To add a source: subclass ``datamodules.sources.TextSource``; to add a tokenizer: subclass
-``datamodules.tokenizers.Tokenizer``; to add a masking rule: subclass ``datamodules.masking.Masking``. Name the class
-by ``class_path`` in a YAML; no registration is needed.
+``datamodules.tokenizers.Tokenizer``; to add a way to make rows: subclass ``datamodules.rows.RowMaker``; to add a
+masking rule: subclass ``datamodules.masking.Masking``. Name the class by ``class_path`` in a YAML; no registration is
+needed.
 """
 
-from datamodules.masking import TokenMasking
-from datamodules.sources import JsonLines, PythonStandardLibrary, TextFiles
+from datamodules.masking import SpanMasking, TokenMasking, WholeWordMasking
+from datamodules.rows import Blocks, Packed, VariableLength
+from datamodules.sources import (
+    Fasta,
+    HuggingFaceDataset,
+    JsonLines,
+    Mixture,
+    Parquet,
+    PythonStandardLibrary,
+    Synthetic,
+    TextFiles,
+)
+from datamodules.streaming import StreamingTextDataModule
 from datamodules.text import TextDataModule
-from datamodules.tokenizers import ByteTokenizer, TokenizerFile
+from datamodules.tokenizers import ByteTokenizer, CharacterTokenizer, TokenizerFile, WordPieceVocab
 
 __all__ = [
+    "Blocks",
     "ByteTokenizer",
+    "CharacterTokenizer",
+    "Fasta",
+    "HuggingFaceDataset",
     "JsonLines",
+    "Mixture",
+    "Packed",
+    "Parquet",
     "PythonStandardLibrary",
+    "SpanMasking",
+    "StreamingTextDataModule",
+    "Synthetic",
     "TextDataModule",
     "TextFiles",
     "TokenMasking",
     "TokenizerFile",
+    "VariableLength",
+    "WholeWordMasking",
+    "WordPieceVocab",
 ]

@@ -9,12 +9,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from filelock import FileLock
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,12 +24,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.sources import TextSource
 from datamodules.tokenizers import Tokenizer
 
-_FORMAT = 1
+_FORMAT = 2
 _FILE = "documents.arrow"
 _SCHEMA = pa.schema({"input_ids": pa.large_list(pa.int32())})
 # What is held in memory while tokenising: the first of the two to be reached, plus the document that reached it.
 _BATCH_DOCUMENTS = 1024
 _BATCH_CHARACTERS = 4_000_000
+_MANY_UNKNOWN = 0.01
+
+
+class Documents(Protocol):
+    """Token ids of documents.
+
+    Attributes:
+        lengths: (documents,) number of tokens of each.
+    """
+
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+    def document(self, index: int) -> NDArray[np.int32]:
+        """Return one document."""
 
 
 class TokenizedDocuments:
@@ -66,6 +84,30 @@ class TokenizedDocuments:
         return type(self), (self.folder,)
 
 
+class JoinedDocuments:
+    """The documents of several sources, one source behind the other.
+
+    Args:
+        parts: The sources' documents.
+
+    Attributes:
+        lengths: (documents,) number of tokens of each.
+    """
+
+    def __init__(self, parts: Sequence[TokenizedDocuments]) -> None:
+        self._parts = parts
+        self._first_document = np.cumsum([0, *map(len, parts)])
+        self.lengths: NDArray[np.int64] = np.concatenate([part.lengths for part in parts])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def document(self, index: int) -> NDArray[np.int32]:
+        """Return one document: a read-only view, nothing is copied."""
+        part = int(np.searchsorted(self._first_document, index, side="right")) - 1
+        return self._parts[part].document(index - int(self._first_document[part]))
+
+
 def tokenize(source: TextSource, tokenizer: Tokenizer, cache_dir: str | None = None) -> TokenizedDocuments:
     """Open the tokenised documents of a source, tokenising them first if no cache holds them.
 
@@ -98,39 +140,53 @@ def _build(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.unfinished-", dir=folder.parent) as workplace:
         made = Path(workplace) / "made"
         made.mkdir()
-        num_documents, num_tokens = _write(source, tokenizer, made / _FILE)
-        if num_tokens == 0:
+        counts = _write(source, tokenizer, made / _FILE)
+        if counts["tokens"] == 0:
             raise ValueError(
-                f"{type(source).__name__} yields {num_documents} documents and no text in them. "
+                f"{type(source).__name__} yields {counts['documents']} documents and no text in them. "
                 "Give a source with at least one document that is not empty."
             )
-        about = {
-            "source": type(source).__name__,
-            "tokenizer": type(tokenizer).__name__,
-            "documents": num_documents,
-            "tokens": num_tokens,
-        }
+        _report(source, tokenizer, counts)
+        about = {"source": type(source).__name__, "tokenizer": type(tokenizer).__name__, **counts}
         (made / "about.json").write_text(json.dumps(about, indent=2) + "\n")
         # Whole or not at all: the name appears only when every byte is on the disk.
         os.replace(made, folder)
 
 
-def _write(source: TextSource, tokenizer: Tokenizer, file: Path) -> tuple[int, int]:
-    num_documents = num_tokens = 0
+def _write(source: TextSource, tokenizer: Tokenizer, file: Path) -> dict[str, int]:
+    counts = {"documents": 0, "documents_without_text": 0, "tokens": 0, "unknown_tokens": 0}
     with _progress_bar() as progress, file.open("wb") as stream:
         task = progress.add_task("Tokenising", total=source.num_documents_hint())
         with pa.ipc.new_stream(stream, _SCHEMA) as writer:
             for texts in _batches(source):
                 documents = tokenizer.encode_batch(texts)
                 offsets = np.cumsum([0, *(len(document) for document in documents)], dtype=np.int64)
-                column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(documents)))
+                tokens = np.concatenate(documents)
+                column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(tokens))
                 writer.write_batch(pa.record_batch([column], schema=_SCHEMA))
-                num_documents += len(documents)
-                num_tokens += int(offsets[-1])
+                counts["documents"] += len(documents)
+                counts["documents_without_text"] += sum(not text for text in texts)
+                counts["tokens"] += len(tokens)
+                if tokenizer.unknown_id is not None:
+                    counts["unknown_tokens"] += int(np.count_nonzero(tokens == tokenizer.unknown_id))
                 progress.advance(task, len(documents))
         stream.flush()
         os.fsync(stream.fileno())
-    return num_documents, num_tokens
+    return counts
+
+
+def _report(source: TextSource, tokenizer: Tokenizer, counts: dict[str, int]) -> None:
+    if counts["documents_without_text"]:
+        rank_zero_info(
+            f"{type(source).__name__}: {counts['documents_without_text']} of {counts['documents']} documents are "
+            "blank; no row is made of them."
+        )
+    share = counts["unknown_tokens"] / counts["tokens"]
+    if share > _MANY_UNKNOWN:
+        rank_zero_warn(
+            f"{type(tokenizer).__name__} does not know {share:.1%} of the tokens of {type(source).__name__}; they are "
+            "read as unknown and never predicted. Is it the tokenizer for this text?"
+        )
 
 
 def _progress_bar() -> Progress:
@@ -144,7 +200,8 @@ def _batches(source: TextSource) -> Iterator[list[str]]:
     texts: list[str] = []
     characters = 0
     for text in source.documents():
-        texts.append(text)
+        # Blank lines alone are not text that anybody means to train on.
+        texts.append("" if text.isspace() else text)
         characters += len(text)
         if len(texts) == _BATCH_DOCUMENTS or characters >= _BATCH_CHARACTERS:
             yield texts

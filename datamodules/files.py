@@ -1,9 +1,16 @@
-"""Which files a source reads, and what their bytes hash to."""
+"""Which files a source reads, what their bytes hash to, and how bytes become text."""
 
+import codecs
 import glob
+import gzip
 import hashlib
-from collections.abc import Iterable
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 _CHUNK_BYTES = 1 << 20
 
@@ -53,25 +60,155 @@ def hash_files(files: Iterable[Path], options: str) -> str:
                 one.update(chunk)
         # Digests of single files, not their concatenation: where a file ends is where a document ends.
         whole.update(one.digest())
+        # The one part of a name that decides what the bytes mean.
+        if file.suffix in _OPENERS:
+            whole.update(file.suffix.encode())
     return whole.hexdigest()
 
 
-def decode_bytes(content: bytes, encoding: str, file: Path, first_byte: int = 0) -> str:
-    """Decode bytes of a file.
-
-    Args:
-        content: The bytes.
-        encoding: Their encoding.
-        file: Where they come from, for the error message.
-        first_byte: Where in the file they start, for the error message.
+def read_chunks(file: Path) -> Iterator[bytes]:
+    """Read a file piece by piece; ``.gz``, ``.xz`` and ``.zst`` are decompressed on the way.
 
     Raises:
-        ValueError: If the bytes are not in that encoding.
+        ValueError: If compressed data is damaged or cut short.
+    """
+    opener = _OPENERS.get(file.suffix)
+    if opener is None:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+        return
+    num_bytes = 0
+    try:
+        with opener(file) as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                num_bytes += len(chunk)
+                yield chunk
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not that of the content
+            raise
+        raise ValueError(
+            f"{file} is damaged or cut short: after {num_bytes} bytes of text, decompressing stops with "
+            f"{str(error)!r}. Copy or download the file again, or leave it out."
+        ) from None
+
+
+def read_text(file: Path, encoding: str) -> str:
+    """Read a whole text file. A byte order mark is dropped; line ends stay as they are.
+
+    Args:
+        file: The file, possibly compressed.
+        encoding: Its encoding.
+
+    Raises:
+        ValueError: If the bytes are not in that encoding, or are not text.
+    """
+    return "".join(_decoded(file, encoding))
+
+
+def read_lines(file: Path, encoding: str) -> Iterator[tuple[int, str, bool]]:
+    r"""Read a text file line by line; lines end with ``\n`` or ``\r\n``.
+
+    Args:
+        file: The file, possibly compressed.
+        encoding: Its encoding.
+
+    Yields:
+        The line's number from 1, the line without its end, and whether it has an end: the last one may be cut short.
+
+    Raises:
+        ValueError: If the bytes are not in that encoding, or are not text.
+    """
+    number = 0
+    pieces: list[str] = []  # of a line that began in an earlier chunk
+    for chunk in _decoded(file, encoding):
+        *ended, rest = chunk.split("\n")
+        for line in ended:
+            number += 1
+            yield number, "".join([*pieces, line]).removesuffix("\r"), True
+            pieces = []
+        pieces.append(rest)
+    last = "".join(pieces)
+    if last:
+        yield number + 1, last.removesuffix("\r"), False
+
+
+def check_encoding(encoding: str) -> None:
+    """Refuse the name of an encoding that does not exist.
+
+    Raises:
+        ValueError: If Python knows no such encoding of text.
     """
     try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
+        "".encode(encoding)
+    except LookupError:  # unknown, or no encoding of text, such as "hex"
         raise ValueError(
-            f"{file} is not {encoding}: cannot decode byte 0x{content[error.start]:02x} at offset "
-            f"{first_byte + error.start} ({error.reason}). Convert the file to {encoding} or leave it out."
+            f"encoding={encoding!r} is no encoding that Python knows. Use a name such as 'utf-8', 'utf-16', "
+            "'gb18030' or 'latin-1'."
         ) from None
+
+
+def as_list(paths: list[str] | str) -> list[str]:
+    """Make a list of one or several paths.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    paths = [paths] if isinstance(paths, str) else list(paths)
+    if not paths:
+        raise ValueError("paths=[] names no file. Give at least one file, folder or glob.")
+    return paths
+
+
+def _decoded(file: Path, encoding: str) -> Iterator[str]:
+    """Decode a file chunk by chunk; the message of a failure counts bytes from the start of the (decompressed) file."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    first_byte = num_characters = 0
+    start = b""
+    for chunk, is_last in _with_last(read_chunks(file)):
+        start = start or chunk[:4]
+        pending = decoder.getstate()[0]
+        try:
+            text = decoder.decode(chunk, is_last)
+        except UnicodeDecodeError as error:
+            offset = first_byte - len(pending) + error.start
+            byte = error.object[error.start]
+            raise ValueError(
+                f"{file} is not {encoding}: cannot decode byte 0x{byte:02x} at offset {offset} ({error.reason}). "
+                f"{_advice(start, encoding)}"
+            ) from None
+        if num_characters == 0:
+            text = text.removeprefix("\ufeff")
+        if "\0" in text:
+            raise ValueError(
+                f"{file} has a NUL at character {num_characters + text.index(chr(0))}, so it is no {encoding} text. "
+                f"{_advice(start, encoding)}"
+            )
+        first_byte += len(chunk)
+        num_characters += len(text)
+        yield text
+
+
+def _advice(start: bytes, encoding: str) -> str:
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "It begins like UTF-16: set `encoding` to 'utf-16', convert the file or leave it out."
+    return (
+        "If it is text in another encoding, set `encoding` (such as 'utf-16', or 'gb18030' for GBK); "
+        f"else convert the file to {encoding} or leave it out."
+    )
+
+
+def _with_last(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Say of each chunk whether it is the last; an empty file has one, empty chunk."""
+    before = next(chunks, b"")
+    for chunk in chunks:
+        yield before, False
+        before = chunk
+    yield before, True
+
+
+_OPENERS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".xz": lzma.open,
+    ".zst": lambda file: pa.input_stream(str(file), compression="zstd"),
+}

@@ -18,6 +18,12 @@ class Purpose(IntEnum):
     SPLIT = 1
     SHUFFLE = 2
     MASKING = 3
+    SYNTHETIC = 4
+    MIXTURE = 5
+    LENGTH = 6
+    SPANS = 7
+    STREAM = 8
+    TURN = 9
 
 
 def random_words(
@@ -48,9 +54,9 @@ def random_words(
     return words
 
 
-def random_order(seed: int, purpose: Purpose, epoch: int, size: int) -> NDArray[np.int64]:
+def random_order(seed: int, purpose: Purpose, epoch: int, size: int, stream: int = 0) -> NDArray[np.int64]:
     """Permute ``range(size)`` by sorting random words.
 
     Unlike ``Generator.permutation`` this is the same in every version of NumPy.
     """
-    return np.argsort(random_words(seed, purpose, epoch, [0], size)[0], kind="stable")
+    return np.argsort(random_words(seed, purpose, epoch, [stream], size)[0], kind="stable")

@@ -1,7 +1,8 @@
 """Which rows make up which batch on which rank, and how a run goes on in the middle of an epoch."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +11,23 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
 from datamodules.randomness import Purpose, random_order
+from datamodules.rows.base import Group
 
-Request = tuple[int, NDArray[np.int64]]
-"""An epoch and the (B,) rows to read in it: what a sampler asks of a dataset."""
+
+class Request(NamedTuple):
+    """What a sampler asks of a dataset.
+
+    Attributes:
+        epoch: The epoch.
+        rows: (B,) the rows to read in it; none where a rank has none left.
+        length: Tokens per row of the batch.
+        step: Number of the batch since the start of training; None where no training goes on.
+    """
+
+    epoch: int
+    rows: NDArray[np.int64]
+    length: int
+    step: int | None = None
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -24,11 +39,16 @@ class EpochSampler(DistributedSampler[Any]):
     possible, so parts differ by one row at most, and a rank may get none (``MaskedRows`` makes that a row
     of padding). All ranks make the same number of steps, no row is dropped or repeated.
 
+    Rows of several lengths come in groups, each with a batch size of its own. A batch has rows of one group, and the
+    batches of all groups are shuffled together. Where a group has weights, each of its ranges makes up its share of the
+    epoch instead of being gone through once: the next stretch of an endless walk through the range, shuffled anew at
+    every pass.
+
     A subclass of DistributedSampler because Lightning replaces any other sampler when there are several ranks.
 
     Args:
-        num_rows: Rows of the whole dataset.
-        batch_size: Rows per batch and rank.
+        rows: The groups of rows; a number means that many rows of one length.
+        batch_size: Rows per batch and rank, where ``rows`` is a number.
         seed: Seed of the order.
         num_replicas: Number of ranks; by default that of the running process group, 1 without one.
         rank: This rank; by default that of the running process group, 0 without one.
@@ -36,7 +56,7 @@ class EpochSampler(DistributedSampler[Any]):
 
     def __init__(
         self,
-        num_rows: int,
+        rows: int | Sequence[Group],
         batch_size: int,
         seed: int,
         num_replicas: int | None = None,
@@ -47,22 +67,34 @@ class EpochSampler(DistributedSampler[Any]):
             num_replicas = dist.get_world_size() if in_group else 1
         if rank is None:
             rank = dist.get_rank() if in_group else 0
+        groups = (Group(0, batch_size, ((0, rows),)),) if isinstance(rows, int) else tuple(rows)
+        num_rows = sum(group.num_rows for group in groups)
         super().__init__(range(num_rows), num_replicas, rank, seed=seed)  # type: ignore[arg-type]
+        self.groups = groups
         self.num_rows = num_rows
         self.global_batch_size = batch_size * num_replicas
+        self._batches_per_group = [-(-group.num_rows // (group.batch_size * num_replicas)) for group in groups]
         self._first_batch = 0
 
     def __len__(self) -> int:
-        """Count the batches of a whole epoch, the same on every rank."""
-        return -(-self.num_rows // self.global_batch_size)  # rounded up
+        """Count the batches of a whole epoch, the same on every rank and in every epoch."""
+        return sum(self._batches_per_group)
 
     def __iter__(self) -> Iterator[Request]:
         """Yield the requests of this rank for the epoch, or for what ``resume`` left of it."""
         first_batch, self._first_batch = self._first_batch, 0
-        order = self._order()  # (rows,)
+        orders = [self._order(number) for number in range(len(self.groups))]  # (rows of the group,) each
+        turns = self._turns()  # (batches,)
+        # (batches,) how many batches of its group come before each
+        before = np.empty_like(turns)
+        for number, batches in enumerate(self._batches_per_group):
+            before[turns == number] = np.arange(batches)
         for batch in range(first_batch, len(self)):
-            global_batch = order[batch * self.global_batch_size : (batch + 1) * self.global_batch_size]
-            yield self.epoch, np.array_split(global_batch, self.num_replicas)[self.rank]
+            group = self.groups[turns[batch]]
+            size = group.batch_size * self.num_replicas
+            global_batch = orders[turns[batch]][before[batch] * size : (before[batch] + 1) * size]
+            rows = np.array_split(global_batch, self.num_replicas)[self.rank]
+            yield Request(self.epoch, rows, group.length, self.epoch * len(self) + batch)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch. Lightning calls this before each."""
@@ -80,23 +112,67 @@ class EpochSampler(DistributedSampler[Any]):
         """Where the next iteration starts."""
         return self._first_batch
 
-    def _order(self) -> NDArray[np.int64]:
-        return random_order(self.seed, Purpose.SHUFFLE, self.epoch, self.num_rows)
+    def layout(self) -> int:
+        """Return a number that changes with the groups."""
+        return zlib.crc32(repr(self.groups).encode())
+
+    def _order(self, number: int) -> NDArray[np.int64]:
+        """Order the rows of a group: (rows of the group,)."""
+        group = self.groups[number]
+        if group.weights is None:
+            rows = _all_rows(group)
+        else:
+            counts = _in_shares(group.num_rows, group.weights)
+            walks = [self._walk(number, part, count) for part, count in enumerate(counts)]
+            rows = np.concatenate(walks)
+        return rows[random_order(self.seed, Purpose.SHUFFLE, self.epoch, len(rows), stream=number)]
+
+    def _turns(self) -> NDArray[np.int64]:
+        """Say whose turn it is: (batches,) groups."""
+        turns = np.repeat(np.arange(len(self.groups)), self._batches_per_group)
+        if len(self.groups) == 1:
+            return turns
+        return turns[random_order(self.seed, Purpose.TURN, self.epoch, len(turns))]
+
+    def _walk(self, number: int, part: int, count: int) -> NDArray[np.int64]:
+        """Take the epoch's stretch of an endless walk through a range: (count,) rows."""
+        first, stop = self.groups[number].ranges[part]
+        size = stop - first
+        begin, end = self.epoch * count, (self.epoch + 1) * count
+        passes = range(begin // size, -(-end // size))
+        # A pass is shuffled for its own number, not for the epoch's, since both epochs that share it must agree.
+        stream = number * len(self.groups[number].ranges) + part
+        orders = [random_order(self.seed, Purpose.MIXTURE, each, size, stream) for each in passes]
+        walked = np.concatenate([*orders, np.empty(0, dtype=np.int64)])[begin - passes.start * size :]
+        return first + walked[:count]
 
 
 class FixedSampler(EpochSampler, SequentialSampler):
-    """Rows in order, and every epoch like epoch 0, masks included. Dealt to ranks as by ``EpochSampler``.
+    """Every row once, in order, and every epoch like epoch 0, masks included. Dealt to ranks as by ``EpochSampler``.
 
     A SequentialSampler, too, because Lightning replaces any other when it overfits on a few batches.
     """
 
     def __iter__(self) -> Iterator[Request]:  # type: ignore[override]  # a SequentialSampler by name only
         """Yield the requests of this rank."""
-        for _, rows in super().__iter__():
-            yield 0, rows
+        for request in super().__iter__():
+            yield request._replace(epoch=0, step=None)
 
-    def _order(self) -> NDArray[np.int64]:
-        return np.arange(self.num_rows)
+    def _order(self, number: int) -> NDArray[np.int64]:
+        return _all_rows(self.groups[number])
+
+    def _turns(self) -> NDArray[np.int64]:
+        return np.repeat(np.arange(len(self.groups)), self._batches_per_group)
+
+
+def _all_rows(group: Group) -> NDArray[np.int64]:
+    return np.concatenate([np.arange(first, stop) for first, stop in group.ranges])
+
+
+def _in_shares(total: int, weights: Sequence[float]) -> list[int]:
+    """Divide a number in shares, each rounded by less than 1, so that they sum to it."""
+    bounds = np.rint(np.cumsum([0.0, *weights]) / sum(weights) * total).astype(np.int64)
+    return np.diff(bounds).tolist()
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -144,6 +220,8 @@ class ResumableLoader(DataLoader[Any]):
             "num_rows": self._epoch_sampler.num_rows,
             "global_batch_size": self._epoch_sampler.global_batch_size,
             "seed": self._epoch_sampler.seed,
+            "layout": self._epoch_sampler.layout(),
+            "batches_per_epoch": len(self._epoch_sampler),
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -154,13 +232,13 @@ class ResumableLoader(DataLoader[Any]):
         """
         sampler = self._epoch_sampler
         now = self.state_dict()
-        inside_epoch = 0 < state_dict["batches"] * state_dict["global_batch_size"] < state_dict["num_rows"]
-        for name in ("num_rows", "global_batch_size", "seed"):
+        inside_epoch = 0 < state_dict["batches"] < state_dict["batches_per_epoch"]
+        for name in ("num_rows", "global_batch_size", "seed", "layout"):
             if inside_epoch and state_dict[name] != now[name]:
                 raise ValueError(
                     f"The checkpoint was written inside an epoch with {name}={state_dict[name]}, but this run has "
                     f"{now[name]}, so the rest of that epoch is not defined. Use the same data, seed and "
-                    "batch_size x number of ranks, or a checkpoint from the end of an epoch."
+                    "batch_size x number of ranks, the same rows and weights, or a checkpoint from the end of an epoch."
                 )
         if inside_epoch:
             sampler.resume(state_dict["epoch"], state_dict["batches"])

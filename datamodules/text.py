@@ -6,19 +6,23 @@ from typing import Any, overload
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from datamodules.cache import TokenizedDocuments, tokenize
+from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, tokenize
 from datamodules.dataset import MaskedRows
 from datamodules.masking import Masking, TokenMasking
 from datamodules.randomness import Purpose, random_order
+from datamodules.rows import Blocks, JoinedPlan, RowMaker
 from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, loader_options
-from datamodules.sources import TextSource
+from datamodules.sources import Mixture, TextSource
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.vocabulary import Vocabulary
 
 DEFAULT_MASKING = TokenMasking()
+DEFAULT_ROWS = Blocks()
+_SAMPLE_DOCUMENTS, _SAMPLE_TOKENS = 64, 1024
 
 
 class TextDataModule(LightningDataModule):
@@ -27,8 +31,8 @@ class TextDataModule(LightningDataModule):
     Args:
         source: Where the text comes from.
         tokenizer: How text becomes token ids.
-        train_length: Tokens per training row. Model and methods take it from here.
-        batch_size: Rows per batch and rank.
+        train_length: Tokens per training row, or of the longest. Model and methods take it from here.
+        batch_size: Rows per batch and rank; where lengths vary, the tokens in so many rows of ``train_length``.
         masking: Which tokens are hidden.
         validation_fraction: Share of the documents kept for validation, in (0, 1); at least one document is kept and
             one left to train on.
@@ -36,6 +40,7 @@ class TextDataModule(LightningDataModule):
         num_workers: Worker processes per loader. Changes no batch; a run may be resumed with another number.
         cache_dir: Folder of the tokenised corpora; by default ``gau_alpha_lightning`` in the user's cache folder
             (``$XDG_CACHE_HOME`` or ``~/.cache``).
+        rows: How documents become rows: ``Blocks``, ``Packed`` or ``VariableLength``.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class TextDataModule(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         cache_dir: str | None = None,
+        rows: RowMaker = DEFAULT_ROWS,
     ) -> None:
         super().__init__()
         for name, number, least in (
@@ -73,6 +79,7 @@ class TextDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.cache_dir = cache_dir
+        self.rows = rows
         self._splits: tuple[MaskedRows, MaskedRows] | None = None
 
     @property
@@ -82,7 +89,8 @@ class TextDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Tokenise the corpus, once per machine, unless a cache holds it."""
-        tokenize(self.source, self.tokenizer, self.cache_dir)
+        for source in self._sources():
+            tokenize(source, self.tokenizer, self.cache_dir)
 
     def setup(self, stage: str | None = None) -> None:
         """Map the tokenised corpus and split it.
@@ -91,9 +99,15 @@ class TextDataModule(LightningDataModule):
             ValueError: If the corpus is too small for one row or for two splits.
         """
         if self._splits is None:
-            documents = tokenize(self.source, self.tokenizer, self.cache_dir)
-            training, validation = self._split(documents)
-            self._splits = self._rows(documents, training), self._rows(documents, validation)
+            parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
+            splits = [self._split(part) for part in parts]
+            masking = self.masking.bound(self.tokenizer, _sample(parts, [training for training, _ in splits]))
+            weights = self.source.weights if isinstance(self.source, Mixture) else None
+            self._splits = (
+                self._rows(parts, [training for training, _ in splits], masking, weights),
+                self._rows(parts, [validation for _, validation in splits], masking, None),
+            )
+            self._report(self._splits[0])
 
     def train_dataloader(self) -> ResumableLoader:
         """Load training rows, in another order and with other masks every epoch.
@@ -103,13 +117,13 @@ class TextDataModule(LightningDataModule):
         rows, _ = self._open_splits()
         trainer: Any = self.trainer  # Any: Lightning does not declare `overfit_batches`
         overfits = trainer is not None and trainer.overfit_batches > 0
-        sampler = (FixedSampler if overfits else EpochSampler)(len(rows), self.batch_size, self.seed)
+        sampler = (FixedSampler if overfits else EpochSampler)(rows.plan.groups, self.batch_size, self.seed)
         return ResumableLoader(rows, sampler, self._batches_in_hand, self.num_workers, torch.cuda.is_available())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation rows: the same order and the same masks every time."""
         _, rows = self._open_splits()
-        sampler = FixedSampler(len(rows), self.batch_size, self.seed)
+        sampler = FixedSampler(rows.plan.groups, self.batch_size, self.seed)
         return DataLoader(rows, sampler=sampler, **loader_options(self.num_workers, torch.cuda.is_available()))
 
     def evaluation_documents(self) -> "WholeDocuments":
@@ -125,8 +139,35 @@ class TextDataModule(LightningDataModule):
         assert self._splits is not None
         return self._splits
 
-    def _rows(self, documents: TokenizedDocuments, selected: NDArray[np.int64]) -> MaskedRows:
-        return MaskedRows(documents, selected, self.train_length, self.masking, self.vocabulary, self.seed)
+    def _sources(self) -> list[TextSource]:
+        return self.source.sources if isinstance(self.source, Mixture) else [self.source]
+
+    def _rows(
+        self,
+        parts: list[TokenizedDocuments],
+        selected: list[NDArray[np.int64]],
+        masking: Masking,
+        weights: list[float] | None,
+    ) -> MaskedRows:
+        plans = [
+            self.rows.plan(part.lengths[some], self.train_length, self.batch_size, self.seed)
+            for part, some in zip(parts, selected, strict=True)
+        ]
+        if len(parts) == 1:
+            return MaskedRows(parts[0], selected[0], plans[0], masking, self.vocabulary, self.seed)
+        plan = JoinedPlan(plans, [len(some) for some in selected], weights)
+        first = np.cumsum([0, *map(len, parts)])
+        joined = np.concatenate([some + start for some, start in zip(selected, first[:-1], strict=True)])
+        return MaskedRows(JoinedDocuments(parts), joined, plan, masking, self.vocabulary, self.seed)
+
+    def _report(self, rows: MaskedRows) -> None:
+        """Say what the rows are: how many, and how full."""
+        num_tokens = int(rows.documents.lengths[rows.selected].sum())
+        lengths = ", ".join(f"{group.num_rows} of {group.length}" for group in rows.plan.groups)
+        rank_zero_info(
+            f"{type(self.rows).__name__}: {len(rows)} training rows ({lengths} tokens), "
+            f"{rows.plan.efficiency(num_tokens):.1%} of their positions hold tokens."
+        )
 
     def _split(self, documents: TokenizedDocuments) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         num_tokens = int(documents.lengths.sum())
@@ -154,6 +195,16 @@ class TextDataModule(LightningDataModule):
         return progress.ready - progress.processed
 
 
+def _sample(parts: list[TokenizedDocuments], selected: list[NDArray[np.int64]]) -> NDArray[np.int32]:
+    """Return (tokens,) the beginnings of some training documents."""
+    beginnings = [
+        part.document(int(document))[:_SAMPLE_TOKENS]
+        for part, some in zip(parts, selected, strict=True)
+        for document in some[:_SAMPLE_DOCUMENTS]
+    ]
+    return np.concatenate(beginnings)
+
+
 class WholeDocuments(Sequence[NDArray[np.int64]]):
     """Some documents, whole, read from the cache when asked for.
 
@@ -162,7 +213,7 @@ class WholeDocuments(Sequence[NDArray[np.int64]]):
         selected: (documents used,) which of them.
     """
 
-    def __init__(self, documents: TokenizedDocuments, selected: NDArray[np.int64]) -> None:
+    def __init__(self, documents: Documents, selected: NDArray[np.int64]) -> None:
         self._documents = documents
         self._selected = selected
 

@@ -1,7 +1,8 @@
 """The command line: ``gau-alpha COMMAND``. Nothing imports it.
 
-``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``shipped.py`` finds
-shipped YAML files by name, ``record.py`` writes what a run leaves beside its results.
+``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``tokenizer.py``
+trains and shows tokenizers, ``shipped.py`` finds shipped YAML files by name, ``record.py`` writes what a run leaves
+beside its results.
 """
 
 import os
@@ -21,6 +22,7 @@ commands (each has --help):
   predict      the most likely token at every position
   extrapolate  evaluate checkpoints at multiples of their training length under many methods
   methods      list the attention methods
+  tokenizer    train a tokenizer on a corpus, or look into one
 """
 
 
@@ -63,6 +65,13 @@ def _methods(args: list[str]) -> int:
     return print_methods(args[1:])
 
 
+def _tokenizer(args: list[str]) -> int:
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    from gau_alpha.cli.tokenizer import run_tokenizer
+
+    return run_tokenizer(args[1:])
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fit": _lightning,
     "validate": _lightning,
@@ -70,6 +79,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _lightning,
     "extrapolate": _lightning,
     "methods": _methods,
+    "tokenizer": _tokenizer,
 }
 
 

@@ -8,7 +8,7 @@ from datamodules.sampling import EpochSampler, FixedSampler
 
 
 def requests(sampler: EpochSampler) -> list[list[int]]:
-    return [rows.tolist() for _, rows in sampler]
+    return [request.rows.tolist() for request in sampler]
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 7, 24, 25, 29])
@@ -41,7 +41,7 @@ def test_order_follows_seed_and_epoch():
     assert requests(EpochSampler(100, 10, seed=1, num_replicas=1, rank=0)) != first
     sampler.set_epoch(1)
     assert requests(sampler) != first
-    assert {epoch for epoch, _ in sampler} == {1}
+    assert {request.epoch for request in sampler} == {1}
     sampler.set_epoch(0)
     assert requests(sampler) == first
 
@@ -49,7 +49,7 @@ def test_order_follows_seed_and_epoch():
 def test_for_the_fixed_sampler_every_epoch_is_the_first():
     sampler = FixedSampler(10, 4, seed=0, num_replicas=1, rank=0)
     sampler.set_epoch(5)
-    assert [(epoch, rows.tolist()) for epoch, rows in sampler] == [
+    assert [(request.epoch, request.rows.tolist()) for request in sampler] == [
         (0, [0, 1, 2, 3]),
         (0, [4, 5, 6, 7]),
         (0, [8, 9]),
@@ -85,6 +85,6 @@ def test_bad_rank():
 
 def test_large_epochs_are_cheap_to_hold():
     sampler = EpochSampler(1_000_000, 64, seed=0, num_replicas=8, rank=7)
-    _, rows = next(iter(sampler))
+    rows = next(iter(sampler)).rows
     assert isinstance(rows, np.ndarray)
     assert len(sampler) == 1954

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningCLI
 
 from datamodules import ByteTokenizer, JsonLines, TextDataModule, TextFiles, TokenizerFile, TokenMasking
 from datamodules.dataset import NO_SAMPLE, MaskedRows
-from datamodules.sampling import EpochSampler
+from datamodules.sampling import EpochSampler, Request
 
 
 def batches_of(loader) -> list[dict[str, torch.Tensor]]:
@@ -106,14 +106,14 @@ def test_masks_do_not_depend_on_the_batch_size(make_data):
 def test_masks_do_not_depend_on_the_ranks(make_data, world: int):
     expected = by_sample(make_data().train_dataloader())
     rows = make_data().train_dataloader().dataset
-    dealt = [rows[request] for rank in range(world) for request in EpochSampler(len(rows), 8, 0, world, rank)]
+    dealt = [rows[request] for rank in range(world) for request in EpochSampler(rows.plan.groups, 8, 0, world, rank)]
     assert by_sample(dealt) == expected
 
 
 def test_a_rank_without_rows_gets_padding_without_targets(make_data):
     data = make_data()
     rows: MaskedRows = data.train_dataloader().dataset
-    batch = rows[0, np.array([], dtype=np.int64)]
+    batch = rows[Request(0, np.array([], dtype=np.int64), 32)]
     assert batch["sample_ids"].tolist() == [NO_SAMPLE]
     assert batch["input_ids"].tolist() == [[data.vocabulary.pad_id] * 32]
     assert batch["attention_mask"].sum() == 0
@@ -176,7 +176,7 @@ def test_works_with_a_tokenizer_file_and_json_lines(make_data, tmp_path: Path, t
 def test_spawned_workers_can_have_the_rows(make_data):
     rows = make_data().train_dataloader().dataset
     copy = pickle.loads(pickle.dumps(rows))
-    request = 0, np.array([3, 1])
+    request = Request(0, np.array([3, 1]), 32)
     assert_same([rows[request]], [copy[request]])
 
 

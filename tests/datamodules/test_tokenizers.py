@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from datamodules import ByteTokenizer, TokenizerFile
+from datamodules.tokenizers.library import LibraryTokenizer
 
 KINDS = ["WordPiece", "BPE", "Unigram", "WordLevel"]
 
@@ -69,7 +70,7 @@ def test_special_names_in_the_text_are_ordinary_letters(tokenizer_file, kind: st
 
 def test_ordinary_text_is_encoded_once(tokenizer_file, monkeypatch):
     tokenizer = TokenizerFile(tokenizer_file("WordPiece"))
-    monkeypatch.delattr(TokenizerFile, "_encode_cut")
+    monkeypatch.delattr(LibraryTokenizer, "_encode_cut")
     tokenizer.encode_batch(["the quick brown fox [MASK]", "zebra \N{SNOWMAN} unknown"])
 
 
@@ -99,7 +100,8 @@ def test_file_vocabulary(tokenizer_file, kind: str):
     plain.save(path)
     vocabulary = TokenizerFile(path).vocabulary
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[EXTRA]"]
-    assert vocabulary.special_ids == tuple(sorted(plain.token_to_id(name) for name in names))
+    unused = set(range(vocabulary.size)) - set(plain.get_vocab(with_added_tokens=True).values())
+    assert set(vocabulary.special_ids) == unused | {plain.token_to_id(name) for name in names}
     assert vocabulary.mask_id == plain.token_to_id("[MASK]")
     assert vocabulary.pad_id == plain.token_to_id("[PAD]")
     assert vocabulary.size == plain.token_to_id("ordinary") + 1
@@ -108,7 +110,10 @@ def test_file_vocabulary(tokenizer_file, kind: str):
 def test_size_covers_ids_with_gaps(tmp_path: Path):
     path = str(tmp_path / "gaps.json")
     Tokenizer(models.WordLevel(vocab={"a": 0, "[MASK]": 7, "[PAD]": 3}, unk_token="a")).save(path)
-    assert TokenizerFile(path).vocabulary.size == 8
+    vocabulary = TokenizerFile(path).vocabulary
+    assert vocabulary.size == 8
+    # ids without a token are never drawn at random
+    assert vocabulary.special_ids == (1, 2, 3, 4, 5, 6, 7)
 
 
 def test_decode(tokenizer_file):

@@ -62,4 +62,4 @@ def test_ranks_share_every_epoch(make_data, tmp_path: Path):
                 [row for row in first + second if row >= 0]
                 for first, second in zip(seen(stage, 0, epoch), seen(stage, 1, epoch), strict=True)
             ]
-            assert together == [rows.tolist() for _, rows in sampler]
+            assert together == [request.rows.tolist() for request in sampler]

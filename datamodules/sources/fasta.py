@@ -1,0 +1,55 @@
+"""Sequences of DNA, RNA or protein."""
+
+import re
+from collections.abc import Iterator
+
+from datamodules.files import as_list, expand_paths, hash_files, read_lines
+from datamodules.sources.base import TextSource
+
+_LETTERS = re.compile(r"[A-Z*-]*")
+
+
+class Fasta(TextSource):
+    """FASTA files, one document per record: its sequence in capitals, without the header and without line ends.
+
+    Lower case marks repeats in many genomes; it is folded away. ``N`` (unknown base) and other codes are kept.
+    ``.gz``, ``.xz`` and ``.zst`` are decompressed.
+
+    Args:
+        paths: Files, folders (read recursively, without hidden files) and globs such as ``genomes/*.fa.gz``;
+            one or a list.
+    """
+
+    def __init__(self, paths: list[str] | str) -> None:
+        self.paths = as_list(paths)
+
+    def documents(self) -> Iterator[str]:
+        """Yield the sequences."""
+        for file in expand_paths(self.paths):
+            pieces: list[str] | None = None  # None before the first header
+            for number, line, _ in read_lines(file, "ascii"):
+                line = line.strip()
+                if line.startswith(">"):
+                    if pieces is not None:
+                        yield "".join(pieces)
+                    pieces = []
+                elif line and not line.startswith(";"):  # old files have comments
+                    line = line.upper()
+                    if pieces is None:
+                        raise ValueError(
+                            f"{file}, line {number}: a sequence without a header. Every record of a FASTA file begins "
+                            "with a line '>name'; use TextFiles for plain sequences."
+                        )
+                    stop = _LETTERS.match(line).end()  # type: ignore[union-attr]  # matches at least nothing
+                    if stop < len(line):
+                        raise ValueError(
+                            f"{file}, line {number}: {line[stop]!r} is no letter of a sequence. Sequences are made of "
+                            "A to Z, '*' and '-'; correct the line."
+                        )
+                    pieces.append(line)
+            if pieces is not None:
+                yield "".join(pieces)
+
+    def fingerprint(self) -> str:
+        """Hash the files' bytes."""
+        return hash_files(expand_paths(self.paths), "Fasta")

@@ -1,0 +1,78 @@
+"""JSON Lines."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from datamodules.files import as_list, check_encoding, expand_paths, hash_files, read_lines
+from datamodules.sources.base import TextSource
+from datamodules.sources.records import TextField
+
+
+class JsonLines(TextSource):
+    """Files in JSON Lines format, one document per line. Blank lines are skipped, other fields are not looked at.
+
+    ``.gz``, ``.xz`` and ``.zst`` are decompressed.
+
+    Args:
+        paths: Files, folders (read recursively, without hidden files) and globs such as ``corpus/*.jsonl``;
+            one or a list.
+        field: Name of the field that holds the text.
+        encoding: Encoding of all the files.
+        on_bad_record: What to do with a record whose field is missing or holds no text: ``refuse`` it, naming file
+            and line, or ``skip`` and count it. A line that is no JSON object is always refused.
+    """
+
+    def __init__(
+        self,
+        paths: list[str] | str,
+        field: str = "text",
+        encoding: str = "utf-8",
+        on_bad_record: str = "refuse",
+    ) -> None:
+        check_encoding(encoding)
+        TextField(field, on_bad_record)
+        self.paths = as_list(paths)
+        self.field = field
+        self.encoding = encoding
+        self.on_bad_record = on_bad_record
+
+    def documents(self) -> Iterator[str]:
+        """Yield the text of each line."""
+        return self.every(0, 1)
+
+    def every(self, first: int, step: int) -> Iterator[str]:
+        """Parse only the lines that are asked for; lines are counted, whether or not they are left out."""
+        # Read line by line and not by the loader of `datasets`, whose errors name neither file nor line, and which
+        # refuses files whose other fields disagree.
+        field = TextField(self.field, self.on_bad_record)
+        record = -1
+        for file in expand_paths(self.paths):
+            for number, line, is_ended in read_lines(file, self.encoding):
+                if not line.strip():
+                    continue
+                record += 1
+                if record >= first and (record - first) % step == 0:
+                    place = f"{file}, line {number}"
+                    text = field.of(_parse(line, place, is_ended), place)
+                    if text is not None:
+                        yield text
+        field.report("JsonLines")
+
+    def fingerprint(self) -> str:
+        """Hash the files' bytes and the options."""
+        options = [self.field, self.encoding, self.on_bad_record]
+        return hash_files(expand_paths(self.paths), f"JsonLines {' '.join(options)}")
+
+
+def _parse(line: str, place: str, is_ended: bool) -> dict[str, Any]:
+    try:
+        record: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        cut = "" if is_ended else " The file ends in the middle of this line, as after an interrupted copy."
+        raise ValueError(
+            f"{place}: not JSON ({error.msg} at column {error.colno}). Every line must be one JSON object.{cut}"
+        ) from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{place}: a JSON {type(record).__name__}, but every line must be one JSON object.")
+    return record

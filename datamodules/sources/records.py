@@ -1,0 +1,87 @@
+"""The text field of records: what is taken, what is refused, what is left out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+ON_BAD_RECORD = ("refuse", "skip")
+
+
+class TextField:
+    """Takes the text out of records, and counts those that have none.
+
+    An empty string is a text: a document without a token, of which no row is made.
+
+    Args:
+        name: Name of the field.
+        on_bad_record: ``refuse`` raises at the first record whose field is missing, null, a number or anything else
+            that is no text; ``skip`` leaves such records out and ``report`` says how many.
+
+    Raises:
+        ValueError: If ``on_bad_record`` is neither.
+    """
+
+    def __init__(self, name: str, on_bad_record: str) -> None:
+        if on_bad_record not in ON_BAD_RECORD:
+            raise ValueError(f"on_bad_record={on_bad_record!r} must be one of {list(ON_BAD_RECORD)}.")
+        self.name = name
+        self.skips = on_bad_record == "skip"
+        self.skipped: Counter[str] = Counter()
+
+    def of(self, record: Mapping[str, Any], place: str) -> str | None:
+        """Take the text of a record.
+
+        Args:
+            record: The record.
+            place: Where it was found, for the message.
+
+        Returns:
+            The text; None if the record is left out.
+
+        Raises:
+            ValueError: If there is none and it must not be left out.
+        """
+        if self.name not in record:
+            self._refuse_or_count(
+                f"{place}: no field {self.name!r}, only {sorted(record)}. Set `field` to the one that holds the text",
+                "without the field",
+            )
+            return None
+        text = record[self.name]
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            self._refuse_or_count(
+                f"{place}: field {self.name!r} holds a {kind}, but must hold a string. "
+                "Set `field` to the one that holds the text, correct the record",
+                f"whose field holds a {kind}",
+            )
+            return None
+        if "\0" in text:
+            self._refuse_or_count(
+                f"{place}: field {self.name!r} has a NUL at character {text.index(chr(0))}, which is no text. "
+                "Correct the record",
+                "with a NUL",
+            )
+            return None
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            self._refuse_or_count(
+                f"{place}: field {self.name!r} has half of a surrogate pair at character {error.start}, "
+                "which is no text. Correct the record",
+                "with half of a surrogate pair",
+            )
+            return None
+        return text
+
+    def report(self, source: str) -> None:
+        """Say once what was left out."""
+        for reason, count in sorted(self.skipped.items()):
+            rank_zero_warn(f"{source}: left out {count} records {reason} (field {self.name!r}).")
+
+    def _refuse_or_count(self, message: str, reason: str) -> None:
+        if not self.skips:
+            raise ValueError(f"{message}, or leave such records out with `on_bad_record: skip`.")
+        self.skipped[reason] += 1

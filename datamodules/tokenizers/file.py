@@ -1,0 +1,43 @@
+"""Tokenizers kept in the ``tokenizers`` library's own format."""
+
+import hashlib
+from pathlib import Path
+
+import tokenizers
+
+from datamodules.tokenizers.library import LibraryTokenizer
+
+
+class TokenizerFile(LibraryTokenizer):
+    """A tokenizer in the JSON format of the ``tokenizers`` library (``tokenizer.json`` on the Hugging Face hub).
+
+    Truncation and padding set in the file are ignored: cutting into rows is the data module's job.
+    ``gau-alpha tokenizer train`` makes such files.
+
+    Args:
+        path: The JSON file.
+        mask_token: Name of the token that hides what the model has to predict.
+        pad_token: Name of the token that fills rows.
+    """
+
+    def __init__(self, path: str, mask_token: str = "[MASK]", pad_token: str = "[PAD]") -> None:
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise ValueError(
+                f"path={path!r} is no file (looked from {Path.cwd()}). Give the path of a tokenizer.json, as saved by "
+                "`tokenizers.Tokenizer.save`."
+            )
+        self._content = file.read_bytes()
+        try:
+            tokenizer = tokenizers.Tokenizer.from_buffer(self._content)
+        except ValueError as error:
+            raise ValueError(
+                f"path={path!r} is no tokenizer of the `tokenizers` library ({error}). Give the path of a "
+                "tokenizer.json, as saved by `tokenizers.Tokenizer.save`."
+            ) from None
+        super().__init__(tokenizer, path, {}, mask_token, pad_token)
+
+    def fingerprint(self) -> str:
+        """Hash the file and the names of the special tokens."""
+        names = f"TokenizerFile {self.mask_token} {self.pad_token} "
+        return hashlib.sha256(names.encode() + self._content).hexdigest()
