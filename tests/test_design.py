@@ -32,7 +32,7 @@ ALLOWED = {
     "model": MODEL | {"checkpoints"},
     "checkpoints": {"config", "method", "presets", "files", "model"},
     "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets"},
-    "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary"},
+    "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "report": {"extrapolation", "files"},
     "study": {"checkpoints", "extrapolation", "method", "model", "module", "presets", "report"},
     "trainer": {"module", "presets", "report", "study"},

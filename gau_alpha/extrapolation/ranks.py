@@ -1,5 +1,7 @@
 """What the processes of one evaluation tell each other."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -35,6 +37,18 @@ class Ranks:
         if self.world_size == 1:
             return values
         return tuple(self._reduce(np.array(values, np.float64), dist.ReduceOp.MAX).tolist())
+
+    def from_first(self, value: Any) -> Any:
+        """Hands a piece of plain data of the first process to all.
+
+        Args:
+            value: What the first process has; the others' is not looked at.
+        """
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def _reduce(self, values: np.ndarray, operation: dist.ReduceOp.RedOpType) -> np.ndarray:
         tensor = torch.as_tensor(values).to(self.device, copy=True)

@@ -202,7 +202,7 @@ def test_a_failing_evaluation_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     def fail(self, batch):
         raise OSError("a document can't be read")
 
-    monkeypatch.setattr("gau_alpha.extrapolation.engine.ExtrapolationEngine.batch", lambda *args: fail(*args[:2]))
+    monkeypatch.setattr("gau_alpha.extrapolation.passes.Passes.batch", lambda *args: fail(*args[:2]))
     with pytest.raises(OSError, match="can't be read"):
         fit(tmp_path, evaluation(methods=["infoscale"]), model=model)
     assert model.model.training

@@ -162,8 +162,9 @@ def test_impossible_sizes_are_refused(field, value):
 
 @pytest.mark.parametrize("name", CASES)
 def test_targets_in_rectangles_equal_targets_in_lists(name):
-    config = GAUAlphaConfig(30, hidden_size=16, intermediate_size=24, attention_key_size=8, num_hidden_layers=2, initializer_range=0.5,
-                            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # fmt: skip
+    config = GAUAlphaConfig(
+        30, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5
+    )
     model = GAUAlphaForMaskedLM(config, CASES[name].method).eval()
     input_ids, positions = torch.randint(0, 30, (3, 19)), torch.randint(0, 19, (3, 5))
     flat = (positions + 19 * torch.arange(3)[:, None]).flatten()
