@@ -115,6 +115,13 @@ class GatedAttentionUnit(nn.Module):
         context = attend_at(index, query, key, v, plan, getattr(kernel, "block_size", 256))  # (B, T, E)
         return self.o_dense(u * context)  # (B, T, H)
 
+    def query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the prepared queries and keys of (B, L, H), (B, L, D) each, and nothing else."""
+        width = 2 * self.intermediate_size
+        bias = self.i_dense.bias
+        base = F.silu(F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:]))  # (B, L, D)
+        return self.method.similarity.prepare(*self._scaled(base))
+
     def _scaled(self, base: Tensor) -> tuple[Tensor, Tensor]:
         return self.q_scaleoffset(base), self.k_scaleoffset(base)
 

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from gau_alpha.calibration import CalibratedScale  # noqa: F401  known by its name from here on
 from gau_alpha.method import AXES, AttentionMethod
 from gau_alpha.position import Position
 from gau_alpha.scaling import Scaling

@@ -71,7 +71,7 @@ class Report:
 
     # ---- files ----
 
-    def write(self, folder: str | Path) -> list[Path]:
+    def write(self, folder: str | Path, latex: bool = False) -> list[Path]:
         """Writes ``extrapolation.json``, ``.csv``, ``.md`` and ``.png``, each whole or not at all.
 
         Args:

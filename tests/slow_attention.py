@@ -62,3 +62,16 @@ def info_scale(train_length, key_size):
         return math.sqrt(1 - n ** (-2 / key_size))
 
     return lambda n: spread(n) / spread(train_length)
+
+
+def table(lengths, temperatures):
+    """Linear in ln n between the lengths; as at the first below it; on the last two's line beyond."""
+
+    def temperature(n):
+        if n <= lengths[0]:
+            return temperatures[0]
+        piece = max(i for i in range(len(lengths) - 1) if lengths[i] <= n)
+        (n0, n1), (t0, t1) = lengths[piece : piece + 2], temperatures[piece : piece + 2]
+        return t0 + (t1 - t0) * (math.log(n) - math.log(n0)) / (math.log(n1) - math.log(n0))
+
+    return temperature

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import slow_attention as slow
 
+from gau_alpha.calibration import CalibratedScale
 from gau_alpha.method import AttentionMethod
 from gau_alpha.position import RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
@@ -41,6 +42,10 @@ CASES = {
     "infoscale with a minimum": Case(
         AttentionMethod(scaling=InfoScale(TRAIN_LENGTH, minimum=0.9)),
         temperature=lambda n: max(0.9, slow.info_scale(TRAIN_LENGTH, KEY_SIZE)(n)),
+    ),
+    "calibrated": Case(
+        AttentionMethod(scaling=CalibratedScale([6, 12, 20], [[0.9, 1.5, 1.2]])),
+        temperature=slow.table([6, 12, 20], [0.9, 1.5, 1.2]),
     ),
     "windowed": Case(AttentionMethod(visibility=Window(3)), sees=lambda i, j: abs(i - j) <= 3),
     "windowed cosscale infoscale": Case(

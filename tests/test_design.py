@@ -23,22 +23,35 @@ ALLOWED = {
     "rows": set(),
     "similarity": {"strategy"},
     "scaling": {"strategy"},
+    "calibration": {"strategy", "scaling"},
     "position": {"strategy", "rows"},
     "visibility": {"strategy", "rows", "position"},
     "method": AXES,
     "kernels": AXES | {"method"},
     "layers": MODEL - {"layers"},
-    "presets": AXES | {"method"},
+    "presets": AXES | {"method", "calibration"},
     "model": MODEL | {"checkpoints"},
     "checkpoints": {"config", "method", "presets", "files", "model"},
     "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
+    "calibrate": MODEL | {"calibration", "extrapolation", "files", "model", "vocabulary"},
+    "surroundings": set(),
     "report": {"extrapolation", "files"},
-    "study": {"checkpoints", "extrapolation", "method", "model", "module", "presets", "report"},
-    "trainer": {"module", "presets", "report", "study"},
+    "study": {"calibrate", "checkpoints", "extrapolation", "method", "model", "module", "presets", "report"},
+    "calibration_run": {"calibrate", "method", "report", "study"},
+    "trainer": {
+        "calibrate",
+        "calibration_run",
+        "extrapolation",
+        "module",
+        "presets",
+        "report",
+        "study",
+        "surroundings",
+    },
 }
-PLAIN_TORCH = MODEL | {"model", "metrics", "optimization", "extrapolation", "vocabulary"}
-WITHOUT_LIGHTNING = PLAIN_TORCH | {"presets", "checkpoints", "report", "files"}
+PLAIN_TORCH = MODEL | {"calibration", "model", "metrics", "optimization", "extrapolation", "vocabulary"}
+WITHOUT_LIGHTNING = PLAIN_TORCH | {"presets", "checkpoints", "report", "files", "calibrate"}
 
 
 def sources(package):
