@@ -178,7 +178,8 @@ class _Solver:
 
     def solve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Temperatures, entropies at the temperatures of training, and entropies reached, (M, K) each."""
-        steps = len(self.ratios) * len(self.blocks)
+        total = sum(self.ratios) * len(self.blocks)  # the text is the same at all lengths: cost grows with the keys
+        done = 0.0
         temperatures, before, after = (np.zeros((len(self.ratios), len(self.blocks))) for _ in range(3))
         for place, ratio in enumerate(self.ratios):
             layers = self._embedded(ratio * self.train_length)
@@ -191,8 +192,9 @@ class _Solver:
                     after[place, number] = layers.entropy(tau)
                 temperatures[place, number] = tau
                 layers.leave(block, tau)
+                done += ratio
                 if self.progress is not None:
-                    self.progress(place * len(self.blocks) + number + 1, steps, f"length × {ratio}, layer {number}")
+                    self.progress(done, total, f"length × {ratio}, layer {number}")
         return temperatures, before, after
 
     def _trained_temperature(self, block: GAUBlock) -> float:

@@ -114,7 +114,8 @@ def _differences(report: "Report") -> list[str]:
     return [
         f"<h2>Loss minus that of {escape(baseline)}</h2>",
         _table(["method", *map(report.heading, report.lengths)], lines),
-        "<p class='note'>Nats per target, paired by document, with the 95 % interval. Coloured where it excludes 0.</p>",
+        "<p class='note'>Nats per target, paired by document, with the 95 % interval. Coloured where that excludes 0: "
+        "green is better, orange worse.</p>",
     ]
 
 

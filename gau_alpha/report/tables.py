@@ -64,7 +64,7 @@ def markdown(report: "Report") -> str:
 
 
 def latex(report: "Report") -> str:
-    """The rows of a table, for ``\\input`` between the rules of a ``tabular`` with one column more than lengths.
+    """The rows of a table, for a ``tabular`` with one column more than lengths, between the rules.
 
     The best perplexity of a length is set bold.
     """
