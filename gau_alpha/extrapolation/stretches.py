@@ -73,9 +73,11 @@ class Stretches:
         longest = self._num_tokens.max(initial=0)
         least = self._least(lengths[0])
         if longest < least:
+            calibrated = f" ({len(left_out)} are left out, because a method was calibrated on them)" if left_out else ""
             raise ValueError(
                 f"No document is long enough for any of the lengths asked for: the longest of {len(documents)} has "
-                f"{longest} tokens, {least} are needed. Ask for smaller length_ratios or give longer documents."
+                f"{longest} tokens, {least} are needed{calibrated}. Ask for smaller length_ratios or give longer "
+                f"documents."
             )
 
     def selected(self, length: int) -> np.ndarray:
@@ -83,7 +85,10 @@ class Stretches:
         chosen = np.flatnonzero(self._num_tokens >= self._least(length))[: self.max_documents]
         if self.max_tokens is None:
             return chosen
-        return chosen[: max(1, self.max_tokens // (length * self.protocol.num_passes(length)))]
+        if self.windows == "aligned":  # the same documents at every length: what the longest can afford
+            length = self.lengths[-1]
+        target_length, _ = self.target_stretch(length)
+        return chosen[: max(1, self.max_tokens // (length * self.protocol.num_passes(target_length)))]
 
     def num_short(self, length: int) -> int:
         """How many documents are left out because they are too short."""

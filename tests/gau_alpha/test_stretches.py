@@ -56,6 +56,8 @@ def test_aligned_windows_have_the_same_targets_and_grow_around_them():
             expected[each.positions] = VOCABULARY.mask_id
             assert row.tolist() == expected.tolist()
     assert seen[8] == seen[16] == seen[64]
+    some = stretches(docs, (8, 64), windows="aligned", max_tokens=140)
+    assert some.selected(8).tolist() == some.selected(64).tolist() == [0, 2]
     with pytest.raises(ValueError, match="longest of 4 has 90 tokens, 128 are needed"):
         ExtrapolationEngine(docs, VOCABULARY, 8, length_ratios=[1, 16], windows="aligned")
     with pytest.raises(ValueError, match="repeated text is none"):
@@ -95,7 +97,7 @@ def test_documents_that_are_left_out_are_nowhere():
     one = stretches(docs, left_out=[1, 3])
     assert one.selected(32).tolist() == [0, 2]
     assert one.num_short(32) == 0
-    with pytest.raises(ValueError, match="longest of 4 has 0 tokens"):
+    with pytest.raises(ValueError, match=r"longest of 4 has 0 tokens.*4 are left out"):
         stretches(docs, left_out=range(4))
 
 
