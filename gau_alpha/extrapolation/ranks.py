@@ -30,6 +30,14 @@ class Ranks:
         Args:
             values: float64, zero in rows that another process has filled.
         """
+        return self.total(values)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum over all processes, element by element.
+
+        Args:
+            values: float64.
+        """
         return self._reduce(values, dist.ReduceOp.SUM) if self.world_size > 1 else values
 
     def largest(self, *values: float) -> tuple[float, ...]:

@@ -144,7 +144,7 @@ def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_pa
         f"extrapolation/{method}/x{ratio}/{metric}"
         for method in ("trained", "infoscale")
         for ratio in (1, 8)  # no document has 16 × 16 tokens
-        for metric in ("loss", "perplexity", "accuracy", "attention_entropy")
+        for metric in ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
     }
     assert {tag for tag in tags["scalars"] if tag.startswith("extrapolation/")} == expected | {"extrapolation/seconds"}
     points = events.Scalars("extrapolation/trained/x8/loss")
@@ -269,7 +269,7 @@ def test_a_config_file_can_name_it():
     given["init_args"] = {"every_n_train_steps": 5, "length_ratios": [1, 2], "methods": ["trained", "infoscale"]}
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
     assert list(callback.length_ratios) == [1, 2]
-    assert callback.max_documents == 16
+    assert (callback.max_documents, callback.max_tokens) == (None, 65536)
     del given["init_args"]["length_ratios"]
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
     assert list(callback.length_ratios) == [1, 2, 4, 8, 16]
