@@ -70,8 +70,10 @@ def attention(report: "Report") -> Figure | None:
         if with_distances:
             panels[1].plot(lengths, _values(rows, "near_share"), **_style(place))
     _lengths_across(panels[0], report)
+    panels[0].tick_params(axis="x", labelrotation=45)
     if with_distances:
         _lengths_across(panels[1], report)
+        panels[1].tick_params(axis="x", labelrotation=45)
         panels[1].set_ylabel("attention within ± half of the training length")
         panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
         _by_distance(panels[2], report)
@@ -180,11 +182,11 @@ def _by_distance(axes: Axes, report: "Report") -> None:
         longest = max(longest, row.length)
         starts = np.array(row.layers["distance_from"])
         shares = np.array(row.layers["distance_share"]).mean(0)
-        axes.plot(np.maximum(starts, 0.5), shares, drawstyle="steps-post", **_style(place))
+        axes.plot(np.maximum(starts, 0.5), shares, **_style(place))  # a logarithmic axis has no 0
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: "0" if value < 1 else f"{value:,.0f}")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel(f"distance of the key (tokens, from … to twice as far), at {longest:,} tokens")
+    axes.set_xlabel(f"distance of the key: from so many tokens\nto twice as many, at {longest:,} tokens")
     axes.set_ylabel("share of attention")
     axes.grid(alpha=0.25)
 

@@ -1,13 +1,9 @@
 """The evaluation engine against plain loops, and against everything that must not disturb it or be disturbed by it."""
 
-import json
 import math
-import os
 import random
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +21,6 @@ from gau_alpha.visibility import Window
 from gau_alpha.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(size=40, mask_id=1, pad_id=0, special_ids=(2, 3))
-WORKER = Path(__file__).with_name("extrapolation_worker.py")
 
 
 def documents(*num_tokens: int) -> list[np.ndarray]:
@@ -591,47 +586,3 @@ def test_passes_of_a_document_are_added_in_their_order():
     assert sums.targets.tolist() == sums.positions.tolist() == [2, 2]
     assert sums.correct.tolist() == [1, 1]
     assert sums.loss_variance.tolist() == [0, 0]
-
-
-def run_workers(tmp_path: Path, world_size: int, scenario: str) -> list[dict]:
-    """What each of some real gloo processes has to say."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, WORKER, str(rank), str(world_size), str(tmp_path / f"store{world_size}"), scenario],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )
-        for rank in range(world_size)
-    ]  # fmt: skip
-    said = []
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        said.append(json.loads(out.splitlines()[-1]))
-    return said
-
-
-@pytest.mark.slow
-def test_one_two_and_three_processes_print_the_same_table(tmp_path):
-    (alone,) = run_workers(tmp_path, 1, "plain")
-    assert [row["status"] for row in alone["rows"]] == ["ok"] * 6 + ["no documents"] * 2
-    assert alone["rows"][4]["num_documents"] == 1, "fewer documents than processes"
-    assert alone["rows"][0]["loss_low"] is not None
-    for world_size in (2, 3):
-        for said in run_workers(tmp_path, world_size, "plain"):
-            assert said["rows"] == alone["rows"]  # to the last digit: JSON keeps them all
-
-
-@pytest.mark.slow
-def test_processes_agree_on_a_lack_of_memory_and_on_errors(tmp_path):
-    said = run_workers(tmp_path, 2, "out-of-memory-on-rank-1")
-    for one in said:
-        assert [row["status"] for row in one["rows"]] == ["ok", "ok", "out of memory", "out of memory"]
-    # Rank 1 fails in its third batch of two rows, then in its first of one row, then in its first of half a block.
-    assert said[0]["calls"] == said[1]["calls"], "all run the same number of passes of the same length"
-    assert said[0]["calls"].count(32) == 3 + 1 + 1
-    assert 64 not in said[0]["calls"]
-    (tmp_path / "store2").unlink(missing_ok=True)
-    first, second = run_workers(tmp_path, 2, "error-on-rank-1")
-    assert first["error"] == "RuntimeError: The evaluation failed on another process, which says why."
-    assert second["error"] == "KeyError: 'broken'"
