@@ -15,7 +15,7 @@ from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.presets import TRAINED, resolve_method
 from gau_alpha.report import Report
 
-_METRICS = ("loss", "perplexity", "accuracy", "attention_entropy")
+_METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 
 
 class ExtrapolationEvaluation(Callback):
@@ -30,9 +30,11 @@ class ExtrapolationEvaluation(Callback):
         every_n_train_steps: Optimizer steps between evaluations.
         length_ratios: Evaluated lengths as multiples of the training length.
         methods: Names of presets, and ``trained`` for the method under training. The first is the baseline.
-        max_documents: At each length only the first so many documents that are long enough.
+        max_documents: At each length only the first so many documents that are long enough; all if None.
+        max_tokens: At each length only so many documents that a method reads no more tokens; all if None.
         tokens_per_batch: Rows are batched up to this many tokens.
         entropy: Whether to measure attention entropy.
+        distances: Whether to measure how far attention reaches.
         seed: Of hidden positions and resamples.
         output_dir: Where to write; the log folder of the run if None.
 
@@ -45,9 +47,11 @@ class ExtrapolationEvaluation(Callback):
         every_n_train_steps: int,
         length_ratios: Sequence[int] = (1, 2, 4, 8, 16),
         methods: Sequence[str] = (TRAINED,),
-        max_documents: int = 16,
+        max_documents: int | None = None,
+        max_tokens: int | None = 65536,
         tokens_per_batch: int = 16384,
         entropy: bool = True,
+        distances: bool = True,
         seed: int = 0,
         output_dir: str | None = None,
     ) -> None:
@@ -59,8 +63,10 @@ class ExtrapolationEvaluation(Callback):
         self.length_ratios = length_ratios
         self.methods = methods
         self.max_documents = max_documents
+        self.max_tokens = max_tokens
         self.tokens_per_batch = tokens_per_batch
         self.entropy = entropy
+        self.distances = distances
         self.seed = seed
         self.output_dir = output_dir
         self._engine: ExtrapolationEngine | None = None
@@ -105,8 +111,10 @@ class ExtrapolationEvaluation(Callback):
             data.train_length,
             length_ratios=self.length_ratios,
             max_documents=self.max_documents,
+            max_tokens=self.max_tokens,
             tokens_per_batch=self.tokens_per_batch,
             entropy=self.entropy,
+            distances=self.distances,
             seed=self.seed,
         )
 

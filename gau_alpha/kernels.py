@@ -17,10 +17,10 @@ from torch import Tensor
 from gau_alpha.method import AttentionPlan
 from gau_alpha.position import View, rotate
 from gau_alpha.rows import Rows
-from gau_alpha.visibility import allowed
+from gau_alpha.visibility import Visibility, allowed
 
-Observer = Callable[[Tensor, Tensor, Tensor], None]
-"""Called with weights (B, Lq, Lk), query indices (Lq,) and key indices (Lk,), block by block."""
+Observer = Callable[[Tensor, Tensor, Tensor, Tensor], None]
+"""Called with weights (B, Lq, Lk), query indices (Lq,), key indices (Lk,) and entropies (B, Lq), block by block."""
 
 
 class Kernel(Protocol):
@@ -78,7 +78,7 @@ class Reference:
             visible = torch.ones_like(score, dtype=torch.bool)
         weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1) * visible
         if observer is not None:
-            observer(weights, index, index)
+            observer(weights, index, index, torch.special.entr(weights).sum(-1))
         return F.dropout(weights, dropout).to(value.dtype) @ value  # (B, L, E)
 
 
@@ -135,9 +135,11 @@ class Blocked:
             if plan.position.biased:
                 assert distance is not None
                 score = score + plan.position.bias(distance) * _rows_of(plan.temperature, ((start, stop),))[:, :, None]
-            weights = _softmax(score, allowed(plan.visibility, mine, seen, rows), plan.num_visible_keys[:, start:stop])
+            visible = allowed(plan.visibility, mine, seen, rows)
+            score = _centred(score, visible)
+            weights = _softmax(score, visible, plan.num_visible_keys[:, start:stop])
             if observer is not None:
-                observer(weights, mine, seen)
+                observer(weights, mine, seen, _entropy(weights, score))
             if dropout:
                 weights = F.dropout(weights, dropout)
             context.append(weights.to(value.dtype) @ _rows_of(value, ranges))  # (B, Lq, E)
@@ -197,6 +199,74 @@ class Fused:
         return None if added is None else added.to(dtype)
 
 
+def attend_at(
+    index: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: AttentionPlan,
+    block_size: int = 256,
+    observer: Observer | None = None,
+) -> Tensor:
+    """Attend from a few queries of each row: what the last layer has to do if only these are asked about.
+
+    Args:
+        index: (B, T) int64, places of the queries in their rows. Blocks reach over fewer keys if they ascend.
+        query: (B, T, D) float32, the prepared queries at these places.
+        key: (B, L, D) float32, all prepared keys.
+        value: (B, L, E).
+        plan: The method's plan for the whole rows.
+        block_size: Queries per block.
+        observer: Sees the weights; its query indices are (B, Tq).
+
+    Returns:
+        (B, T, E), zero for a query that sees no key.
+    """
+    rows = plan.rows
+    turned = [rotate(key, view.key) for view in plan.views]  # (B, L, D) each
+    context = []
+    for mine, asking in zip(index.split(block_size, dim=1), query.split(block_size, dim=1), strict=True):
+        ranges = plan.visibility.key_ranges(int(mine.min()), int(mine.max()) + 1, rows)
+        seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
+        temperature = _at(plan.temperature, mine)[:, :, None]  # (B, Tq, 1)
+        positions = _at(rows.position_ids, mine)  # (B, Tq)
+        distance = rows.position_ids[:, None, seen] - positions[:, :, None]  # (B, Tq, Lk)
+        score = None
+        for view, keys in zip(plan.views, turned, strict=True):
+            rotation = None if view.query is None else type(view.query)(*(_at(part, mine) for part in view.query))
+            similarity = _product(rotate(asking, rotation) * temperature, _rows_of(keys, ranges))  # (B, Tq, Lk)
+            here = (distance >= view.low) & (distance <= view.high)
+            score = similarity if score is None else torch.where(here, similarity, score)
+        assert score is not None, "a method has at least one view"
+        if plan.position.biased:
+            score = score + plan.position.bias(distance) * temperature
+        visible = _allowed_at(plan.visibility, mine, seen, rows)
+        score = _centred(score, visible)
+        weights = _softmax(score, visible, _at(plan.num_visible_keys, mine))
+        if observer is not None:
+            observer(weights, mine, seen, _entropy(weights, score))
+        context.append(weights.to(value.dtype) @ _rows_of(value, ranges))  # (B, Tq, E)
+    return torch.cat(context, dim=1)
+
+
+def _at(x: Tensor, index: Tensor) -> Tensor:
+    """Take x[b, index[b]]: (B|1, L, …) and (B, T) to (B, T, …)."""
+    return x[0][index] if x.shape[0] == 1 else x[torch.arange(len(index), device=x.device)[:, None], index]
+
+
+def _allowed_at(visibility: Visibility, index: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+    """``allowed`` for queries that differ from row to row: (B, T) and (Lk,) to (B, T, Lk)."""
+    mask = allowed(visibility, index[0], keys, rows)
+    if mask is None:
+        return None
+    if mask.shape[0] == 1:  # the rule is the same for all rows
+        mask = allowed(visibility, index.flatten(), keys, rows)
+        assert mask is not None
+        return mask.unflatten(1, index.shape)[0]
+    masks = [allowed(visibility, mine, keys, rows) for mine in index]
+    return torch.stack([mask[row] for row, mask in enumerate(masks) if mask is not None])
+
+
 def _product(query: Tensor, key: Tensor) -> Tensor:
     # In float32 whatever the autocast dtype: rounded to bfloat16, a score of 100 is off by up to 0.25 nats.
     with torch.autocast(query.device.type, enabled=False):
@@ -207,20 +277,49 @@ FLOOR = -64.0
 """A weight below e^FLOOR (1.6e-28) of its row's largest is 0: far below what float32 can add to a sum."""
 
 
-def _softmax(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor) -> Tensor:
+def _centred(score: Tensor, visible: Tensor | None) -> Tensor:
+    """Subtract the largest score of each query, which is 0 then; hidden keys and hopeless ones get the lowest number.
+
+    Args:
+        score: (B, Lq, Lk).
+        visible: (B|1, Lq, Lk) bool, or None if all are seen.
+    """
     lowest = torch.finfo(score.dtype).min
     if visible is not None:
         # A finite floor instead of −∞ keeps a query that sees nothing (and its gradient) from becoming NaN.
         score = score.masked_fill(~visible, lowest)
     # Sharp scores would leave denormal weights, and a matrix product over those is up to 50 times slower on a CPU.
     score = score - score.detach().amax(dim=-1, keepdim=True)
-    weights = F.threshold(score, FLOOR, lowest).softmax(dim=-1)
+    return F.threshold(score, FLOOR, lowest)
+
+
+def _softmax(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor) -> Tensor:
+    """Turn centred scores (B, Lq, Lk) into weights; a query that sees no key (of n, (B|1, Lq)) gets zeros."""
+    weights = score.softmax(dim=-1)
     return weights if visible is None else weights.masked_fill(num_visible_keys[:, :, None] == 0, 0.0)
 
 
 def _reaches(view: View, rows: Rows, near: int, far: int) -> bool:
     """Say whether a view holds at any of the distances near … far."""
     return not rows.consecutive or (view.low <= far and view.high >= near)
+
+
+def _entropy(weights: Tensor, score: Tensor) -> Tensor:
+    """Compute −Σ_j A_ij ln A_ij in nats without taking the logarithm of every weight.
+
+    ln A_ij = s_ij − ln Z_i, so the entropy is ln Z_i − Σ_j A_ij s_ij. The largest centred score is 0 and its weight
+    1 / Z_i.
+
+    Args:
+        weights: (B, Lq, Lk).
+        score: (B, Lq, Lk), centred.
+
+    Returns:
+        (B, Lq) float32, 0 for a query that sees no key.
+    """
+    largest = weights.amax(dim=-1)  # (B, Lq)
+    mean_score = torch.einsum("bqk,bqk->bq", weights, score)
+    return torch.where(largest > 0, -largest.clamp_min(torch.finfo(weights.dtype).tiny).log() - mean_score, 0.0)
 
 
 def _distance(queries: Tensor, keys: Tensor, rows: Rows) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.kernels import Kernel, Observer
+from gau_alpha.kernels import Kernel, Observer, attend_at
 from gau_alpha.method import AttentionMethod, AttentionPlan
 
 
@@ -23,6 +23,11 @@ def norm(x: Tensor, eps: float) -> Tensor:
         (..., H), of the dtype of ``x``.
     """
     return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Take the places ``index`` (B, T) of each row of ``x`` (B, L, H), which gives (B, T, H)."""
+    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
 class ScaleOffset(nn.Module):
@@ -80,10 +85,45 @@ class GatedAttentionUnit(nn.Module):
         """
         projected = F.silu(self.i_dense(x))  # (B, L, 2E + D)
         u, v, base = projected.split([self.intermediate_size, self.intermediate_size, self.key_size], dim=-1)
-        query, key = self.method.similarity.prepare(self.q_scaleoffset(base), self.k_scaleoffset(base))  # (B, L, D)
+        query, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
         dropout = self.attention_dropout if self.training else 0.0
         context = kernel(query, key, v, plan, dropout, observer)  # (B, L, E)
         return self.o_dense(u * context)  # (B, L, H)
+
+    def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
+        """Gate and attend at some places of each row: gates and queries of the others are never computed.
+
+        Args:
+            index: (B, T) int64, places in the rows.
+            x: (B, L, H).
+            plan: The method's plan for these rows.
+            kernel: Its block size is kept to.
+
+        Returns:
+            (B, T, H).
+        """
+        assert not self.training, "attention dropout is not applied here"
+        bias = self.i_dense.bias
+        width = self.intermediate_size
+        v, base = F.silu(F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:])).split(
+            [width, self.key_size], dim=-1
+        )  # (B, L, E), (B, L, D)
+        u = F.silu(F.linear(take(x, index), self.i_dense.weight[:width], None if bias is None else bias[:width]))
+        # A similarity prepares queries and keys together, and each by itself: the keys' partner is thrown away.
+        query, _ = self.method.similarity.prepare(*(self._scaled(take(base, index))))  # (B, T, D)
+        _, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
+        context = attend_at(index, query, key, v, plan, getattr(kernel, "block_size", 256))  # (B, T, E)
+        return self.o_dense(u * context)  # (B, T, H)
+
+    def query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the prepared queries and keys of (B, L, H), (B, L, D) each, and nothing else."""
+        width = 2 * self.intermediate_size
+        bias = self.i_dense.bias
+        base = F.silu(F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:]))  # (B, L, D)
+        return self.method.similarity.prepare(*self._scaled(base))
+
+    def _scaled(self, base: Tensor) -> tuple[Tensor, Tensor]:
+        return self.q_scaleoffset(base), self.k_scaleoffset(base)
 
 
 class GAUBlock(nn.Module):
@@ -103,3 +143,7 @@ class GAUBlock(nn.Module):
     def forward(self, x: Tensor, plan: AttentionPlan, kernel: Kernel, observer: Observer | None = None) -> Tensor:
         """Apply the unit, the residual connection and the norm to (B, L, H)."""
         return norm(x + self.dropout(self.gau(x, plan, kernel, observer)), self.norm_eps)
+
+    def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
+        """Apply the block at the places ``index`` (B, T) of (B, L, H), which gives (B, T, H)."""
+        return norm(take(x, index) + self.gau.forward_at(index, x, plan, kernel), self.norm_eps)

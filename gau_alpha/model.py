@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.kernels import Kernel, build_kernel
-from gau_alpha.layers import GAUBlock, norm
+from gau_alpha.layers import GAUBlock, norm, take
 from gau_alpha.method import AttentionMethod
 from gau_alpha.rows import Rows
 
-LayerObserver = Callable[[int, Tensor, Tensor, Tensor], None]
-"""Called with the layer's number, weights (B, Lq, Lk), query indices (Lq,) and key indices (Lk,), block by block."""
+LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
+"""Called with the layer's number, then as ``kernels.Observer`` is, block by block."""
 
 
 class Embeddings(nn.Module):
@@ -57,15 +57,28 @@ class Encoder(nn.Module):
         self.layer = nn.ModuleList([GAUBlock(config, layer_method) for layer_method in methods])
         self.key_size = config.attention_key_size
 
-    def forward(self, x: Tensor, rows: Rows, kernel: Kernel, observer: LayerObserver | None = None) -> Tensor:
-        """Encode (B, L, H) as (B, L, H)."""
+    def forward(
+        self,
+        x: Tensor,
+        rows: Rows,
+        kernel: Kernel,
+        observer: LayerObserver | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Encode (B, L, H) as (B, L, H), or as (B, T, H) at the places ``index`` (B, T).
+
+        With ``index`` and without an observer, which wants to see all queries, the last layer computes only these.
+        """
         planned, plan = None, None
-        for number, block in enumerate(self.blocks()):
+        blocks = self.blocks()
+        for number, block in enumerate(blocks):
             if plan is None or block.gau.method is not planned:
                 planned = block.gau.method
                 plan = planned.plan(rows, self.key_size)
+            if index is not None and observer is None and not self.training and number == len(blocks) - 1:
+                return block.forward_at(index, x, plan, kernel)
             x = block(x, plan, kernel, None if observer is None else partial(observer, number))
-        return x
+        return x if index is None else take(x, index)
 
     def blocks(self) -> list[GAUBlock]:
         """The layers, in order."""
@@ -129,6 +142,7 @@ class GAUAlphaForMaskedLM(nn.Module):
         position_ids: Tensor | None = None,
         segment_ids: Tensor | None = None,
         target_index: Tensor | None = None,
+        target_positions: Tensor | None = None,
         observer: LayerObserver | None = None,
     ) -> Tensor:
         """Predict tokens.
@@ -139,19 +153,25 @@ class GAUAlphaForMaskedLM(nn.Module):
             position_ids: (B, L) int64. None: counted from 0 within each document.
             segment_ids: (B, L) int64, equal within a document of a packed row. None: a row is one document.
             target_index: (N,) int64, positions in the flattened (B · L) batch whose logits are wanted. None: all.
-            observer: Sees the attention weights of every layer.
+            target_positions: (B, T) int64, places in each row whose logits are wanted, as many in every row. In
+                evaluation mode, and with no observer that wants to see them, the last layer computes no others.
+            observer: Sees the attention weights and entropies of every layer.
 
         Returns:
-            Logits (B, L, V), or (N, V) with ``target_index``: then no logits of other positions are computed.
+            Logits (B, L, V); (N, V) with ``target_index``, (B, T, V) with ``target_positions``: then no logits of other
+            positions are computed.
 
         Raises:
-            ValueError: If ``input_ids`` is not of shape (B, L), or a companion's shape differs.
+            ValueError: If ``input_ids`` is not of shape (B, L), a companion's shape differs, or targets are given in
+                both ways.
         """
         if input_ids.ndim != 2:
             raise ValueError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}.")
         rows = Rows.layout(input_ids.shape[1], input_ids.device, attention_mask, position_ids, segment_ids)
         x = self.gau_alpha.embeddings(input_ids)  # (B, L, H)
-        x = self.gau_alpha.encoder(x, rows, self.kernel, observer)  # (B, L, H)
+        if target_index is not None and target_positions is not None:
+            raise ValueError("target_index and target_positions say the same in two ways: give one of them.")
+        x = self.gau_alpha.encoder(x, rows, self.kernel, observer, target_positions)  # (B, L | T, H)
         if target_index is not None:
             x = x.flatten(0, 1)[target_index]  # (N, H)
         return self.cls(x)

@@ -1,22 +1,30 @@
 """Several checkpoints under several methods, as one test that Lightning runs."""
 
+import hashlib
+import json
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch.nn import ModuleList
 from torch.utils.data import DataLoader
 
+from gau_alpha.calibrate import Calibration
 from gau_alpha.checkpoints import load_weights, read_checkpoint
-from gau_alpha.extrapolation import ExtrapolationEngine, Row
+from gau_alpha.extrapolation import Contender, ExtrapolationEngine, Ledger, Row
+from gau_alpha.extrapolation.stretches import document_fingerprint
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method
 from gau_alpha.report import progress_bar
+
+CALIBRATED = "calibrated"
+"""The method ``calibrated``; ``NAME_calibrated`` is the method NAME with its temperatures calibrated."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,21 @@ class Entrant:
 
     def suits(self, method: str) -> bool:
         """Say whether the model was trained with the similarity that a method fixes, if it fixes one."""
-        similarity = None if method == TRAINED else load_preset(method).get("similarity")
+        base = base_of(method)
+        similarity = None if base == TRAINED else load_preset(base).get("similarity")
         return similarity is None or type(similarity) is type(self.trained_method.similarity)
+
+    def sha256(self) -> str:
+        """Hash of the file, by which a calibration or an interrupted evaluation knows it again."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+        return digest.hexdigest()
+
+    def recipe(self) -> str:
+        """What two checkpoints have in common if they differ in nothing but the seed of training."""
+        return json.dumps([self.trained_method.describe(), asdict(self.model.config), self.train_length])
 
 
 @dataclass(frozen=True)
@@ -51,13 +72,19 @@ class Evaluation:
         name: As the table names it.
         method: Applied to the checkpoint's model.
         entrant: The checkpoint.
-        note: What a reader should know of this pairing.
+        group: Shared by evaluations of a method on checkpoints that differ in the seed of training alone.
+        calibration: Where the method's temperatures come from, if they were calibrated.
     """
 
     name: str
     method: AttentionMethod
     entrant: Entrant
-    note: str
+    group: str = ""
+    calibration: Calibration | None = None
+
+    def contender(self) -> Contender:
+        """What the engine measures."""
+        return Contender(self.name, self.entrant.model, self.method, self.group, self.entrant.trained_method)
 
 
 class ExtrapolationStudy(LightningModule):
@@ -67,16 +94,31 @@ class ExtrapolationStudy(LightningModule):
         evaluations: What to measure.
         datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
         options: Arguments of ``ExtrapolationEngine``.
+        baseline: Name of the evaluation that the others are compared with; the first if None.
+        unfinished: Folder that keeps finished measurements until all are there.
+        time_budget: Seconds; measurements that would end later are not begun.
     """
 
-    def __init__(self, evaluations: list[Evaluation], datamodule: LightningDataModule, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        evaluations: list[Evaluation],
+        datamodule: LightningDataModule,
+        options: dict[str, Any],
+        baseline: str | None,
+        unfinished: Path,
+        time_budget: float | None,
+    ) -> None:
         super().__init__()
         self.evaluations = evaluations
         self.datamodule = datamodule
         self.options = options
+        self.baseline = baseline
+        self.unfinished = unfinished
+        self.time_budget = time_budget
         self.entrants = list({id(one.entrant): one.entrant for one in evaluations}.values())
         self.models = ModuleList(entrant.model for entrant in self.entrants)
         self.rows: list[Row] = []
+        self.ledger: Ledger | None = None
         self._engine: ExtrapolationEngine | None = None
 
     @property
@@ -93,20 +135,20 @@ class ExtrapolationStudy(LightningModule):
         """Open the documents, and check that they and the checkpoints belong together.
 
         Raises:
-            ValueError: If the data's train_length is not the checkpoints', or no document is long enough.
+            ValueError: If the data's train_length is not the checkpoints', no document is long enough, or the output
+                folder holds an unfinished evaluation of something else.
         """
-        self.datamodule.setup("test")
+        documents = open_documents(self.datamodule, self.entrants)
         data: Any = self.datamodule
-        for entrant in self.entrants:
-            if entrant.train_length != data.train_length:
-                raise ValueError(
-                    f"{entrant.path} was trained on rows of {entrant.train_length} tokens, but the data has "
-                    f"train_length {data.train_length}: length ratios would be wrong. Leave the data's train_length "
-                    f"as it was in training; other lengths are asked for with --length_ratios."
-                )
         self._engine = ExtrapolationEngine(
-            data.evaluation_documents(), data.vocabulary, data.train_length, **self.options
+            documents,
+            data.vocabulary,
+            data.train_length,
+            left_out=self._calibrated_on(documents),
+            **self.options,
         )
+        if self.trainer.is_global_zero:
+            self.ledger = Ledger(self.unfinished, self.identity())
 
     def test_dataloader(self) -> DataLoader[int]:
         """Return the one step; the engine deals documents to processes itself."""
@@ -114,21 +156,66 @@ class ExtrapolationStudy(LightningModule):
 
     def test_step(self, batch: object, batch_idx: int) -> None:
         """Measure every method at every length."""
+        contenders = [one.contender() for one in self.evaluations]
         with progress_bar() if self.trainer.is_global_zero else nullcontext() as progress:
-            for entrant in self.entrants:
-                mine = {one.name: one for one in self.evaluations if one.entrant is entrant}
-                methods = {name: one.method for name, one in mine.items()}
-                for row in self.engine.rows(entrant.model, methods, progress):
-                    notes = [note for note in (mine[row.method].note, row.note) if note]
-                    self.rows.append(replace(row, note="; ".join(notes)))
+            self.rows = list(self.engine.compare(contenders, self.baseline, progress, self.ledger, self.time_budget))
 
     def describe(self) -> dict[str, Any]:
         """Say in plain data what was measured."""
         return {
             "evaluation": self.engine.describe(),
+            "baseline": self.baseline or self.evaluations[0].name,
             "methods": {one.name: one.method.describe() for one in self.evaluations},
             "checkpoints": {one.name: str(one.entrant.path) for one in self.evaluations},
         }
+
+    def identity(self) -> dict[str, Any]:
+        """Say in plain data what measurements belong to: results of another identity are never mixed in."""
+        hashes = {entrant.path: entrant.sha256() for entrant in self.entrants}
+        return {
+            "checkpoints": {one.name: hashes[one.entrant.path] for one in self.evaluations},
+            "methods": {one.name: one.method.describe() for one in self.evaluations},
+            "evaluation": self.engine.describe(),
+            "documents": self.engine.stretches.fingerprint(),
+            "precision": str(self.trainer.precision),
+        }
+
+    def _calibrated_on(self, documents: Any) -> list[int]:
+        """Places of the documents that a method was calibrated on: nothing is evaluated on them."""
+        known = {
+            fingerprint
+            for one in self.evaluations
+            if one.calibration is not None
+            for fingerprint in one.calibration.provenance["documents"]
+        }
+        if not known:
+            return []
+        return [place for place in range(len(documents)) if document_fingerprint(documents[place]) in known]
+
+
+def open_documents(datamodule: LightningDataModule, entrants: list[Entrant]) -> Any:
+    """Open the evaluation documents.
+
+    Args:
+        datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
+        entrants: The checkpoints that they are for.
+
+    Raises:
+        ValueError: If the data's train_length is not the checkpoints'.
+    """
+    datamodule.setup("test")
+    data: Any = datamodule
+    for entrant in entrants:
+        if entrant.train_length != data.train_length:
+            raise ValueError(
+                f"{entrant.path} was trained on rows of {entrant.train_length} tokens, but the data has "
+                f"train_length {data.train_length}: length ratios would be wrong. Leave the data's train_length "
+                f"as it was in training; other lengths are asked for with --length_ratios."
+            )
+    documents = data.evaluation_documents()
+    if len(documents) and np.ndim(documents[0]) != 1:
+        raise ValueError("evaluation_documents() must hold 1-D arrays of token ids, one per document.")
+    return documents
 
 
 def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
@@ -143,7 +230,7 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
         ValueError: If a file is not such a checkpoint, or its weights don't fit.
     """
     if not paths:
-        raise ValueError("extrapolate needs --ckpt_path and one or more checkpoints.")
+        raise ValueError("This needs --ckpt_path and one or more checkpoints.")
     checkpoints = [read_checkpoint(path) for path in paths]
     trained = [method_from(checkpoint["hyper_parameters"]["method"]) for checkpoint in checkpoints]
     asked = {
@@ -168,7 +255,7 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
     return entrants
 
 
-def pair_up(entrants: list[Entrant], methods: list[str]) -> list[Evaluation]:
+def pair_up(entrants: list[Entrant], methods: list[str], calibrations: list[str] | None = None) -> list[Evaluation]:
     """Decide which method is evaluated on which checkpoint.
 
     With one checkpoint every method is. With several, a method that fixes the similarity goes to those trained with
@@ -176,30 +263,74 @@ def pair_up(entrants: list[Entrant], methods: list[str]) -> list[Evaluation]:
 
     Args:
         entrants: The checkpoints.
-        methods: Names of presets, or ``trained``.
+        methods: Names of presets, ``trained``, ``calibrated``, or ``NAME_calibrated`` for a preset NAME.
+        calibrations: Files with the tables of calibrated methods; if None, those next to the checkpoints.
 
     Raises:
-        ValueError: If a method is unknown, named twice, or suits none of several checkpoints.
+        ValueError: If a method is unknown, named twice, or suits none of several checkpoints; or if a calibration is
+            missing or belongs to none of the checkpoints.
     """
     if not methods:
         raise ValueError("methods is empty: name presets, or 'trained' for the method of each checkpoint.")
     if twice := [name for name, count in Counter(methods).items() if count > 1]:
         raise ValueError(f"methods names {', '.join(twice)} more than once.")
+    tables = None if calibrations is None else [(path, Calibration.read(path)) for path in calibrations]
     evaluations = []
     for name in methods:
         suited = [entrant for entrant in entrants if len(entrants) == 1 or entrant.suits(name)]
         if not suited:
             raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
+        alike = Counter(entrant.recipe() for entrant in suited)
         for entrant in suited:
+            several = alike[entrant.recipe()] > 1
+            # Where some were trained with one similarity and some with another, a group says with which.
+            kind = "" if len(alike) == 1 else f" ({entrant.trained_method.similarity!r})"
+            method = resolve_method(base_of(name), entrant.model.method, entrant.train_length)
+            calibration = None
+            if is_calibrated(name):
+                calibration = _calibration(entrant, name, tables)
+                method = method.replace(scaling=calibration.scale)
             evaluations.append(
                 Evaluation(
                     name=name if len(suited) == 1 else f"{name} ({entrant.label})",
-                    method=resolve_method(name, entrant.model.method, entrant.train_length),
+                    method=method,
                     entrant=entrant,
-                    note="" if entrant.suits(name) else "not the similarity that the weights were trained for",
+                    group=f"{name}{kind}" if several else "",
+                    calibration=calibration,
                 )
             )
     return evaluations
+
+
+def is_calibrated(method: str) -> bool:
+    """Say whether a method's temperatures come from a calibration."""
+    return method == CALIBRATED or method.endswith(f"_{CALIBRATED}")
+
+
+def base_of(method: str) -> str:
+    """Name the method that was calibrated; any other method is its own base."""
+    if not is_calibrated(method):
+        return method
+    return TRAINED if method == CALIBRATED else method.removesuffix(f"_{CALIBRATED}")
+
+
+def calibration_path(checkpoint: Path, base: str) -> Path:
+    """Where the calibration of a method lies if nothing else is said: next to the checkpoint."""
+    name = CALIBRATED if base == TRAINED else f"{base}_{CALIBRATED}"
+    return checkpoint.with_name(f"{checkpoint.stem}.{name}.json")
+
+
+def _calibration(entrant: Entrant, name: str, tables: list[tuple[str, Calibration]] | None) -> Calibration:
+    base, path = base_of(name), str(calibration_path(entrant.path, base_of(name)))
+    candidates = [(path, Calibration.read(path))] if tables is None else tables
+    own = entrant.sha256()
+    for _, calibration in candidates:
+        if calibration.method == base and calibration.provenance.get("checkpoint_sha256") == own:
+            return calibration
+    raise ValueError(
+        f"None of the calibrations {', '.join(path for path, _ in candidates)} was made for method {base!r} on "
+        f"{entrant.path} as it is now. Make one with `gau-alpha calibrate --ckpt_path {entrant.path} --method {base}`."
+    )
 
 
 def _labels(paths: list[str]) -> list[str]:

@@ -176,3 +176,16 @@ def window(radius):
 
 def window_and_sinks(radius, sinks, train_length):
     return lambda i, j, document: document.n <= train_length or abs(i - j) <= radius or j - document.first < sinks
+
+
+def table(lengths, temperatures):
+    """Linear in ln n between the lengths; as at the first below it; on the last two's line beyond."""
+
+    def temperature(n):
+        if n <= lengths[0]:
+            return temperatures[0]
+        piece = max(i for i in range(len(lengths) - 1) if lengths[i] <= n)
+        (n0, n1), (t0, t1) = lengths[piece : piece + 2], temperatures[piece : piece + 2]
+        return t0 + (t1 - t0) * (math.log(n) - math.log(n0)) / (math.log(n1) - math.log(n0))
+
+    return temperature

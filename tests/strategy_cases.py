@@ -57,6 +57,9 @@ CASES = {
     "product": scaled(
         scaling.Product([scaling.YaRNTemperature(T), InfoScale(T)]), lambda n: slow.yarn_temperature(T)(n) * TAU(n)
     ),
+    "calibrated": scaled(
+        scaling.CalibratedScale([6, 12, 20], [[0.9, 1.5, 1.2]]), slow.table([6, 12, 20], [0.9, 1.5, 1.2])
+    ),
     "pi": positioned(position.PositionInterpolation(T), slow.interpolated(T)),
     "ntk": positioned(position.NTKAware(T), slow.rope_score(stretch=lambda document: slow.factor(document, T))),
     "dynamic_ntk": positioned(

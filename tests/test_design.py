@@ -32,13 +32,25 @@ ALLOWED = {
     "model": MODEL | {"checkpoints"},
     "checkpoints": {"config", "method", "presets", "files", "model"},
     "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets"},
-    "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary"},
+    "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
+    "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
+    "surroundings": set(),
     "report": {"extrapolation", "files"},
-    "study": {"checkpoints", "extrapolation", "method", "model", "module", "presets", "report"},
-    "trainer": {"module", "presets", "report", "study"},
+    "study": {"calibrate", "checkpoints", "extrapolation", "method", "model", "module", "presets", "report"},
+    "calibration_run": {"calibrate", "method", "report", "study"},
+    "trainer": {
+        "calibrate",
+        "calibration_run",
+        "extrapolation",
+        "module",
+        "presets",
+        "report",
+        "study",
+        "surroundings",
+    },
 }
 PLAIN_TORCH = MODEL | {"model", "metrics", "optimization", "extrapolation", "vocabulary"}
-WITHOUT_LIGHTNING = PLAIN_TORCH | {"presets", "checkpoints", "report", "files"}
+WITHOUT_LIGHTNING = PLAIN_TORCH | {"presets", "checkpoints", "report", "files", "calibrate"}
 
 
 def sources(package):

@@ -21,6 +21,7 @@ commands (each has --help):
   test         the same, under the name test
   predict      the most likely token at every position
   extrapolate  evaluate checkpoints at multiples of their training length under many methods
+  calibrate    measure the temperatures of the method calibrated for a checkpoint
   methods      list the attention methods
   tokenizer    train a tokenizer on a corpus, or look into one
 """
@@ -78,6 +79,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "test": _lightning,
     "predict": _lightning,
     "extrapolate": _lightning,
+    "calibrate": _lightning,
     "methods": _methods,
     "tokenizer": _tokenizer,
 }

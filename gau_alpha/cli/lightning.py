@@ -1,4 +1,4 @@
-"""LightningCLI for GAU-α: ``fit``, ``validate``, ``test``, ``predict``, ``extrapolate``.
+"""LightningCLI for GAU-α: ``fit``, ``validate``, ``test``, ``predict``, ``extrapolate``, ``calibrate``.
 
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
@@ -19,8 +19,11 @@ from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
 from gau_alpha.trainer import GAUAlphaTrainer
 
-LISTS = ("--ckpt_path", "--methods", "--length_ratios")
-"""Options of ``extrapolate`` that take several words."""
+LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
+"""Options of ``EVALUATIONS`` that take several words."""
+
+EVALUATIONS = ("extrapolate", "calibrate")
+"""Commands that read checkpoints and train nothing: they log nothing and draw a progress bar of their own."""
 
 CONFIG = ("--config", "-c")
 
@@ -47,13 +50,14 @@ def run(args: list[str]) -> None:
         LightningDataModule,
         subclass_mode_data=True,
         trainer_class=GAUAlphaTrainer,
-        save_config_callback=RunRecord,
+        # An evaluation's report says how it was made.
+        save_config_callback=None if args[0] in EVALUATIONS else RunRecord,
         parser_class=Parser,
         parser_kwargs={"prog": "gau-alpha"},
         seed_everything_default=0,
         auto_configure_optimizers=False,
         load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
-        args=gather_lists(args) if args[0] == "extrapolate" else args,
+        args=gather_lists(args) if args[0] in EVALUATIONS else args,
     )
 
 
@@ -130,11 +134,11 @@ class GAUAlphaCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Name the commands and the arguments that don't come from the command line."""
-        return {**LightningCLI.subcommands(), "extrapolate": {"model", "datamodule"}}
+        return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in EVALUATIONS}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "extrapolate":  # trains nothing, logs nothing, has a progress bar of its own
+        if subcommand in EVALUATIONS:
             quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
             parser.set_defaults({f"trainer.{name}": False for name in quiet})
         return parser
@@ -144,7 +148,7 @@ class GAUAlphaCLI(LightningCLI):
         assert isinstance(args, list), "run() passes the arguments"
         subcommand, path = args[0], checkpoint_in(args)
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
-        if path and (Path(path).is_file() or subcommand == "extrapolate"):
+        if path and (Path(path).is_file() or subcommand in EVALUATIONS):
             self._subcommand_parsers[subcommand].set_defaults(_defaults_from(path))
         self.config = parser.parse_args(args)
         if self.config[subcommand].get("data") is None:

@@ -1,10 +1,6 @@
 """What a run leaves beside its results so that it can be done again."""
 
 import json
-import platform
-import subprocess
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from gau_alpha.files import write_whole
-
-PACKAGES = (
-    "gau-alpha-lightning",
-    "torch",
-    "lightning",
-    "torchmetrics",
-    "jsonargparse",
-    "datasets",
-    "tokenizers",
-    "numpy",
-)
+from gau_alpha.surroundings import surroundings
 
 RUN_KEY = "run"
 """The entry of a checkpoint that holds the run's resolved config and surroundings."""
@@ -52,36 +38,6 @@ class RunRecord(SaveConfigCallback):
         """Put the record into the checkpoint, as plain data."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         checkpoint[RUN_KEY] = {"config": config, **surroundings()}
-
-
-def surroundings() -> dict[str, Any]:
-    """Describe package versions, interpreter, machine, command line and git revision as plain data."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "command": ["gau-alpha", *sys.argv[1:]],
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-        "git": _git(),
-    }
-
-
-def _git() -> dict[str, Any]:
-    """Return revision and dirtiness of the working directory's repository; empty outside of one or without git."""
-
-    def ask(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    try:
-        return {"revision": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return {}
 
 
 def _free(path: Path) -> Path:

@@ -7,15 +7,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pass:
-    """One row of a batch: a document with some positions hidden.
+    """One row of a batch: a stretch of a document with some positions hidden.
 
     Attributes:
         document: The document's place in the list of all documents.
         positions: (T,) int64, the hidden positions.
+        first: Whether it is the first pass over its document, the one in which attention is looked at.
+        stratum: The stratum it was drawn from; None if its targets stand for themselves.
+        stratum_size: How many positions the stratum has.
     """
 
     document: int
     positions: np.ndarray
+    first: bool = True
+    stratum: int | None = None
+    stratum_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def deal(num_passes: int, rows: int, rank: int, world_size: int) -> list[Dealt]:
     last batch, which doesn't count.
 
     Args:
-        num_passes: Number of passes, at least one.
+        num_passes: Number of passes.
         rows: Passes per batch.
         rank: Number of this process.
         world_size: Number of processes W.

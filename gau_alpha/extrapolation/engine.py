@@ -1,30 +1,24 @@
-"""What is measured, in which order, and what happens when memory runs out.
+"""What is measured, and in which order.
 
-Dimensions: B rows of a batch, L tokens of a row, N targets of a batch, V vocabulary, P passes, S sums per pass.
+Dimensions: D documents, L tokens of a stretch.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, runtime_checkable
-from typing import Protocol as Interface
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from gau_alpha.extrapolation.batches import Dealt, Pass, deal, rows_per_batch
-from gau_alpha.extrapolation.entropy import EntropyMeter
-from gau_alpha.extrapolation.intervals import interval, resampled_ratios
-from gau_alpha.extrapolation.isolation import undisturbed
-from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller_and_smaller
+from gau_alpha.extrapolation.batches import Pass
+from gau_alpha.extrapolation.contenders import Contender
+from gau_alpha.extrapolation.ledger import Ledger
+from gau_alpha.extrapolation.measurement import Measurement
+from gau_alpha.extrapolation.passes import Passes
 from gau_alpha.extrapolation.protocols import MaskedTokens, Protocol
 from gau_alpha.extrapolation.ranks import Ranks
 from gau_alpha.extrapolation.rows import Row, Status
-from gau_alpha.extrapolation.sums import NUM_SUMS, DocumentSums
+from gau_alpha.extrapolation.statistics import Statistics, notes
+from gau_alpha.extrapolation.stretches import Stretches
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.vocabulary import Vocabulary
@@ -32,43 +26,14 @@ from gau_alpha.vocabulary import Vocabulary
 Progress = Callable[[float, float, str], None]
 """Called as ``progress(done, total, description)`` after every batch; the unit is a cost, proportional to time."""
 
-FEW_DOCUMENTS = 10  # with fewer, a bootstrap interval is narrower than it should be
-_TARGETS_AT_ONCE = 1024  # rows of the (N, V) log-softmax held at a time
-
-
-class _Outcome(IntEnum):
-    """How a batch went; where processes differ, the largest counts."""
-
-    DONE = 0
-    OUT_OF_MEMORY = 1
-    FAILED = 2
-
-
-@runtime_checkable
-class _Blocks(Interface):
-    """A kernel that takes a block of queries at a time."""
-
-    block_size: int
-
-
-@dataclass(frozen=True)
-class _Measurement:
-    """One method at one length."""
-
-    sums: DocumentSums
-    num_tokens: int
-    seconds: float
-    peak_memory_bytes: int | None
-
 
 class ExtrapolationEngine:
-    """Measures how well a model works at multiples of its training length.
+    """Measures how well models work at multiples of their training length.
 
-    Documents, lengths, hidden positions and resamples are fixed here, once; ``rows`` then measures any model and
-    methods on them. So every comparison between rows of a length is a paired one.
+    Documents, lengths, hidden positions and resamples are fixed here, once; ``rows`` and ``compare`` then measure any
+    models and methods on them. So every comparison between rows of a length is a paired one.
 
-    At each length the documents that are long enough are cut to their first tokens; shorter ones are left out and
-    counted. With ``torch.distributed`` initialised every process must make the same calls; each gets all rows.
+    With ``torch.distributed`` initialised every process must make the same calls; each gets all rows.
 
     Args:
         documents: Indexable of 1-D integer arrays with a length, whole documents in a fixed order.
@@ -76,11 +41,16 @@ class ExtrapolationEngine:
         train_length: Tokens per training row.
         length_ratios: Evaluated lengths as multiples of ``train_length``; measured in ascending order.
         protocol: Which positions are hidden; ``MaskedTokens()`` (15 %) if None.
-        max_documents: At each length only the first so many that are long enough; all if None.
+        windows: Where in a document the evaluated stretch lies, see ``Stretches``.
+        short_documents: What happens to documents shorter than a length, see ``Stretches``.
+        max_documents: At each length only the first so many documents that are long enough; all if None.
+        max_tokens: At each length only so many documents that their passes read no more tokens; all if None.
         tokens_per_batch: Rows are batched up to this many tokens; a longer row is a batch of its own.
-        entropy: Whether to measure attention entropy, which needs the attention weights.
+        entropy: Whether to measure attention entropy.
+        distances: Whether to measure how far attention reaches.
         num_resamples: Bootstrap resamples behind each interval.
-        seed: Of the hidden positions and the resamples.
+        seed: Of the hidden positions, the stretches and the resamples.
+        left_out: Places of documents that take no part, such as those a method was calibrated on.
 
     Raises:
         ValueError: If a number is out of its range, or no document is long enough for any of the lengths.
@@ -94,11 +64,16 @@ class ExtrapolationEngine:
         *,
         length_ratios: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
         protocol: Protocol | None = None,
+        windows: str = "first",
+        short_documents: str = "skip",
         max_documents: int | None = None,
+        max_tokens: int | None = None,
         tokens_per_batch: int = 16384,
         entropy: bool = True,
+        distances: bool = True,
         num_resamples: int = 1000,
         seed: int = 0,
+        left_out: Collection[int] = (),
     ) -> None:
         if not length_ratios or min(length_ratios) < 1:
             raise ValueError(f"length_ratios={list(length_ratios)} must be one or more whole numbers of at least 1.")
@@ -107,6 +82,7 @@ class ExtrapolationEngine:
             "tokens_per_batch": tokens_per_batch,
             "num_resamples": num_resamples,
             "max_documents": 1 if max_documents is None else max_documents,
+            "max_tokens": 1 if max_tokens is None else max_tokens,
         }
         for name, count in counts.items():
             if count < 1:
@@ -118,19 +94,23 @@ class ExtrapolationEngine:
         self.train_length = train_length
         self.length_ratios = tuple(sorted(set(length_ratios)))
         self.protocol = MaskedTokens() if protocol is None else protocol
-        self.max_documents = max_documents
         self.tokens_per_batch = tokens_per_batch
         self.entropy = entropy
-        self.num_resamples = num_resamples
+        self.distances = distances
         self.seed = seed
-        self._num_tokens = np.array([len(documents[index]) for index in range(len(documents))], np.int64)
-        longest = self._num_tokens.max(initial=0)
-        if longest < self.length_ratios[0] * train_length:
-            raise ValueError(
-                f"No document is long enough for any of the lengths asked for: the longest of {len(documents)} has "
-                f"{longest} tokens, the shortest length is {self.length_ratios[0]} × train_length={train_length} = "
-                f"{self.length_ratios[0] * train_length}. Ask for smaller length_ratios or give longer documents."
-            )
+        self.left_out = tuple(sorted(left_out))
+        self.statistics = Statistics(num_resamples, seed)
+        self.stretches = Stretches(
+            documents,
+            [ratio * train_length for ratio in self.length_ratios],
+            self.protocol,
+            windows=windows,
+            short_documents=short_documents,
+            max_documents=max_documents,
+            max_tokens=max_tokens,
+            seed=seed,
+            left_out=self.left_out,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Plain data that, with the same documents, says how to measure again."""
@@ -138,319 +118,236 @@ class ExtrapolationEngine:
             "train_length": self.train_length,
             "length_ratios": list(self.length_ratios),
             "protocol": self.protocol.describe(),
-            "max_documents": self.max_documents,
+            "windows": self.stretches.windows,
+            "short_documents": self.stretches.short_documents,
+            "max_documents": self.stretches.max_documents,
+            "max_tokens": self.stretches.max_tokens,
             "tokens_per_batch": self.tokens_per_batch,
             "entropy": self.entropy,
-            "num_resamples": self.num_resamples,
+            "distances": self.distances,
+            "num_resamples": self.statistics.num_resamples,
             "seed": self.seed,
+            "left_out": list(self.left_out),
         }
 
     def rows(
         self, model: GAUAlphaForMaskedLM, methods: Mapping[str, AttentionMethod], progress: Progress | None = None
     ) -> Iterator[Row]:
-        """Measures methods on a model, length by length; each row is yielded as soon as it is known.
-
-        The model is as before whenever a row is handed out, and after an error.
-
-        Args:
-            model: The model, on its device. Autocast is the caller's.
-            methods: Name → method. The first is the baseline of paired differences.
-            progress: Told of every batch.
-
-        Returns:
-            One row per (length, method), lengths ascending, methods in their order.
+        """Measures methods on one model; the first is the baseline. See ``compare``.
 
         Raises:
             ValueError: If there is no method, or the model has another vocabulary than the documents.
         """
         if not methods:
             raise ValueError("methods is empty: name at least one.")
-        if model.config.vocab_size != self.vocabulary.size:
-            raise ValueError(
-                f"The model has {model.config.vocab_size} tokens (vocab_size), the documents' vocabulary "
-                f"{self.vocabulary.size}: they do not belong together."
-            )
-        return _Run(self, model, methods, progress).rows()
+        contenders = [Contender(name, model, method) for name, method in methods.items()]
+        return self.compare(contenders, progress=progress)
 
-    def selected(self, length: int) -> np.ndarray:
-        """(D,) places of the documents measured at ``length`` tokens, ascending."""
-        return np.flatnonzero(self._num_tokens >= length)[: self.max_documents]
+    def compare(
+        self,
+        contenders: Sequence[Contender],
+        baseline: str | None = None,
+        progress: Progress | None = None,
+        ledger: Ledger | None = None,
+        time_budget: float | None = None,
+    ) -> Iterator[Row]:
+        """Measures contenders, length by length; each row is yielded as soon as it is known.
 
-    def num_short_documents(self, length: int) -> int:
-        """How many documents have fewer than ``length`` tokens."""
-        return int((self._num_tokens < length).sum())
+        The models are as before whenever a row is handed out, and after an error.
+
+        Args:
+            contenders: What to compare. Autocast is the caller's.
+            baseline: Name of the contender that all others are compared with; the first if None. It is measured, and
+                its rows come, before the others'.
+            progress: Told of every batch.
+            ledger: On the first process: where finished measurements are kept and found again.
+            time_budget: Seconds; what would not be done by then, judged by what was done before, is not begun.
+
+        Returns:
+            One row per (length, contender), lengths ascending, contenders in their order.
+
+        Raises:
+            ValueError: If there is no contender, two have a name, the baseline is none of them, or a model has another
+                vocabulary than the documents.
+        """
+        names = [contender.name for contender in contenders]
+        if not names:
+            raise ValueError("There is nothing to compare: name at least one method.")
+        if len(set(names)) < len(names):
+            raise ValueError(f"Names of contenders must differ, got {', '.join(names)}.")
+        if baseline is not None and baseline not in names:
+            raise ValueError(f"baseline={baseline!r} is not evaluated; choose one of: {', '.join(names)}.")
+        if time_budget is not None and not time_budget > 0:
+            raise ValueError(f"time_budget={time_budget} must be positive: seconds.")
+        for contender in contenders:
+            if contender.model.config.vocab_size != self.vocabulary.size:
+                raise ValueError(
+                    f"The model has {contender.model.config.vocab_size} tokens (vocab_size), the documents' vocabulary "
+                    f"{self.vocabulary.size}: they do not belong together."
+                )
+        ordered = sorted(contenders, key=lambda contender: contender.name != (baseline or names[0]))
+        return _Comparison(self, ordered, progress, ledger, time_budget).rows()
 
     def passes(self, length: int) -> list[Pass]:
         """All passes at a length, the same for every method, in document order."""
-        return [
-            Pass(int(document), positions)
-            for document in self.selected(length)
-            for positions in self.protocol.targets(
-                self.documents[document][:length], int(document), self.seed, self.vocabulary.special_ids
-            )
-        ]
+        stretches = self.stretches
+        target_length, offset = stretches.target_stretch(length)
+        passes = []
+        for document in map(int, stretches.selected(length)):
+            tokens = stretches.tokens(document, target_length)
+            hidden = self.protocol.targets(tokens, document, self.seed, self.vocabulary.special_ids)
+            for number, positions in enumerate(hidden.positions):
+                stratum = None if hidden.stratum is None else int(hidden.stratum[number])
+                size = 0 if stratum is None or hidden.stratum_sizes is None else int(hidden.stratum_sizes[stratum])
+                passes.append(Pass(document, positions + offset, number == 0, stratum, size))
+        return passes
 
-    def batch(self, passes: Sequence[Pass], length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Builds the model's input.
+    def batched(self, length: int) -> Passes:
+        """The passes at a length, ready to be run."""
+        return Passes(
+            self.passes(length),
+            length,
+            self.stretches,
+            self.vocabulary.mask_id,
+            self.tokens_per_batch,
+            self.train_length,
+            self.entropy,
+            self.distances,
+        )
 
-        Args:
-            passes: One per row.
-            length: Tokens per row.
+    def cost(self, model: GAUAlphaForMaskedLM, length: int) -> float:
+        """Work of one contender at one length, in multiply-adds, give or take what all have alike.
 
-        Returns:
-            ``input_ids`` (B, L) with hidden positions replaced by the mask token, ``target_index`` (N,) flat places of
-            the targets in B·L, row by row, and ``labels`` (N,) the hidden tokens. All int64.
+        Per token and layer a unit's projections take 3·hidden·intermediate, its scores and values (key size +
+        intermediate)·length.
         """
-        input_ids = np.stack([np.asarray(self.documents[one.document][:length], np.int64) for one in passes])  # (B, L)
-        target_index = np.concatenate([row * length + one.positions for row, one in enumerate(passes)])  # (N,)
-        flat = input_ids.reshape(-1)  # (B·L,), a view
-        labels = flat[target_index]  # (N,), a copy
-        flat[target_index] = self.vocabulary.mask_id
-        return input_ids, target_index, labels
+        config = model.config
+        per_token = 3.0 * config.hidden_size * config.intermediate_size
+        per_token += (config.attention_key_size + config.intermediate_size) * length
+        target_length, _ = self.stretches.target_stretch(length)
+        num_passes = len(self.stretches.selected(length)) * self.protocol.num_passes(target_length)
+        return num_passes * length * per_token * config.num_hidden_layers
 
 
-class _Run:
-    """One evaluation of one model: the arguments of ``ExtrapolationEngine.rows`` and how far it has come."""
+class _Comparison:
+    """One evaluation: the arguments of ``ExtrapolationEngine.compare`` and how far it has come."""
 
     def __init__(
         self,
         engine: ExtrapolationEngine,
-        model: GAUAlphaForMaskedLM,
-        methods: Mapping[str, AttentionMethod],
+        contenders: Sequence[Contender],
         progress: Progress | None,
+        ledger: Ledger | None,
+        time_budget: float | None,
     ) -> None:
         self.engine = engine
-        self.model = model
-        self.methods = methods
+        self.contenders = contenders
         self.progress = progress
-        self.device = next(model.parameters()).device
-        self.ranks = Ranks(self.device)
-        self.costs = {ratio: self._cost(ratio * engine.train_length) for ratio in engine.length_ratios}
-        self.total_cost = sum(self.costs.values()) * len(methods)
+        self.ledger = ledger
+        self.time_budget = time_budget
+        self.start = time.monotonic()
+        self.ranks = Ranks(next(contenders[0].model.parameters()).device)
+        self.total_cost = sum(
+            engine.cost(contender.model, ratio * engine.train_length)
+            for ratio in engine.length_ratios
+            for contender in contenders
+        )
         self.done_cost = 0.0
+        self.measured_cost = 0.0  # of what this process has measured itself, in
+        self.measured_seconds = 0.0  # so many seconds
 
     def rows(self) -> Iterator[Row]:
+        known = self.ranks.from_first(None if self.ledger is None else self.ledger.known()) or {}
         out_of_memory: set[str] = set()
         for ratio in self.engine.length_ratios:
             length = ratio * self.engine.train_length
-            passes = self.engine.passes(length)
-            baseline: _Measurement | None = None
-            for place, (name, method) in enumerate(self.methods.items()):
-                description = f"{name} × {ratio}"
-                measurement: _Measurement | None = None
-                # What fails at a length fails at any longer one: one row at a time, the smallest block.
-                if passes and name not in out_of_memory:
-                    measurement = self._measure(method, passes, length, description)
-                    if measurement is None:
+            passes = self.engine.batched(length)
+            baseline: Measurement | None = None
+            for place, contender in enumerate(self.contenders):
+                name = contender.name
+                measurement: Measurement | None = None
+                if not passes.passes:
+                    status = Status.NO_DOCUMENTS
+                elif name in out_of_memory:
+                    # What fails at a length fails at any longer one: one row at a time, the smallest block.
+                    status = Status.OUT_OF_MEMORY
+                else:
+                    if (name, length) in known:
+                        measurement, status = known[name, length], Status.OK
+                    elif self._out_of_time(contender, length):
+                        status = Status.OUT_OF_TIME
+                    else:
+                        measurement, status = self._measure(contender, passes, f"{name} × {ratio}"), Status.OK
+                    if status is Status.OK and measurement is None:
                         out_of_memory.add(name)
-                self.done_cost += self.costs[ratio]
-                self._report(0.0, description)
+                        status = Status.OUT_OF_MEMORY
+                self.done_cost += self.engine.cost(contender.model, length)
+                self._report(0.0, f"{name} × {ratio}")
                 if place == 0:
                     baseline = measurement
-                yield self._row(name, ratio, measurement, None if place == 0 else baseline, bool(passes))
-
-    def _cost(self, length: int) -> float:
-        """Work of one method at one length, in products of a query with a key.
-
-        Per token a unit's projections cost as much as the scores and values of about three hidden sizes of keys
-        (6·hidden·intermediate multiplications against 2·(intermediate + key size) per key).
-        """
-        num_passes = len(self.engine.selected(length)) * self.engine.protocol.num_passes(length)
-        return num_passes * length * (3.0 * self.model.config.hidden_size + length)
+                yield self._row(contender, ratio, status, measurement, None if place == 0 else baseline)
 
     def _report(self, cost: float, description: str) -> None:
         if self.progress is not None:
             self.progress(self.done_cost + cost, self.total_cost, description)
 
-    def _measure(
-        self, method: AttentionMethod, passes: list[Pass], length: int, description: str
-    ) -> _Measurement | None:
-        """All passes of a method at a length, in ever smaller pieces until they fit; None if they never do."""
-        most_rows = rows_per_batch(self.engine.tokens_per_batch, length, len(passes))
-        kernel = self.model.kernel
-        largest_block = min(kernel.block_size, length) if isinstance(kernel, _Blocks) else None
-        for rows, block_size in smaller_and_smaller(most_rows, largest_block):
-            # Undisturbed comes second: the method's own modules must be in evaluation mode too.
-            with self.model.using(method), undisturbed(self.model), _block_size(kernel, block_size):
-                measurement = self._attempt(passes, length, rows, description)
-            if measurement is not None:
-                return measurement
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        return None
-
-    def _attempt(self, passes: list[Pass], length: int, rows: int, description: str) -> _Measurement | None:
-        """All passes in batches of ``rows``; None, on all processes alike, if memory runs out on any.
-
-        Processes agree after every batch, so none starts a batch that another has given up.
-        """
-        dealt = deal(len(passes), rows, self.ranks.rank, self.ranks.world_size)
-        sums = np.zeros((len(passes), NUM_SUMS))  # (P, S), rows of other processes stay zero
-        memory = PeakMemory(self.device)
-        memory.start()
-        self._synchronise()
-        start = time.perf_counter()
-        for number, batch in enumerate(dealt, 1):
-            if self._batch_outcome(batch, passes, length, sums) is _Outcome.OUT_OF_MEMORY:
-                return None
-            self._report(self.costs[length // self.engine.train_length] * number / len(dealt), description)
-        self._synchronise()
-        seconds = time.perf_counter() - start
-        seconds, peak_memory_bytes = self.ranks.largest(seconds, memory.read())
-        documents = np.array([one.document for one in passes])  # (P,)
-        return _Measurement(
-            sums=DocumentSums.from_passes(self.ranks.gather_disjoint(sums), documents),
-            num_tokens=len(passes) * length,
-            seconds=seconds,
-            peak_memory_bytes=int(peak_memory_bytes) or None,
+    def _measure(self, contender: Contender, passes: Passes, description: str) -> Measurement | None:
+        cost = self.engine.cost(contender.model, passes.length)
+        start = time.monotonic()
+        measurement = passes.measure(
+            contender.model, contender.method, self.ranks, lambda share: self._report(share * cost, description)
         )
+        self.measured_seconds += time.monotonic() - start
+        self.measured_cost += cost
+        if self.ledger is not None:
+            self.ledger.add(contender.name, passes.length, measurement)
+        return measurement
 
-    def _batch_outcome(self, batch: Dealt, passes: list[Pass], length: int, sums: np.ndarray) -> _Outcome:
-        """Runs a batch, writes its sums into their places and learns how the others fared with theirs."""
-        failure: Exception | None = None
-        outcome = _Outcome.DONE
-        try:
-            of_batch = self._sums([passes[index] for index in batch.passes], length)  # (B, S)
-            if batch.counts:
-                sums[batch.passes.start : batch.passes.stop] = of_batch
-        except Exception as error:
-            if is_out_of_memory(error):
-                outcome = _Outcome.OUT_OF_MEMORY
-            else:
-                outcome, failure = _Outcome.FAILED, error
-        outcome = _Outcome(int(self.ranks.largest(outcome)[0]))
-        if failure is not None:
-            raise failure
-        if outcome is _Outcome.FAILED:
-            raise RuntimeError("The evaluation failed on another process, which says why.")
-        return outcome
-
-    def _sums(self, passes: Sequence[Pass], length: int) -> np.ndarray:
-        """One forward pass.
-
-        Returns:
-            (B, S) float64, see ``DocumentSums``.
-        """
-        input_ids, target_index, labels = (
-            torch.as_tensor(array, device=self.device) for array in self.engine.batch(passes, length)
-        )
-        meter = EntropyMeter() if self.engine.entropy else None
-        logits = self.model(input_ids, target_index=target_index, observer=meter)  # (N, V)
-        losses, corrects = [], []
-        for some_logits, some_labels in zip(
-            logits.split(_TARGETS_AT_ONCE), labels.split(_TARGETS_AT_ONCE), strict=True
-        ):
-            losses.append(F.cross_entropy(some_logits.float(), some_labels, reduction="none"))
-            corrects.append(some_logits.argmax(-1) == some_labels)
-        loss = torch.cat(losses).double().cpu().numpy()  # (N,)
-        correct = torch.cat(corrects).double().cpu().numpy()  # (N,)
-        ends = np.cumsum([len(one.positions) for one in passes])[:-1]
-        sums = np.zeros((len(passes), NUM_SUMS))
-        sums[:, 0] = [row.sum() for row in np.split(loss, ends)]
-        sums[:, 1] = [row.sum() for row in np.split(correct, ends)]
-        sums[:, 2] = [len(one.positions) for one in passes]
-        if meter is not None and meter.sums is not None:
-            sums[:, 3] = meter.sums.cpu().numpy()
-            sums[:, 4] = meter.terms
-        return sums
-
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def _out_of_time(self, contender: Contender, length: int) -> bool:
+        """Whether a measurement would end after the budget, at the speed so far; all processes agree."""
+        if self.time_budget is None:
+            return False
+        end = time.monotonic() - self.start
+        if self.measured_cost:
+            end += self.engine.cost(contender.model, length) * self.measured_seconds / self.measured_cost
+        return self.ranks.largest(end)[0] > self.time_budget
 
     def _row(
-        self, name: str, ratio: int, measurement: _Measurement | None, baseline: _Measurement | None, any_pass: bool
+        self,
+        contender: Contender,
+        ratio: int,
+        status: Status,
+        measurement: Measurement | None,
+        baseline: Measurement | None,
     ) -> Row:
         length = ratio * self.engine.train_length
+        stretches = self.engine.stretches
         known: dict[str, Any] = {
-            "method": name,
+            "method": contender.name,
             "length_ratio": ratio,
             "length": length,
             "protocol": self.engine.protocol.name,
-            "num_short_documents": self.engine.num_short_documents(length),
+            "group": contender.group,
+            "windows": stretches.windows,
+            "num_short_documents": stretches.num_short(length),
         }
         if measurement is None:
-            return Row(**known, status=Status.OUT_OF_MEMORY if any_pass else Status.NO_DOCUMENTS)
+            return Row(**known, status=status)
         sums = measurement.sums
         num_documents = len(sums.targets)
         known |= {
             "num_targets": int(sums.targets.sum()),
+            "num_positions": int(sums.positions.sum()),
             "num_documents": num_documents,
+            "num_repeated_documents": stretches.num_repeated(length),
             "seconds": measurement.seconds,
             "tokens_per_second": measurement.num_tokens / measurement.seconds,
             "peak_memory_bytes": measurement.peak_memory_bytes,
-            "note": "; ".join(self._notes(self.methods[name], num_documents)),
+            "note": "; ".join(notes(contender, num_documents)),
         }
         if not np.isfinite(sums.loss).all():
             return Row(**known, status=Status.NOT_FINITE)
-        loss = float(sums.loss.sum() / sums.targets.sum())
-        known |= {
-            "status": Status.OK,
-            "loss": loss,
-            "perplexity": _exp(loss),
-            "accuracy": float(sums.correct.sum() / sums.targets.sum()),
-        }
-        if self.engine.entropy:
-            known["attention_entropy"] = float(sums.entropy.sum() / sums.entropy_terms.sum())
-        known |= self._intervals(sums)
+        known |= self.engine.statistics.of(measurement)
         if baseline is not None and np.isfinite(baseline.sums.loss).all():
-            known |= self._difference(sums, baseline.sums)
-        return Row(**known)
-
-    def _intervals(self, sums: DocumentSums) -> dict[str, float]:
-        """Intervals of a row's numbers; none for a single document, which says nothing of others."""
-        if len(sums.targets) < 2:
-            return {}
-        loss_low, loss_high = interval(self._resampled(sums.loss, sums.targets))
-        accuracy_low, accuracy_high = interval(self._resampled(sums.correct, sums.targets))
-        return {
-            "loss_low": loss_low,
-            "loss_high": loss_high,
-            "perplexity_low": _exp(loss_low),
-            "perplexity_high": _exp(loss_high),
-            "accuracy_low": accuracy_low,
-            "accuracy_high": accuracy_high,
-        }
-
-    def _difference(self, sums: DocumentSums, baseline: DocumentSums) -> dict[str, Any]:
-        """Loss minus the baseline's: the targets are the same, so documents' losses may be subtracted."""
-        gained = sums.loss - baseline.loss  # (D,)
-        known: dict[str, Any] = {
-            "baseline": next(iter(self.methods)),
-            "loss_difference": float(gained.sum() / sums.targets.sum()),
-        }
-        if len(gained) > 1:
-            low, high = interval(self._resampled(gained, sums.targets))
-            known |= {"loss_difference_low": low, "loss_difference_high": high}
-        return known
-
-    def _resampled(self, numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-        return resampled_ratios(numerators, denominators, self.engine.num_resamples, self.engine.seed)
-
-    def _notes(self, method: AttentionMethod, num_documents: int) -> Iterator[str]:
-        trained, evaluated = self.model.method.describe()["similarity"], method.describe()["similarity"]
-        if trained != evaluated:
-            yield "similarity overridden: the weights were trained for another one"
-        if num_documents == 1:
-            yield "1 document: no interval"
-        elif num_documents < FEW_DOCUMENTS:
-            yield f"only {num_documents} documents: intervals are too narrow"
-
-
-@contextmanager
-def _block_size(kernel: object, block_size: int | None) -> Iterator[None]:
-    """Another block size for a while; nothing to do for a kernel without blocks."""
-    if not isinstance(kernel, _Blocks) or block_size is None:
-        yield
-        return
-    before = kernel.block_size
-    kernel.block_size = block_size
-    try:
-        yield
-    finally:
-        kernel.block_size = before
-
-
-def _exp(loss: float) -> float:
-    """exp(loss), infinite where a float can't hold it."""
-    return math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else math.inf
+            known |= {"baseline": self.contenders[0].name, **self.engine.statistics.difference(sums, baseline.sums)}
+        return Row(**known, status=Status.OK)

@@ -2,12 +2,35 @@
 
 A protocol is drawn from a counter-based generator (Philox) keyed by the seed and counted by (document, length). So its
 choice depends on nothing else: not on the method, the batch, the process or what was drawn before.
+
+Dimensions: L tokens, P passes, T targets of a pass, H strata.
 """
 
+from dataclasses import dataclass
 from typing import Any
 from typing import Protocol as Interface
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What is hidden in the passes over a document, and what the targets stand for.
+
+    Attributes:
+        positions: (P, T) int64, ascending along T: T positions hidden at once in each of P passes.
+        stratum: (P,) int64, the stratum that a pass was drawn from; None if the targets stand for themselves.
+        stratum_sizes: (H,) int64, how many positions each stratum has; None likewise.
+    """
+
+    positions: np.ndarray
+    stratum: np.ndarray | None = None
+    stratum_sizes: np.ndarray | None = None
+
+    @classmethod
+    def nothing(cls) -> "Hidden":
+        """No pass: the document has no token that could be hidden."""
+        return cls(np.empty((0, 0), np.int64))
 
 
 class Protocol(Interface):
@@ -18,9 +41,9 @@ class Protocol(Interface):
         """Stands in every row; rows with different names are never compared."""
 
     def num_passes(self, length: int) -> int:
-        """Passes over a document of ``length`` tokens, for the estimate of the remaining time."""
+        """Passes over a document of ``length`` tokens, for budgets and for the estimate of the remaining time."""
 
-    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> np.ndarray:
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
         """The positions hidden in each pass.
 
         Args:
@@ -30,8 +53,7 @@ class Protocol(Interface):
             special_ids: Ids that are never targets.
 
         Returns:
-            (P, T) int64, ascending along T: T positions hidden at once in each of P passes. No pass for a document
-            without an ordinary token.
+            What to hide; no pass for a document without an ordinary token.
         """
 
     def describe(self) -> dict[str, Any]:
@@ -61,25 +83,87 @@ class MaskedTokens:
         """One, whatever the length."""
         return 1
 
-    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> np.ndarray:
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
         """(1, T) positions, see ``Protocol.targets``."""
         ordinary = np.flatnonzero(~np.isin(tokens, special_ids))
         if ordinary.size == 0:
-            return np.empty((0, 0), np.int64)
+            return Hidden.nothing()
         num_targets = max(1, round(self.rate * ordinary.size))
         # Raw words rather than Generator.choice: numpy promises their stream for ever.
         ranks = philox(seed, document, tokens.size).random_raw(ordinary.size)
         chosen = np.argsort(ranks, kind="stable")[:num_targets]
-        return np.sort(ordinary[chosen])[None].astype(np.int64)  # (1, T)
+        return Hidden(np.sort(ordinary[chosen])[None].astype(np.int64))  # (1, T)
 
     def describe(self) -> dict[str, Any]:
         """``class_path`` and ``init_args``."""
-        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": {"rate": self.rate}}
+        return _describe(self, rate=self.rate)
 
 
-def philox(seed: int, document: int, length: int) -> np.random.Philox:
+class SingleMask:
+    """Protocol ``single-mask``: one position hidden per pass, everything else visible (arXiv 2501.08570).
+
+    With all positions the result is exact. With k of them it is an unbiased estimate of the exact result: the ordinary
+    positions are cut, in reading order, into ⌊k/2⌋ strata of nearly equal size; in each, two positions (one stratum may
+    give three) are drawn without replacement, and stand for as many as the stratum has. Two per stratum, not one,
+    because the variance within a stratum, and with it the estimate's interval, can't be told from one draw (Cochran,
+    "Sampling Techniques", 1977, chapter 5).
+
+    Args:
+        positions_per_document: k. None: all ordinary positions, as the paper does; so it is where a document has no
+            more than k.
+
+    Raises:
+        ValueError: If k is below 1.
+    """
+
+    name = "single-mask"
+
+    def __init__(self, positions_per_document: int | None = None) -> None:
+        if positions_per_document is not None and positions_per_document < 1:
+            raise ValueError(
+                f"positions_per_document={positions_per_document} must be at least 1, or null for all positions."
+            )
+        self.positions_per_document = positions_per_document
+
+    def num_passes(self, length: int) -> int:
+        """One per position."""
+        return length if self.positions_per_document is None else min(length, self.positions_per_document)
+
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
+        """(P, 1) positions in reading order, see ``Protocol.targets``."""
+        ordinary = np.flatnonzero(~np.isin(tokens, special_ids)).astype(np.int64)
+        asked = self.positions_per_document
+        if asked is None or asked >= ordinary.size:
+            return Hidden(ordinary[:, None])
+        num_strata = max(1, asked // 2)
+        draws = np.full(num_strata, asked // num_strata)
+        draws[: asked % num_strata] += 1  # (H,)
+        # Every stratum gets its share of the positions, so at least as many as are drawn from it.
+        edges = np.concatenate([[0], draws.cumsum()]) * ordinary.size // asked  # (H + 1,)
+        ranks = philox(seed, document, tokens.size).random_raw(ordinary.size)
+        chosen = [
+            start + np.sort(np.argsort(ranks[start:stop], kind="stable")[:count])
+            for start, stop, count in zip(edges, edges[1:], draws, strict=False)
+        ]
+        return Hidden(
+            positions=ordinary[np.concatenate(chosen)][:, None],
+            stratum=np.repeat(np.arange(num_strata), draws),
+            stratum_sizes=np.diff(edges),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """``class_path`` and ``init_args``."""
+        return _describe(self, positions_per_document=self.positions_per_document)
+
+
+def philox(seed: int, document: int, length: int, stream: int = 0) -> np.random.Philox:
     """The stream of one (seed, document, length), independent of all others.
 
-    The lowest word of the counter is left to count along the stream.
+    The lowest word of the counter is left to count along the stream, the highest tells apart what is drawn.
     """
-    return np.random.Philox(key=[seed, 0], counter=[0, length, document, 0])
+    return np.random.Philox(key=[seed, 0], counter=[0, length, document, stream])
+
+
+def _describe(protocol: object, **init_args: Any) -> dict[str, Any]:
+    cls = type(protocol)
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": init_args}

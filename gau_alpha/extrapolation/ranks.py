@@ -1,5 +1,7 @@
 """What the processes of one evaluation tell each other."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -28,6 +30,14 @@ class Ranks:
         Args:
             values: float64, zero in rows that another process has filled.
         """
+        return self.total(values)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum over all processes, element by element.
+
+        Args:
+            values: float64.
+        """
         return self._reduce(values, dist.ReduceOp.SUM) if self.world_size > 1 else values
 
     def largest(self, *values: float) -> tuple[float, ...]:
@@ -35,6 +45,18 @@ class Ranks:
         if self.world_size == 1:
             return values
         return tuple(self._reduce(np.array(values, np.float64), dist.ReduceOp.MAX).tolist())
+
+    def from_first(self, value: Any) -> Any:
+        """Hands a piece of plain data of the first process to all.
+
+        Args:
+            value: What the first process has; the others' is not looked at.
+        """
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def _reduce(self, values: np.ndarray, operation: dist.ReduceOp.RedOpType) -> np.ndarray:
         tensor = torch.as_tensor(values).to(self.device, copy=True)

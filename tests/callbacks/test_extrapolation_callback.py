@@ -106,7 +106,7 @@ def test_measures_at_multiples_and_at_the_end(tmp_path):
     assert all(row["status"] == "ok" and row["num_documents"] == 4 for row in content["rows"])
     assert content["run"]["step"] == 6
     assert content["run"]["methods"]["infoscale"]["scaling"]["init_args"]["train_length"] == TRAIN_LENGTH
-    assert sorted(path.suffix for path in (folder / "step_6").iterdir()) == [".csv", ".json", ".md", ".png"]
+    assert sorted(path.suffix for path in (folder / "step_6").iterdir()) == [".csv", ".html", ".json", ".md", ".png"]
 
 
 def test_the_last_step_is_not_measured_twice(tmp_path):
@@ -144,7 +144,7 @@ def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_pa
         f"extrapolation/{method}/x{ratio}/{metric}"
         for method in ("trained", "infoscale")
         for ratio in (1, 8)  # no document has 16 × 16 tokens
-        for metric in ("loss", "perplexity", "accuracy", "attention_entropy")
+        for metric in ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
     }
     assert {tag for tag in tags["scalars"] if tag.startswith("extrapolation/")} == expected | {"extrapolation/seconds"}
     points = events.Scalars("extrapolation/trained/x8/loss")
@@ -202,7 +202,7 @@ def test_a_failing_evaluation_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     def fail(self, batch):
         raise OSError("a document can't be read")
 
-    monkeypatch.setattr("gau_alpha.extrapolation.engine.ExtrapolationEngine.batch", lambda *args: fail(*args[:2]))
+    monkeypatch.setattr("gau_alpha.extrapolation.passes.Passes.batch", lambda *args: fail(*args[:2]))
     with pytest.raises(OSError, match="can't be read"):
         fit(tmp_path, evaluation(methods=["infoscale"]), model=model)
     assert model.model.training
@@ -269,7 +269,7 @@ def test_a_config_file_can_name_it():
     given["init_args"] = {"every_n_train_steps": 5, "length_ratios": [1, 2], "methods": ["trained", "infoscale"]}
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
     assert list(callback.length_ratios) == [1, 2]
-    assert callback.max_documents == 16
+    assert (callback.max_documents, callback.max_tokens) == (None, 65536)
     del given["init_args"]["length_ratios"]
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
     assert list(callback.length_ratios) == [1, 2, 4, 8, 16]

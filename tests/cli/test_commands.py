@@ -106,6 +106,67 @@ def test_several_checkpoints_in_one_table(run, tmp_path):
     assert content["run"]["checkpoints"]["cosscale_infoscale"] == str(other)
 
 
+def test_calibrated_needs_nothing_but_the_checkpoint_once_it_was_calibrated(run, tmp_path, capsys):
+    checkpoint = tmp_path / "copy" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(run.checkpoint.read_bytes())
+    ratios = ["--length_ratios", "1", "4", "16", "--data.validation_fraction", "0.5"]
+    calibrate = ["calibrate", "--ckpt_path", str(checkpoint), *ratios, "--num_documents", "1"]
+    assert main(calibrate) == 0
+    table = checkpoint.with_name("last.calibrated.json")
+    assert str(table) in capsys.readouterr().out
+    assert json.loads(table.read_text())["scaling"]["init_args"]["lengths"] == [16, 64, 256]
+    assert main([*calibrate, "--method", "infoscale", "--output", str(tmp_path / "mine.json")]) == 0
+    args = ["extrapolate", "--ckpt_path", str(checkpoint), *ratios]
+    assert main([*args, "--methods", "trained", "calibrated"]) == 0
+    content = json.loads((tmp_path / "copy" / "extrapolation.json").read_text())
+    at = {(row["method"], row["length"]): row for row in content["rows"]}
+    assert at["trained", 16]["loss"] == at["calibrated", 16]["loss"]
+    assert at["trained", 256]["loss"] != at["calibrated", 256]["loss"]
+    whole = len(at) and main([*args, "--methods", "trained", "--output_dir", str(tmp_path / "whole")])
+    assert whole == 0
+    rows = json.loads((tmp_path / "whole" / "extrapolation.json").read_text())["rows"]
+    assert [row["num_documents"] - 1 for row in rows] == [at["trained", n]["num_documents"] for n in (16, 64, 256)], (
+        "what was calibrated on is not evaluated on"
+    )
+    assert len(content["run"]["evaluation"]["left_out"]) == 1
+    files = ["--calibrations", str(table), str(tmp_path / "mine.json"), "--output_dir", str(tmp_path / "both")]
+    assert main([*args, "--methods", "calibrated", "infoscale_calibrated", *files]) == 0
+
+
+def test_checkpoints_that_differ_in_their_seed_are_summed_up(run, tmp_path, capsys):
+    common = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.version", "second"]
+    assert main(["fit", "--config", str(run.config), *common, "--seed_everything", "7"]) == 0
+    other = tmp_path / "run/second/checkpoints/last.ckpt"
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), str(other), *FEW, "--output_dir", str(tmp_path)]
+    assert main([*args, "--methods", "trained", "infoscale", "--baseline", "infoscale (second)"]) == 0
+    content = json.loads((tmp_path / "extrapolation.json").read_text())
+    assert content["run"]["baseline"] == "infoscale (second)"
+    groups = {(one["group"], one["length"]): one for one in content["groups"]}
+    assert set(groups) == {(method, length) for method in ("trained", "infoscale") for length in (16, 64)}
+    losses = [row["loss"] for row in content["rows"] if row["group"] == "trained" and row["length"] == 64]
+    assert groups["trained", 64]["loss"] == pytest.approx(sum(losses) / 2)
+    assert groups["trained", 64]["loss_deviation"] == pytest.approx(abs(losses[0] - losses[1]) / 2**0.5)
+    baselines = {row["method"]: row["baseline"] for row in content["rows"]}
+    assert set(baselines.values()) == {"", "infoscale (second)"}, "one baseline, also across checkpoints"
+    assert baselines["infoscale (second)"] == ""
+    assert "2 checkpoints" in capsys.readouterr().out
+
+
+def test_options_of_an_evaluation_reach_the_table(run, tmp_path):
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "--length_ratios", "1", "4"]
+    args += ["--protocol", "single-mask", "--positions_per_document", "6", "--windows", "aligned", "--latex", "true"]
+    args += ["--data.validation_fraction", "0.5"]
+    assert main([*args, "--max_tokens", "2000", "--output_dir", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "extrapolation.json").read_text())
+    first, second = content["rows"]
+    assert (first["protocol"], first["windows"]) == ("single-mask", "aligned")
+    assert first["num_targets"] == 6 * first["num_documents"]
+    assert first["num_positions"] == 16 * first["num_documents"]
+    assert first["num_documents"] == second["num_documents"] == 2000 // (6 * 64)
+    assert "trained" in (tmp_path / "extrapolation.tex").read_text()
+
+
 @pytest.mark.parametrize("asked", ["flag", "yaml", "preset"])
 @pytest.mark.parametrize("command", ["validate", "extrapolate"])
 def test_the_method_asked_for_is_the_one_that_runs(run, tmp_path, used, command, asked):
@@ -162,7 +223,7 @@ def test_help_names_every_command(capsys):
     assert all(f"\n  {command} " in out for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["fit", "extrapolate", "methods"])
+@pytest.mark.parametrize("command", ["fit", "extrapolate", "calibrate", "methods"])
 def test_every_command_has_help(command):
     done = subprocess.run([sys.executable, "-m", "gau_alpha.cli", command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0

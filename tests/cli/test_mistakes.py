@@ -126,6 +126,37 @@ def unknown_protocol(run, tmp_path):
     return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--protocol", "mean"]
 
 
+def no_calibration(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "calibrated"]
+
+
+def calibration_of_another_checkpoint(run, tmp_path):
+    content = {"method": "trained", "scaling": {"init_args": {}}, "provenance": {"checkpoint_sha256": "0"}}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "calibrated"]
+    return [*args, "--calibrations", str(tmp_path / "c.json")]
+
+
+def calibrating_a_window(run, tmp_path):
+    return ["calibrate", "--ckpt_path", str(run.checkpoint), "--method", "windowed", "--length_ratios", "1", "4"]
+
+
+def calibrating_two_checkpoints(run, tmp_path):
+    return ["calibrate", "--ckpt_path", str(run.checkpoint), str(run.checkpoint)]
+
+
+def positions_of_mlm(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--positions_per_document", "4"]
+
+
+def unknown_windows(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--windows", "last"]
+
+
+def unknown_baseline(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "--baseline", "softmax"]
+
+
 def no_data(run, tmp_path):
     return ["fit", "--trainer.max_steps", "1"]
 
@@ -151,6 +182,13 @@ MISTAKES = {
     no_long_document: ["80000", "longest"],
     unknown_method: ["'infoscal'", "cosscale_infoscale"],
     unknown_protocol: ["'mean'", "mlm"],
+    no_calibration: ["last.calibrated.json", "gau-alpha calibrate"],
+    calibration_of_another_checkpoint: ["c.json", "gau-alpha calibrate --ckpt_path", "last.ckpt"],
+    calibrating_a_window: ["Window(radius=8)", "nothing to calibrate"],
+    calibrating_two_checkpoints: ["got 2"],
+    positions_of_mlm: ["positions_per_document", "single-mask"],
+    unknown_windows: ["'last'", "aligned"],
+    unknown_baseline: ["baseline='softmax'", "trained"],
     no_data: ["data"],
 }
 

@@ -1,18 +1,26 @@
-"""One process of several that evaluate together; started by ``test_extrapolation.py``, prints what it got as JSON."""
+"""One process of several that evaluate together; started by ``test_processes.py``, prints what it got as JSON."""
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import ExtrapolationEngine
+from gau_alpha.extrapolation import Contender, ExtrapolationEngine, Ledger, SingleMask
 from gau_alpha.scaling import InfoScale
 from gau_alpha.vocabulary import Vocabulary
 
-SCENARIOS = ("plain", "out-of-memory-on-rank-1", "error-on-rank-1")
+PLAIN = ("plain", "single-mask", "single-mask sampled", "resumed")
+# Fails where → ranks that fail, and in which batch of 32 tokens (the engine then tries smaller ones).
+FAILURES = {
+    "all ranks, first batch": ((0, 1), 1),
+    "rank 1, first batch": ((1,), 1),
+    "rank 1, third batch": ((1,), 3),
+    "all ranks, third batch": ((0, 1), 3),
+}
 
 
 class Noting(GAUAlphaForMaskedLM):
@@ -30,35 +38,42 @@ class Noting(GAUAlphaForMaskedLM):
 
 
 def main(rank: int, world_size: int, store: str, scenario: str) -> None:
-    assert scenario in SCENARIOS
     torch.set_num_threads(1)
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    plain = scenario in PLAIN
 
     def fails(lengths):
-        if rank == 1 and lengths[-1] == 32 and lengths.count(32) >= 3:
-            if scenario == "out-of-memory-on-rank-1":
+        if scenario == "error on rank 1" and rank == 1 and lengths[-1] == 32 and lengths.count(32) >= 3:
+            raise KeyError("broken")
+        if scenario in FAILURES:
+            ranks, batch = FAILURES[scenario]
+            if rank in ranks and lengths[-1] == 32 and lengths.count(32) >= batch:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            if scenario == "error-on-rank-1":
-                raise KeyError("broken")
 
     torch.manual_seed(0)
-    config = GAUAlphaConfig(
-        40, hidden_size=16, intermediate_size=24, attention_key_size=8, num_hidden_layers=2, initializer_range=0.5
-    )
+    config = GAUAlphaConfig(40, 16, 24, 8, 2, initializer_range=0.5)
     model = Noting(config, fails)
-    sizes = (20, 33, 8, 64, 17, 9, 30) if scenario == "plain" else [100] * 12
+    sizes = (20, 33, 8, 64, 17, 9, 30) if plain else [100] * 12
     documents = [np.random.default_rng(seed).integers(2, 40, size=size) for seed, size in enumerate(sizes)]
     engine = ExtrapolationEngine(
-        documents, Vocabulary(40, 1, 0), 8, length_ratios=[1, 4, 8, 16] if scenario == "plain" else [1, 2, 4, 8],
-        tokens_per_batch=40 if scenario == "plain" else 64, num_resamples=100,
+        documents, Vocabulary(40, 1, 0), 8, length_ratios=[1, 4, 8, 16] if plain else [1, 2, 4, 8],
+        tokens_per_batch=40 if plain else 64, num_resamples=100,
+        protocol={"single-mask": SingleMask(), "single-mask sampled": SingleMask(5)}.get(scenario),
     )  # fmt: skip
-    methods = {"own": model.method}
-    if scenario == "plain":
-        methods["infoscale"] = AttentionMethod(scaling=InfoScale(8))
+    contenders = [Contender("own", model, model.method)]
+    if plain:
+        contenders.append(Contender("infoscale", model, AttentionMethod(scaling=InfoScale(8))))
+    folder = Path(store).parent / f"unfinished{world_size}"
     said = {}
     try:
-        rows = [row.as_dict() for row in engine.rows(model, methods)]
+        if scenario == "resumed":
+            first = engine.compare(contenders, ledger=Ledger(folder, {}) if rank == 0 else None)
+            for _ in range(3):
+                next(first)
+            model.lengths.clear()
+        ledger = Ledger(folder, {}) if rank == 0 and scenario == "resumed" else None
+        rows = [row.as_dict() for row in engine.compare(contenders, ledger=ledger)]
         for row in rows:
             for name in ("seconds", "tokens_per_second", "peak_memory_bytes"):
                 row.pop(name)

@@ -1,13 +1,16 @@
 """Both kernels compute the same, forward and backward; ``blocked`` needs little memory."""
 
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from strategy_cases import CASES, KEY_SIZE
 
-from gau_alpha.kernels import Blocked, Fused, Reference, build_kernel
+from gau_alpha.kernels import Blocked, Fused, Reference, attend_at, build_kernel
+from gau_alpha.layers import take
 from gau_alpha.method import AttentionMethod
 from gau_alpha.rows import Rows
 from gau_alpha.scaling import InfoScale
@@ -74,7 +77,7 @@ def test_observer_sees_every_weight_once():
         weights = torch.full((2, 30, 30), 0.0)
         seen = torch.zeros(30, dtype=torch.int64)
 
-        def observe(block, queries, keys, weights=weights, seen=seen):
+        def observe(block, queries, keys, entropy, weights=weights, seen=seen):
             weights[:, queries[:, None], keys] = block
             seen[queries] += 1
 
@@ -90,6 +93,46 @@ def test_fused_never_shows_weights():
     query, key, value = torch.randn(3, 1, 4, 8).unbind()
     with pytest.raises(ValueError, match="'fused' never forms attention weights; use one of: auto, blocked, reference"):
         Fused()(query, key, value, plan, observer=lambda *_: None)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_few_queries_get_what_they_get_among_all(name):
+    """Any rows, any method: padding, packed documents, places that repeat and places without keys."""
+    method, generator = CASES[name].method, np.random.default_rng(3)
+    for length in (1, 7, 23):
+        real = torch.arange(length) < torch.from_numpy(generator.integers(0, length + 1, (3, 1)))
+        segments = torch.from_numpy(generator.integers(0, 3, (3, length))).sort(dim=1).values
+        for mask, packed in ((None, None), (real, None), (None, segments), (real, segments)):
+            plan = method.plan(Rows.layout(length, real.device, mask, segment_ids=packed), KEY_SIZE)
+            query, key = method.similarity.prepare(*torch.randn(2, 3, length, KEY_SIZE).unbind())
+            value = torch.randn(3, length, 5)
+            seen = []
+            expected = Reference()(query, key, value, plan, observer=lambda *block, seen=seen: seen.append(block))
+            index = torch.from_numpy(generator.integers(0, length, (3, 6)))
+            entropies = []
+            out = attend_at(
+                index, take(query, index), key, value, plan, 4, lambda *seen, mine=entropies: mine.append(seen[3])
+            )
+            torch.testing.assert_close(out, take(expected, index), atol=1e-5, rtol=0)
+            torch.testing.assert_close(torch.cat(entropies, 1), seen[0][3].gather(1, index), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 30.0, 1000.0])
+def test_entropy_without_logarithms_equals_a_float64_loop(sharpness):
+    """From uniform attention, through weights of e^−64 and below, to a single key that takes all."""
+    mask = torch.arange(40)[None] < torch.tensor([[40], [23]])
+    method = AttentionMethod(visibility=Window(9))
+    plan = method.plan(Rows.layout(40, mask.device, mask), 8)
+    query, key, value = torch.randn(3, 2, 40, 8).unbind()
+    for kernel in (Reference(), Blocked(7)):
+        seen = []
+        kernel(query * sharpness, key, value, plan, observer=lambda *block, seen=seen: seen.append(block))
+        for weights, _, _, entropy in seen:
+            expected = [
+                [-sum(a * math.log(a) for a in row if a > 0) for row in rows] for rows in weights.double().tolist()
+            ]
+            np.testing.assert_allclose(entropy.numpy(), expected, atol=1e-5)
+    assert (entropy[1, -1] == 0).all(), "a query that sees nothing"
 
 
 def test_unknown_kernel_is_named():

@@ -167,3 +167,26 @@ def test_shapes_are_checked(model, arguments, message):
 def test_impossible_sizes_are_refused(field, value):
     with pytest.raises(ValueError, match=f"{field} must be"):
         GAUAlphaConfig(**{"vocab_size": 10, field: value})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_targets_in_rectangles_equal_targets_in_lists(name):
+    config = GAUAlphaConfig(
+        30, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5
+    )
+    model = GAUAlphaForMaskedLM(config, CASES[name].method).eval()
+    input_ids, positions = torch.randint(0, 30, (3, 19)), torch.randint(0, 19, (3, 5))
+    flat = (positions + 19 * torch.arange(3)[:, None]).flatten()
+    computed = []
+    last = model.gau_alpha.encoder.layer[-1].gau
+    last.o_dense.register_forward_hook(lambda module, args, out: computed.append(out.shape[1]))
+    with torch.no_grad():
+        expected = model(input_ids, target_index=flat).unflatten(0, (3, 5))
+        torch.testing.assert_close(model(input_ids, target_positions=positions), expected, atol=1e-5, rtol=0)
+        watched = model(input_ids, target_positions=positions, observer=lambda *seen: None)
+    torch.testing.assert_close(watched, expected, atol=1e-5, rtol=0)
+    assert computed == [19, 5, 19], "only targets, unless someone watches"
+    model.train()
+    torch.testing.assert_close(model(input_ids, target_positions=positions), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="give one of them"):
+        model(input_ids, target_index=flat, target_positions=positions)

@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import fields, replace
+from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
@@ -15,7 +17,7 @@ from rich.console import Console
 
 from gau_alpha.extrapolation import Row, Status
 from gau_alpha.files import write_whole
-from gau_alpha.report import Report, progress_bar
+from gau_alpha.report import Report, figures, progress_bar
 
 
 def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> Row:
@@ -62,7 +64,7 @@ def report() -> Report:
 def test_all_files_are_written_whole(report, tmp_path):
     folder = tmp_path / "new" / "folder"
     paths = report.write(folder)
-    names = [f"extrapolation.{suffix}" for suffix in ("json", "csv", "md", "png")]
+    names = [f"extrapolation.{suffix}" for suffix in ("json", "csv", "md", "png", "html")]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in folder.iterdir()) == sorted(names), "no temporary file stays"
     report.write(folder)  # again, over the first
@@ -113,7 +115,7 @@ def test_reading_what_is_no_report(tmp_path, text):
 def test_csv_holds_every_field_of_every_row(report):
     lines = list(csv.DictReader(io.StringIO(report.csv())))
     assert len(lines) == len(report.rows)
-    assert list(lines[0]) == [field.name for field in fields(Row)]
+    assert list(lines[0]) == [field.name for field in fields(Row) if field.name != "layers"]
     assert float(lines[0]["perplexity"]) == report.rows[0].perplexity
     assert lines[-1]["status"] == "no documents"
     assert lines[-1]["loss"] == ""
@@ -207,3 +209,139 @@ def test_progress_bar_shows_share_and_method():
     text = console.file.getvalue()
     assert "softmax × 4" in text
     assert "25%" in text
+
+
+# ---- HTML, LaTeX, groups, diagnostics ----
+
+
+def by_layer(entropy=2.0):
+    return {
+        "attention_entropy": [entropy, entropy + 1],
+        "near_share": [0.9, 0.5],
+        "distance_from": [0, 1, 2],
+        "distance_share": [[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]],
+    }
+
+
+@pytest.fixture
+def rich_report():
+    rows = []
+    for ratio in (1, 8):
+        rows += [
+            row("softmax (a)", ratio, 1.0 * ratio, group="softmax", layers=by_layer(), near_share=0.7),
+            row("softmax (b)", ratio, 1.2 * ratio, group="softmax", layers=by_layer(), near_share=0.7),
+            row("x_&<b>", ratio, 0.9 * ratio, baseline="softmax (a)", loss_difference=-0.1,
+                loss_difference_low=-0.2, loss_difference_high=-0.05, layers=by_layer(1.0), near_share=0.7),
+        ]  # fmt: skip
+    rows.append(failed("x_&<b>", 16, Status.OUT_OF_TIME))
+    return Report(rows, {"note": "</script><b>"})
+
+
+class Reader(HTMLParser):
+    """Checks that tags match, and collects text and addresses."""
+
+    VOID = ("meta", "br", "use", "path", "rect", "line", "image")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.text, self.addresses, self.tags = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_needs_no_network_and_shows_everything(rich_report):
+    page = rich_report.html()
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    assert all(address.startswith("#") for address in reader.addresses), "nothing is fetched"
+    assert "script" not in reader.tags
+    assert "@import" not in page
+    assert "url(http" not in page
+    assert reader.tags.count("svg") == 3, "perplexity, attention, layers"
+    text = "".join(reader.text)
+    for words in ("2.72", "x_&<b>", "out of time", "-0.100", "[-0.200, -0.050]", "mlm", "1,234", "2 checkpoints"):
+        assert words in text, words
+    assert rich_report.html() == page, "the same rows give the same page"
+    names = re.findall(r'<(?:clipPath|path) id="([^"]+)"', page)
+    assert names, "figures define names"
+    assert len(names) == len(set(names)), "no figure of the page refers to another's shapes"
+
+
+def test_a_page_without_diagnostics_has_one_figure(report):
+    reader = Reader()
+    reader.feed(Report([row()]).html())
+    assert reader.tags.count("svg") == 2, "entropy alone is drawn, layers are not known"
+    reader = Reader()
+    reader.feed(Report([row(attention_entropy=None)]).html())
+    assert reader.tags.count("svg") == 1
+
+
+def test_mean_and_spread_over_seeds(rich_report):
+    (first, second) = json.loads(rich_report.json())["groups"]
+    assert (first["group"], first["length"], first["num_checkpoints"]) == ("softmax", 64, 2)
+    assert second["loss"] == pytest.approx((8 + 9.6) / 2)
+    assert second["loss_deviation"] == pytest.approx(1.6 / 2**0.5)
+    assert second["perplexity"] == pytest.approx(math.exp(8.8))
+    assert (second["low"], second["high"]) == pytest.approx((math.exp(8), math.exp(9.6)))
+    assert "| softmax, 2 checkpoints | 3.00 [2.72–3.32] | 6,634 [2,981–14,765] |  |" in rich_report.markdown()
+    assert "2 checkpoints" in printed(rich_report)
+    assert "groups" not in json.loads(Report([row(group="alone")]).json())
+    half = [row("a", group="g"), replace(failed("b", 1, Status.OUT_OF_MEMORY), group="g")]
+    assert "groups" not in json.loads(Report(half).json()), "no mean of what is not all there"
+
+
+def test_latex_rows(rich_report, tmp_path):
+    lines = rich_report.latex().splitlines()
+    assert lines[0].startswith("% Protocol mlm")
+    assert lines[-1] == r"x\_\&<b> & \textbf{2.46} & \textbf{1,339} & out of time \\"
+    assert all(line.count(" & ") == 3 for line in lines[1:])
+    rich_report.write(tmp_path / "with", latex=True)
+    assert (tmp_path / "with" / "extrapolation.tex").read_text() == rich_report.latex()
+
+
+def test_entropy_stands_beside_its_value_at_the_training_length(rich_report):
+    rows = [row(attention_entropy=1.25), row(ratio=8, attention_entropy=3.5, effective_keys=33.1, near_share=0.25)]
+    text = Report(rows).markdown()
+    assert "| 3.500 | 1.250 | 33.1 | 25.0% |" in text
+
+
+def test_sampled_and_repeated_rows_say_so():
+    drawn = row(num_positions=5000, loss_sampling_low=0.95, loss_sampling_high=1.05, num_repeated_documents=3)
+    text = Report([drawn]).markdown()
+    assert "1,234 of 5,000" in text
+    assert "[0.9500, 1.0500]" in text
+    assert "unbiased estimates" in text
+    assert "can be copied" in text
+    with pytest.raises(ValueError, match=r"windows \['first', 'spread'\]"):
+        Report([row(), row("b", windows="spread")])
+
+
+def test_the_figures_of_attention_draw_what_is_known(rich_report):
+    entropy, near, distance = figures.attention(rich_report).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in entropy.lines}
+    assert drawn["softmax (a)"][:2] == [2.5, 2.5]
+    assert drawn["even spread, ln n"][0] == pytest.approx(math.log(64))
+    assert near.lines[0].get_ydata()[0] == 0.7
+    assert distance.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.25, 0.45])
+    panels = figures.layers(rich_report).axes
+    assert [axes.get_title() for axes in panels] == rich_report.methods
+    curves = [line for line in panels[0].lines if not line.get_label().startswith("_")]
+    assert [line.get_ydata()[0] for line in curves] == [2.0, 3.0]
+    assert figures.layers(Report([row()])) is None
+    assert figures.attention(Report([row(attention_entropy=None)])) is None

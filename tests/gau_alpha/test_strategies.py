@@ -29,6 +29,7 @@ from gau_alpha.position import (
 from gau_alpha.presets import AXIS_TYPES, build_strategies, known_strategies, load_preset
 from gau_alpha.rows import Rows
 from gau_alpha.scaling import (
+    CalibratedScale,
     InfoScale,
     Llama4Temperature,
     LogLength,
@@ -136,8 +137,8 @@ def test_reversing_the_row_reverses_the_output(name):
     torch.testing.assert_close(forward, backward, atol=2e-6, rtol=0)
 
 
-# These act below train_length by definition: InfoScale and LogLength scale, a window hides by its radius.
-ACTS_ON_SHORT_ROWS = (InfoScale, LogLength, Window, Product)
+# These act below train_length by definition: some scale there, a window hides by its radius.
+ACTS_ON_SHORT_ROWS = (InfoScale, LogLength, CalibratedScale, Window, Product)
 EXTENSIONS = {
     name
     for name, case in CASES.items()

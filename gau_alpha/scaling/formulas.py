@@ -1,42 +1,16 @@
-"""The temperature of the scores as a function of the number of visible keys: the axis ``scaling``.
-
-To add one: subclass ``Scaling`` and implement ``temperature``. ``tests/gau_alpha/test_strategies.py`` finds the class
-by itself.
+"""Temperatures that follow from the number of visible keys by a formula.
 
 B batch, L length.
 """
 
 import math
-from typing import Self, cast
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gau_alpha.strategy import Strategy, require_positive, require_train_length
-
-
-class Scaling(Strategy):
-    """A factor τ(n) on every score of a query that sees n keys."""
-
-    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
-        """Compute τ(n).
-
-        Args:
-            num_visible_keys: n, integers of any shape (the model passes (B|1, L)).
-            key_size: d, the width of queries and keys.
-
-        Returns:
-            τ(n), float32, of the same shape.
-        """
-        raise NotImplementedError
-
-
-class NoScaling(Scaling):
-    """τ(n) = 1."""
-
-    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
-        """Return ones."""
-        return torch.ones_like(num_visible_keys, dtype=torch.float32)
+from gau_alpha.scaling.base import Scaling, at_least_one
+from gau_alpha.strategy import require_positive, require_train_length
 
 
 class LogLength(Scaling):
@@ -70,7 +44,7 @@ class LogLength(Scaling):
     def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
         """Compute max(minimum, ln n / ln base)."""
         base = require_train_length(self, self.base)
-        return (_at_least_one(num_visible_keys).log() / math.log(base)).clamp_min(self.minimum)
+        return (at_least_one(num_visible_keys).log() / math.log(base)).clamp_min(self.minimum)
 
 
 class InfoScale(Scaling):
@@ -138,44 +112,6 @@ class YaRNTemperature(Scaling):
         return (0.1 * s.log() + 1) ** 2
 
 
-class ScalableSoftmax(Scaling):
-    """τ(n) = s · ln n (+ b), s learned in each layer (Nakanishi 2025, SSMax, arXiv 2501.19399, eq. 3 and sec. 3.2).
-
-    s starts at 1 / ln train_length, so that training begins with τ(train_length) = 1.
-
-    Args:
-        bias: Whether b is learned too; it starts at 0.
-        train_length: Tokens per training row. Left out, it is taken from the data.
-
-    Raises:
-        ValueError: If ``train_length`` is below 2.
-    """
-
-    training_free = False
-    paper = "arXiv 2501.19399"
-
-    def __init__(self, bias: bool = False, train_length: int | None = None) -> None:
-        super().__init__()
-        if train_length is not None and train_length < 2:
-            raise ValueError(f"train_length must be at least 2, where ln is positive, got {train_length}.")
-        self.bias = bias
-        self.train_length = train_length
-        self.s = nn.Parameter(torch.tensor(1 / math.log(train_length or math.e)))
-        self.b = nn.Parameter(torch.tensor(0.0)) if bias else None
-
-    def bound(self, train_length: int) -> Self:
-        """Fill in ``train_length`` and start s from it, unless it is known already."""
-        bound = super().bound(train_length)
-        if bound is not self:
-            nn.init.constant_(bound.s, 1 / math.log(train_length))
-        return bound
-
-    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
-        """Compute s · ln n (+ b)."""
-        tau = self.s.float() * _at_least_one(num_visible_keys).log()
-        return tau if self.b is None else tau + self.b.float()
-
-
 class Llama4Temperature(Scaling):
     """τ(n) = 1 + α · ln(⌊n / floor_scale⌋ + 1), training-free ("attention temperature tuning" of Llama 4, 2025).
 
@@ -213,50 +149,9 @@ class Llama4Temperature(Scaling):
         return 1 + self.alpha * (num_visible_keys // floor_scale + 1).float().log()
 
 
-class Product(Scaling):
-    """τ(n) = Π τ_i(n): several scalings at once, such as InfoScale over YaRN's own temperature.
-
-    Args:
-        scalings: The factors, one or more.
-
-    Raises:
-        ValueError: If there is none.
-    """
-
-    def __init__(self, scalings: list[Scaling]) -> None:
-        super().__init__()
-        if not scalings:
-            raise ValueError("scalings is empty: a product needs at least one factor.")
-        self.scalings = nn.ModuleList(scalings)
-        self.training_free = all(scaling.training_free for scaling in scalings)
-        self.paper = ", ".join(scaling.paper for scaling in scalings if scaling.paper)
-
-    def bound(self, train_length: int) -> Self:
-        """Fill in ``train_length`` in every factor."""
-        bound = [scaling.bound(train_length) for scaling in self.factors()]
-        unchanged = all(new is old for new, old in zip(bound, self.scalings, strict=True))
-        return self if unchanged else type(self)(bound)
-
-    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
-        """Multiply the factors' temperatures."""
-        tau = torch.ones_like(num_visible_keys, dtype=torch.float32)
-        for scaling in self.factors():
-            tau = tau * scaling.temperature(num_visible_keys, key_size)
-        return tau
-
-    def factors(self) -> list[Scaling]:
-        """The factors, in order."""
-        return [cast(Scaling, scaling) for scaling in self.scalings]
-
-
 def _spread(n: Tensor, key_size: int) -> Tensor:
     # 1 − n^(−2/d) loses all its digits for large d when written as a difference.
-    return (-torch.expm1(-2 / key_size * _at_least_one(n).log())).sqrt()
-
-
-def _at_least_one(n: Tensor) -> Tensor:
-    # A query without visible keys has no scores to scale; ln 0 must still not reach the arithmetic.
-    return n.clamp_min(1).float()
+    return (-torch.expm1(-2 / key_size * at_least_one(n).log())).sqrt()
 
 
 def _require_minimum(minimum: float) -> None:

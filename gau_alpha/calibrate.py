@@ -1,0 +1,284 @@
+"""Measures, per layer and length, the temperature that restores attention entropy, and keeps it in a file.
+
+Entropy falls as τ grows, so bisection finds the one τ at which the mean over queries equals its value at the training
+length. Layers are solved one after the other, each on what the calibrated layers below it make of the text: what a
+layer sees at a length is what it will see when the table is used. Unlabelled text is all it takes.
+
+B rows, L tokens of a row, T sampled queries of a row, D key size, K layers, M lengths.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gau_alpha.extrapolation import MaskedTokens, undisturbed
+from gau_alpha.extrapolation.stretches import document_fingerprint
+from gau_alpha.files import write_whole
+from gau_alpha.kernels import attend_at
+from gau_alpha.layers import GAUBlock
+from gau_alpha.method import AttentionPlan
+from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.rows import Rows
+from gau_alpha.scaling import CalibratedScale
+from gau_alpha.vocabulary import Vocabulary
+
+PRECISION = 1e-3
+"""Bisection ends when τ is known to this share of itself; entropy is then known better."""
+
+FARTHEST = 64.0
+"""How many times larger or smaller than in training τ may become."""
+
+_ROWS_AT_ONCE = 16384  # tokens
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A table of temperatures and where it comes from.
+
+    Attributes:
+        method: Name of the method that was calibrated: a preset, or ``trained``.
+        scale: The table.
+        provenance: Plain data: checkpoint, documents, entropies before and after.
+    """
+
+    method: str
+    scale: CalibratedScale
+    provenance: dict[str, Any]
+
+    def write(self, path: str | Path) -> Path:
+        """Writes a small JSON file, whole or not at all."""
+        content = {"method": self.method, "scaling": self.scale.describe(), "provenance": self.provenance}
+        text = json.dumps(content, indent=1) + "\n"
+        return write_whole(Path(path), lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Calibration":
+        """Reads such a file.
+
+        Raises:
+            ValueError: If there is none, or it is something else.
+        """
+        if not Path(path).is_file():
+            raise ValueError(f"There is no calibration {path}: make it with `gau-alpha calibrate --ckpt_path …`.")
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            scale = CalibratedScale(**content["scaling"]["init_args"])
+            return cls(content["method"], scale, dict(content["provenance"]))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a calibration: {error!r}.") from error
+
+
+def calibrate(
+    model: GAUAlphaForMaskedLM,
+    documents: Sequence[np.ndarray],
+    vocabulary: Vocabulary,
+    train_length: int,
+    *,
+    method: str,
+    length_ratios: Sequence[int],
+    num_documents: int = 8,
+    queries_per_document: int = 1024,
+    seed: int = 0,
+    progress: Callable[[float, float, str], None] | None = None,
+) -> Calibration:
+    """Calibrates a model under the method it has.
+
+    The last documents that are long enough are read; the evaluation leaves them out. Each is cut to the longest length
+    and then into rows of each length in turn, so that every length sees the same text, 15 % of it hidden.
+
+    Args:
+        model: The model, which is as before afterwards.
+        documents: Indexable of 1-D integer arrays in a fixed order.
+        vocabulary: The ids of their tokenizer.
+        train_length: Tokens per training row.
+        method: Name of the model's method, for the file.
+        length_ratios: Lengths of the table as multiples of ``train_length``; 1 is always among them.
+        num_documents: How many documents to read.
+        queries_per_document: Queries whose entropy is looked at, spread evenly; the more the more precise.
+        seed: Of the hidden positions.
+        progress: Told how far it is: ``progress(done, total, description)``.
+
+    Raises:
+        ValueError: If a number is out of range, no document is long enough, the method's visibility hides keys, or no
+            temperature restores the entropy.
+    """
+    ratios = sorted({1, *length_ratios})
+    if ratios[0] < 1 or len(ratios) < 2:
+        raise ValueError(f"length_ratios={list(length_ratios)} must hold whole numbers above 1.")
+    for name, number in (("num_documents", num_documents), ("queries_per_document", queries_per_document)):
+        if number < 1:
+            raise ValueError(f"{name}={number} must be at least 1.")
+    longest = ratios[-1] * train_length
+    long_enough = [index for index in range(len(documents)) if len(documents[index]) >= longest]
+    if not long_enough:
+        most = max((len(documents[index]) for index in range(len(documents))), default=0)
+        raise ValueError(
+            f"No document has the {longest} tokens of the longest length; the longest has {most}. Ask for smaller "
+            f"length_ratios; between and beyond them temperatures are interpolated."
+        )
+    chosen = long_enough[-num_documents:]
+    device = next(model.parameters()).device
+    everything = torch.full((1,), longest, device=device)
+    seen = model.method.visibility.num_visible_keys(Rows.layout(longest, device))
+    if not bool((seen == everything).all()):
+        raise ValueError(
+            f"{model.method.visibility!r} lets a query see at most {int(seen.max())} of {longest} keys, so entropy "
+            f"does not grow with the length: there is nothing to calibrate."
+        )
+    tokens = torch.stack(
+        [_masked(np.asarray(documents[index], np.int64)[:longest], index, vocabulary, seed) for index in chosen]
+    ).to(device)  # (documents, longest)
+    with undisturbed(model):
+        solver = _Solver(model, tokens, train_length, queries_per_document, progress, ratios)
+        temperatures, before, after = solver.solve()
+    lengths = [ratio * train_length for ratio in ratios]
+    return Calibration(
+        method=method,
+        scale=CalibratedScale(lengths, [[round(tau, 6) for tau in row] for row in temperatures.T.tolist()]),
+        provenance={
+            "attention_method": model.method.describe(),
+            "train_length": train_length,
+            "lengths": lengths,
+            "entropy_before": before.T.tolist(),
+            "entropy_after": after.T.tolist(),
+            "queries_per_document": queries_per_document,
+            "seed": seed,
+            "documents": [document_fingerprint(documents[index]) for index in chosen],
+            "torch": str(torch.__version__),
+        },
+    )
+
+
+class _Solver:
+    """Finds temperatures, length by length and layer by layer."""
+
+    def __init__(
+        self,
+        model: GAUAlphaForMaskedLM,
+        tokens: Tensor,
+        train_length: int,
+        queries_per_document: int,
+        progress: Callable[[float, float, str], None] | None,
+        ratios: Sequence[int],
+    ) -> None:
+        self.model = model
+        self.blocks = model.gau_alpha.encoder.blocks()
+        self.key_size = model.config.attention_key_size
+        self.tokens = tokens
+        self.train_length = train_length
+        self.share = min(1.0, queries_per_document / tokens.shape[1])
+        self.progress = progress
+        self.ratios = ratios
+
+    def solve(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Temperatures, entropies at the temperatures of training, and entropies reached, (M, K) each."""
+        total = sum(self.ratios) * len(self.blocks)  # the text is the same at all lengths: cost grows with the keys
+        done = 0.0
+        temperatures, before, after = (np.zeros((len(self.ratios), len(self.blocks))) for _ in range(3))
+        for place, ratio in enumerate(self.ratios):
+            layers = self._embedded(ratio * self.train_length)
+            for number, block in enumerate(self.blocks):
+                tau = self._trained_temperature(block)
+                layers.enter(block)
+                before[place, number] = after[place, number] = layers.entropy(tau)
+                if place:
+                    tau = _bisect(layers.entropy, after[0, number], tau, f"layer {number} at {ratio}×")
+                    after[place, number] = layers.entropy(tau)
+                temperatures[place, number] = tau
+                layers.leave(block, tau)
+                done += ratio
+                if self.progress is not None:
+                    self.progress(done, total, f"length × {ratio}, layer {number}")
+        return temperatures, before, after
+
+    def _trained_temperature(self, block: GAUBlock) -> float:
+        n = torch.full((1, 1), self.train_length, device=self.tokens.device)
+        return float(block.gau.method.scaling.temperature(n, self.key_size))
+
+    def _embedded(self, length: int) -> "_Layers":
+        x = self.model.gau_alpha.embeddings(self.tokens.reshape(-1, length))  # (B, L, H)
+        count = max(1, round(self.share * length))
+        # The middles of equal pieces of the row.
+        index = ((torch.arange(count, device=x.device) + 0.5) * length / count).long()[None]  # (1, T)
+        return _Layers(x, index, self.key_size, self.model)
+
+
+class _Layers:
+    """All rows of a length on their way through the layers.
+
+    Args:
+        x: (B, L, H), the input of the first layer.
+        index: (1, T), places of the queries that are looked at.
+        key_size: D.
+        model: Gives the kernel.
+    """
+
+    def __init__(self, x: Tensor, index: Tensor, key_size: int, model: GAUAlphaForMaskedLM) -> None:
+        self.x = list(x.split(max(1, _ROWS_AT_ONCE // x.shape[1])))
+        self.index = index
+        self.key_size = key_size
+        self.kernel = model.kernel
+
+    def enter(self, block: GAUBlock) -> None:
+        """Works out queries and keys of a layer."""
+        self.plan = block.gau.method.plan(Rows.layout(self.x[0].shape[1], self.x[0].device), self.key_size)
+        self.pairs = []
+        for x in self.x:
+            query, key = block.gau.query_and_key(x)  # (B, L, D) each
+            self.pairs.append((query[:, self.index[0]], key))
+
+    def entropy(self, tau: float) -> float:
+        """Mean entropy of the layer in nats, over rows and queries, at a temperature."""
+        plan = self._at(tau)
+        blocks: list[Tensor] = []
+        for query, key in self.pairs:
+            index = self.index.expand(len(query), -1)
+            nothing = key.new_zeros(*key.shape[:2], 1)
+            attend_at(index, query, key, nothing, plan, observer=lambda *seen: blocks.append(seen[3]))
+        return float(sum(block.double().sum() for block in blocks)) / sum(block.numel() for block in blocks)
+
+    def leave(self, block: GAUBlock, tau: float) -> None:
+        """Applies the layer at a temperature."""
+        plan = self._at(tau)
+        self.x = [block(x, plan, self.kernel) for x in self.x]
+
+    def _at(self, tau: float) -> AttentionPlan:
+        return replace(self.plan, temperature=torch.full_like(self.plan.temperature, tau))
+
+
+def _bisect(entropy: Callable[[float], float], wanted: float, start: float, where: str) -> float:
+    """The τ at which a falling function takes a value, by bisection of ln τ."""
+    low = high = start
+    while entropy(high) > wanted:
+        low, high = high, 2 * high
+        if high > FARTHEST * start:
+            raise ValueError(
+                f"No temperature restores the entropy of {wanted:.3f} nats in {where}: even {low} does not."
+            )
+    while low == high or entropy(low) < wanted:
+        low, high = low / 2, low
+        if low < start / FARTHEST:
+            raise ValueError(
+                f"No temperature restores the entropy of {wanted:.3f} nats in {where}: even {high} does not."
+            )
+    while high / low > 1 + PRECISION:
+        middle = (low * high) ** 0.5
+        if entropy(middle) > wanted:
+            low = middle
+        else:
+            high = middle
+    return (low * high) ** 0.5
+
+
+def _masked(tokens: np.ndarray, document: int, vocabulary: Vocabulary, seed: int) -> Tensor:
+    """(L,) with 15 % of the ordinary tokens hidden, as in evaluation."""
+    hidden = MaskedTokens().targets(tokens, document, seed, vocabulary.special_ids)
+    masked = tokens.copy()
+    masked[hidden.positions.flatten()] = vocabulary.mask_id
+    return torch.from_numpy(masked)

@@ -1,0 +1,33 @@
+"""What takes part in a comparison: a method on a model."""
+
+from dataclasses import dataclass
+
+from gau_alpha.method import AttentionMethod
+from gau_alpha.model import GAUAlphaForMaskedLM
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One line of a table.
+
+    Attributes:
+        name: As the table names it; no other contender has it.
+        model: The model, on its device.
+        method: What the model is measured under.
+        group: Shared by contenders that differ in nothing but the seed of their training. Empty for a loner.
+        trained_method: What the model was trained under; None if that is the method it has.
+        note: What a reader should know before quoting its rows.
+    """
+
+    name: str
+    model: GAUAlphaForMaskedLM
+    method: AttentionMethod
+    group: str = ""
+    trained_method: AttentionMethod | None = None
+    note: str = ""
+
+    @property
+    def overrides_similarity(self) -> bool:
+        """Whether the weights were trained for another similarity, which no other axis makes up for."""
+        trained = self.trained_method or self.model.method
+        return trained.describe()["similarity"] != self.method.describe()["similarity"]

@@ -1,0 +1,127 @@
+"""Where attention goes, measured while its blocks stream by: no L × L weights are ever kept.
+
+Dimensions: B rows, K layers, Lq queries of a block, Lk keys that the block can see, C = 2 + bins columns.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def num_bins(length: int) -> int:
+    """How many distance bins a length needs: 0, 1, 2–3, 4–7, … tokens, the last one holding ``length`` − 1."""
+    return (length - 1).bit_length() + 1
+
+
+def bin_starts(bins: int) -> list[int]:
+    """Smallest distance in tokens of each bin: 0, then powers of 2."""
+    return [0, *(2**power for power in range(bins - 1))]
+
+
+class AttentionMeter:
+    """An ``observer`` of the model that sums what attention does, per layer and row of the batch.
+
+    Args:
+        num_layers: K.
+        length: Tokens per row.
+        train_length: Keys at most ``train_length // 2`` tokens away, on both sides, count as near.
+        distances: Whether to look at distances, which costs a copy of the weights, or at entropies alone.
+
+    Attributes:
+        sums: (B, K, C) float64 on the model's device, None before the first block: summed over queries, the entropy in
+            nats, the attention on near keys, the attention in each distance bin.
+    """
+
+    def __init__(self, num_layers: int, length: int, train_length: int, distances: bool = True) -> None:
+        self.num_layers = num_layers
+        self.near = train_length // 2
+        self.bins = num_bins(length)
+        self.distances = distances
+        self.sums: Tensor | None = None
+
+    def __call__(self, layer: int, weights: Tensor, query_index: Tensor, key_index: Tensor, entropy: Tensor) -> None:
+        """Adds one block.
+
+        Args:
+            layer: Number of the layer.
+            weights: (B, Lq, Lk) attention weights, 0 on hidden keys.
+            query_index: (Lq,) places of the queries, one after the other.
+            key_index: (Lk,) places of the keys, ascending.
+            entropy: (B, Lq) nats.
+        """
+        if self.sums is None:
+            self.sums = torch.zeros(
+                len(weights), self.num_layers, 2 + self.bins, dtype=torch.float64, device=weights.device
+            )
+        self.sums[:, layer, 0] += entropy.sum(-1, dtype=torch.float64)
+        if self.distances:
+            gaps = (key_index.diff() != 1).nonzero().flatten().add(1).tolist()  # keys may come in several runs
+            for keys, part in zip(key_index.tensor_split(gaps), weights.tensor_split(gaps, dim=-1), strict=True):
+                self._add_distances(layer, part, int(query_index[0]), int(keys[0]))
+
+    def _add_distances(self, layer: int, weights: Tensor, first_query: int, first_key: int) -> None:
+        mass = diagonal_sums(weights.float()).double()  # (B, Lq + Lk − 1)
+        num_queries = weights.shape[1]
+        offset = torch.arange(mass.shape[1], device=mass.device) - (num_queries - 1) + first_key - first_query
+        distance = offset.abs()
+        starts = torch.tensor(bin_starts(self.bins), device=mass.device)
+        which = torch.bucketize(distance, starts, right=True) - 1
+        assert self.sums is not None
+        self.sums[:, layer, 1] += mass[:, distance <= self.near].sum(-1)
+        self.sums[:, layer, 2:].index_add_(1, which, mass)
+
+
+def diagonal_sums(x: Tensor) -> Tensor:
+    """Sums along all diagonals.
+
+    Args:
+        x: (B, R, C).
+
+    Returns:
+        (B, R + C − 1), of which element d is Σ_r x[:, r, r + d − (R − 1)].
+    """
+    batch, rows, columns = x.shape
+    width = rows + columns
+    # Written in rows of one width and read in rows one wider, row r moves r places to the left: columns are diagonals.
+    skewed = x.new_zeros(batch, rows * (width + 1))
+    skewed[:, : rows * width].view(batch, rows, width)[:, :, rows - 1 : rows - 1 + columns] = x
+    return skewed.view(batch, rows, width + 1).sum(1)[:, : width - 1]
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Means over documents and queries of what ``AttentionMeter`` sums.
+
+    Attributes:
+        layers: (K, C) float64.
+    """
+
+    layers: np.ndarray
+
+    @classmethod
+    def from_sums(cls, sums: np.ndarray, num_queries: int, num_layers: int) -> "Diagnostics":
+        """Divides sums by the number of queries.
+
+        Args:
+            sums: (D, K · C) float64, added in the order of the documents.
+            num_queries: Queries of all documents, per layer.
+            num_layers: K.
+        """
+        return cls(sums.sum(0).reshape(num_layers, -1) / num_queries)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """(K,) mean attention entropy in nats."""
+        return self.layers[:, 0]
+
+    @property
+    def near(self) -> np.ndarray:
+        """(K,) mean share of attention on near keys."""
+        return self.layers[:, 1]
+
+    @property
+    def bins(self) -> np.ndarray:
+        """(K, bins) mean share of attention by distance."""
+        return self.layers[:, 2:]

@@ -1,0 +1,22 @@
+"""The temperature of the scores as a function of the number of visible keys: the axis ``scaling``.
+
+To add one: subclass ``Scaling`` and implement ``temperature``. ``tests/gau_alpha/test_strategies.py`` finds the class
+by itself.
+"""
+
+from gau_alpha.scaling.base import NoScaling, Product, Scaling
+from gau_alpha.scaling.calibrated import CalibratedScale
+from gau_alpha.scaling.formulas import InfoScale, Llama4Temperature, LogLength, YaRNTemperature
+from gau_alpha.scaling.learned import ScalableSoftmax
+
+__all__ = [
+    "CalibratedScale",
+    "InfoScale",
+    "Llama4Temperature",
+    "LogLength",
+    "NoScaling",
+    "Product",
+    "ScalableSoftmax",
+    "Scaling",
+    "YaRNTemperature",
+]

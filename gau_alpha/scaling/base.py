@@ -1,0 +1,77 @@
+"""What a scaling is, none at all, and several at once.
+
+B batch, L length.
+"""
+
+from typing import Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from gau_alpha.strategy import Strategy
+
+
+class Scaling(Strategy):
+    """A factor τ(n) on every score of a query that sees n keys."""
+
+    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
+        """Compute τ(n).
+
+        Args:
+            num_visible_keys: n, integers of any shape (the model passes (B|1, L)).
+            key_size: d, the width of queries and keys.
+
+        Returns:
+            τ(n), float32, of the same shape.
+        """
+        raise NotImplementedError
+
+
+class NoScaling(Scaling):
+    """τ(n) = 1."""
+
+    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
+        """Return ones."""
+        return torch.ones_like(num_visible_keys, dtype=torch.float32)
+
+
+class Product(Scaling):
+    """τ(n) = Π τ_i(n): several scalings at once, such as InfoScale over YaRN's own temperature.
+
+    Args:
+        scalings: The factors, one or more.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    def __init__(self, scalings: list[Scaling]) -> None:
+        super().__init__()
+        if not scalings:
+            raise ValueError("scalings is empty: a product needs at least one factor.")
+        self.scalings = nn.ModuleList(scalings)
+        self.training_free = all(scaling.training_free for scaling in scalings)
+        self.paper = ", ".join(scaling.paper for scaling in scalings if scaling.paper)
+
+    def bound(self, train_length: int) -> Self:
+        """Fill in ``train_length`` in every factor."""
+        bound = [scaling.bound(train_length) for scaling in self.factors()]
+        unchanged = all(new is old for new, old in zip(bound, self.scalings, strict=True))
+        return self if unchanged else type(self)(bound)
+
+    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
+        """Multiply the factors' temperatures."""
+        tau = torch.ones_like(num_visible_keys, dtype=torch.float32)
+        for scaling in self.factors():
+            tau = tau * scaling.temperature(num_visible_keys, key_size)
+        return tau
+
+    def factors(self) -> list[Scaling]:
+        """The factors, in order."""
+        return [cast(Scaling, scaling) for scaling in self.scalings]
+
+
+def at_least_one(n: Tensor) -> Tensor:
+    """Return n as float32, 1 for queries without visible keys."""
+    # A query without visible keys has no scores to scale; ln 0 must still not reach the arithmetic.
+    return n.clamp_min(1).float()

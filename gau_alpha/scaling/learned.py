@@ -1,0 +1,50 @@
+"""Temperatures that the model learns.
+
+B batch, L length.
+"""
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from gau_alpha.scaling.base import Scaling, at_least_one
+
+
+class ScalableSoftmax(Scaling):
+    """τ(n) = s · ln n (+ b), s learned in each layer (Nakanishi 2025, SSMax, arXiv 2501.19399, eq. 3 and sec. 3.2).
+
+    s starts at 1 / ln train_length, so that training begins with τ(train_length) = 1.
+
+    Args:
+        bias: Whether b is learned too; it starts at 0.
+        train_length: Tokens per training row. Left out, it is taken from the data.
+
+    Raises:
+        ValueError: If ``train_length`` is below 2.
+    """
+
+    training_free = False
+    paper = "arXiv 2501.19399"
+
+    def __init__(self, bias: bool = False, train_length: int | None = None) -> None:
+        super().__init__()
+        if train_length is not None and train_length < 2:
+            raise ValueError(f"train_length must be at least 2, where ln is positive, got {train_length}.")
+        self.bias = bias
+        self.train_length = train_length
+        self.s = nn.Parameter(torch.tensor(1 / math.log(train_length or math.e)))
+        self.b = nn.Parameter(torch.tensor(0.0)) if bias else None
+
+    def bound(self, train_length: int) -> Self:
+        """Fill in ``train_length`` and start s from it, unless it is known already."""
+        bound = super().bound(train_length)
+        if bound is not self:
+            nn.init.constant_(bound.s, 1 / math.log(train_length))
+        return bound
+
+    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
+        """Compute s · ln n (+ b)."""
+        tau = self.s.float() * at_least_one(num_visible_keys).log()
+        return tau if self.b is None else tau + self.b.float()

@@ -1,0 +1,198 @@
+"""CalibratedScale: tables, their interpolation, and whether the temperatures found restore the entropy."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha.calibrate import Calibration, calibrate
+from gau_alpha.extrapolation import ExtrapolationEngine
+from gau_alpha.extrapolation.stretches import document_fingerprint
+from gau_alpha.kernels import Reference
+from gau_alpha.position import RoPE
+from gau_alpha.scaling import CalibratedScale, InfoScale, LogLength
+from gau_alpha.similarity import CosScale
+from gau_alpha.visibility import Window
+from gau_alpha.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(40, 1, 0)
+
+
+def build(method=None, layers=3):
+    torch.manual_seed(0)
+    config = GAUAlphaConfig(40, 16, 24, 8, layers, initializer_range=0.8)
+    return GAUAlphaForMaskedLM(config, method).eval()
+
+
+def documents(*num_tokens):
+    return [np.random.default_rng(seed).integers(2, 40, size=count) for seed, count in enumerate(num_tokens)]
+
+
+def found(model, docs, **kwargs):
+    options = {"method": "trained", "length_ratios": [1, 2, 8], "num_documents": 4, **kwargs}
+    return calibrate(model, docs, VOCABULARY, 8, **options)
+
+
+def entropies(model, method, tokens, length):
+    """(K,) mean entropy of every layer over all queries of consecutive rows, from float64 weights."""
+    sums, count = np.zeros(model.config.num_hidden_layers), 0
+    kernel, model.kernel = model.kernel, Reference()
+
+    def observe(layer, weights, *_):
+        a = weights.double().numpy()
+        sums[layer] -= (a * np.log(np.where(a > 0, a, 1))).sum()
+
+    with torch.no_grad(), model.using(method):
+        for row in tokens.reshape(-1, length):
+            model(torch.as_tensor(row)[None], observer=observe)
+            count += length
+    model.kernel = kernel
+    return sums / count
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        AttentionMethod(),
+        AttentionMethod(scaling=LogLength(base=4.0)),
+        AttentionMethod(CosScale(5.0)),
+        AttentionMethod(scaling=InfoScale(8), position=RoPE(100.0)),
+    ],
+    ids=["softmax", "softmax_plus", "cosscale", "infoscale"],
+)
+def test_every_layer_has_its_entropy_back(method):
+    model, docs = build(method), documents(*[64] * 6)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    calibration = found(model, docs)
+    assert model.method is method
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    # The same text, hidden the same way, through the model itself.
+    engine = ExtrapolationEngine(docs, VOCABULARY, 64, length_ratios=[1])
+    tokens = np.concatenate([engine.batched(64).batch([each])[0][0] for each in engine.passes(64)[2:]])
+    calibrated = method.replace(scaling=calibration.scale)
+    wanted = entropies(model, method, tokens, 8)
+    for length in (8, 16, 64):
+        np.testing.assert_allclose(entropies(model, calibrated, tokens, length), wanted, rtol=2e-3)
+    free = entropies(model, method, tokens, 64)
+    assert (np.abs(free / wanted - 1) > 0.05).any(), "without it, entropy is another: something was tested"
+    assert calibration.scale.lengths == [8, 16, 64]
+    assert np.shape(calibration.scale.temperatures) == (3, 3)
+    in_training = float(method.scaling.temperature(torch.tensor([8]), 8))
+    assert [row[0] for row in calibration.scale.temperatures] == pytest.approx([in_training] * 3, abs=1e-6)
+    np.testing.assert_allclose(np.array(calibration.provenance["entropy_after"])[:, 0], wanted, rtol=1e-4)
+
+
+def test_a_few_queries_are_nearly_as_good_as_all():
+    model, docs = build(), documents(*[512] * 4)
+    all_queries = np.array(found(model, docs, length_ratios=[8, 64], queries_per_document=512).scale.temperatures)
+    some = np.array(found(model, docs, length_ratios=[8, 64], queries_per_document=128).scale.temperatures)
+    np.testing.assert_allclose(some, all_queries, rtol=0.1)
+    assert not np.array_equal(some, all_queries)
+
+
+def test_the_last_long_documents_are_read_and_named():
+    docs = documents(64, 10, 70, 64, 64, 12)
+    calibration = found(build(), docs, num_documents=2)
+    assert calibration.provenance["documents"] == [document_fingerprint(docs[place]) for place in (3, 4)]
+    assert found(build(), docs, num_documents=2).scale.temperatures == calibration.scale.temperatures
+    assert found(build(), docs, num_documents=2, seed=1).scale.temperatures != calibration.scale.temperatures
+
+
+@pytest.mark.parametrize(
+    ("model", "kwargs", "message"),
+    [
+        (AttentionMethod(visibility=Window(4)), {}, r"Window\(radius=4\).*at most 9 of 64 keys.*nothing to calibrate"),
+        (None, {"length_ratios": [16]}, r"128 tokens of the longest length; the longest has 64"),
+        (None, {"length_ratios": [1]}, r"length_ratios=\[1\] must hold whole numbers above 1"),
+        (None, {"num_documents": 0}, "num_documents=0"),
+        (None, {"queries_per_document": 0}, "queries_per_document=0"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said(model, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        found(build(model), documents(64, 64), **kwargs)
+
+
+def test_a_layer_that_attends_to_nothing_in_particular_has_no_temperature():
+    model = build()
+    with torch.no_grad():
+        model.gau_alpha.encoder.layer[1].gau.q_scaleoffset.weight.zero_()
+    with pytest.raises(ValueError, match=r"No temperature restores the entropy of 2\.079 nats in layer 1 at 2×"):
+        found(model, documents(64, 64))
+
+
+# ---- the table ----
+
+
+def test_layers_have_their_own_rows():
+    scale = CalibratedScale([8, 16], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    model = build(AttentionMethod(scaling=scale))
+    n = torch.tensor([[8, 16]])
+    rows = [block.gau.method.scaling.temperature(n, 8).tolist() for block in model.gau_alpha.encoder.blocks()]
+    assert rows == [[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]]
+    assert model.method.describe()["scaling"]["init_args"] == {
+        "lengths": [8, 16],
+        "temperatures": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]],
+    }
+    with pytest.raises(ValueError, match="3 layers, the model has 2"):
+        build(AttentionMethod(scaling=scale), layers=2)
+    with pytest.raises(ValueError, match="take the method of a layer"):
+        scale.temperature(n, 8)
+
+
+def test_interpolation_in_the_logarithm_of_the_length():
+    scale = CalibratedScale([8, 32, 64], [[1.0, 2.0, 1.5]])
+    n = torch.tensor([1, 8, 16, 32, 64, 128, 10**9])
+    tau = scale.temperature(n, 8)
+    assert tau.dtype == torch.float32
+    assert tau[:6].tolist() == pytest.approx([1.0, 1.0, 1.5, 2.0, 1.5, 1.0])
+    assert tau[6] == 0, "never negative, which would turn attention upside down"
+    rising = CalibratedScale([8, 16], [[1.0, 1.25]]).temperature(torch.tensor([64]), 8)
+    assert rising.item() == pytest.approx(1 + 0.25 * math.log2(8))
+    assert CalibratedScale([8], [[1.25]]).temperature(torch.tensor([[3, 99]]), 8).tolist() == [[1.25, 1.25]]
+
+
+def test_without_a_table_it_says_how_to_get_one():
+    with pytest.raises(ValueError, match="gau-alpha calibrate"):
+        build(AttentionMethod(scaling=CalibratedScale()))(torch.zeros(1, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([8],), "both or neither"),
+        (([], [[]]), "one or more"),
+        (([8, 8], [[1.0, 1.0]]), "ascend"),
+        (([8, 16], [[1.0]]), "2 numbers"),
+        (([8, 16], []), "2 numbers"),
+        (([8], [[-1.0]]), "positive"),
+        (([8], [[math.nan]]), "positive"),
+    ],
+)
+def test_wrong_tables_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CalibratedScale(*arguments)
+
+
+def test_the_file_is_small_plain_and_read_back(tmp_path):
+    calibration = found(build(), documents(64, 64))
+    path = calibration.write(tmp_path / "new" / "table.json")
+    assert path.stat().st_size < 5000
+    again = Calibration.read(path)
+    assert again.scale.describe() == calibration.scale.describe()
+    assert (again.method, again.provenance) == ("trained", json.loads(json.dumps(calibration.provenance)))
+    assert {"train_length", "attention_method", "documents", "seed", "torch"} <= again.provenance.keys()
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"method": "trained"}', '{"method": 1, "scaling": {"init_args": {"x": 1}}}']
+)
+def test_other_files_are_refused(tmp_path, text):
+    with pytest.raises(ValueError, match="There is no calibration"):
+        Calibration.read(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"x\.json is not a calibration"):
+        Calibration.read(tmp_path / "x.json")
