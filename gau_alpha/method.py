@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gau_alpha.position import Position, RoPE, View
+from gau_alpha.position import Position, RoPE, Rotary, View
 from gau_alpha.rows import Rows
 from gau_alpha.scaling import NoScaling, Scaling
 from gau_alpha.similarity import DotProduct, Similarity
@@ -122,6 +122,29 @@ class AttentionMethod(nn.Module):
             if all(strategy is axes[axis] for axis, strategy in method.axes()):
                 return method
         return self.replace(**axes)
+
+    def reservations(self, trained: "AttentionMethod") -> list[str]:
+        """Say what speaks against evaluating a model that was trained under another method under this one.
+
+        Args:
+            trained: The method that the model was trained under.
+
+        Returns:
+            A sentence for each concern; empty for the same method and for training-free overrides.
+        """
+        concerns = []
+        if self.similarity.describe() != trained.similarity.describe():
+            concerns.append("similarity overridden: the weights were trained for another one")
+        for axis, strategy in self.axes():
+            if (
+                axis != "similarity"
+                and not strategy.training_free
+                and type(strategy) is not type(getattr(trained, axis))
+            ):
+                concerns.append(f"{type(strategy).__name__} has to be trained, and was not")
+        if isinstance(self.position, Rotary) and not isinstance(trained.position, Rotary):
+            concerns.append("position overridden: the weights were trained without rotations")
+        return concerns
 
     def plan(self, rows: Rows, key_size: int) -> AttentionPlan:
         """Work out rotations, temperatures and counts for a batch's rows.

@@ -145,20 +145,6 @@ def known_strategies() -> str:
     return "\n".join(lines)
 
 
-def untrained(method: AttentionMethod, trained: AttentionMethod) -> list[str]:
-    """Name the strategies of a method that a model has to be trained with, and was not.
-
-    Args:
-        method: The method to evaluate.
-        trained: The method that the model was trained with.
-    """
-    return [
-        type(strategy).__name__
-        for axis, strategy in method.axes()
-        if not strategy.training_free and type(strategy) is not type(getattr(trained, axis))
-    ]
-
-
 def _is_trained(strategy: Strategy) -> bool:
     return isinstance(strategy, Similarity) or any(True for _ in strategy.parameters())
 

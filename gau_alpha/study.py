@@ -20,7 +20,7 @@ from gau_alpha.extrapolation.stretches import document_fingerprint
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
-from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method
+from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method, shown_name
 from gau_alpha.report import progress_bar
 
 CALIBRATED = "calibrated"
@@ -272,7 +272,7 @@ def pair_up(entrants: list[Entrant], methods: list[str], calibrations: list[str]
     """
     if not methods:
         raise ValueError("methods is empty: name presets, or 'trained' for the method of each checkpoint.")
-    if twice := [name for name, count in Counter(methods).items() if count > 1]:
+    if twice := [name for name, count in Counter(map(shown_name, methods)).items() if count > 1]:
         raise ValueError(f"methods names {', '.join(twice)} more than once.")
     tables = None if calibrations is None else [(path, Calibration.read(path)) for path in calibrations]
     evaluations = []
@@ -281,6 +281,7 @@ def pair_up(entrants: list[Entrant], methods: list[str], calibrations: list[str]
         if not suited:
             raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
         alike = Counter(entrant.recipe() for entrant in suited)
+        shown = shown_name(name)
         for entrant in suited:
             several = alike[entrant.recipe()] > 1
             # Where some were trained with one similarity and some with another, a group says with which.
@@ -292,10 +293,10 @@ def pair_up(entrants: list[Entrant], methods: list[str], calibrations: list[str]
                 method = method.replace(scaling=calibration.scale)
             evaluations.append(
                 Evaluation(
-                    name=name if len(suited) == 1 else f"{name} ({entrant.label})",
+                    name=shown if len(suited) == 1 else f"{shown} ({entrant.label})",
                     method=method,
                     entrant=entrant,
-                    group=f"{name}{kind}" if several else "",
+                    group=f"{shown}{kind}" if several else "",
                     calibration=calibration,
                 )
             )

@@ -27,7 +27,6 @@ class Contender:
     note: str = ""
 
     @property
-    def overrides_similarity(self) -> bool:
-        """Whether the weights were trained for another similarity, which no other axis makes up for."""
-        trained = self.trained_method or self.model.method
-        return trained.describe()["similarity"] != self.method.describe()["similarity"]
+    def reservations(self) -> list[str]:
+        """What speaks against the method on weights that were trained under another."""
+        return self.method.reservations(self.trained_method or self.model.method)

@@ -329,6 +329,7 @@ class _Comparison:
             "protocol": self.engine.protocol.name,
             "group": contender.group,
             "windows": stretches.windows,
+            "kernel": contender.model.kernel.name,
             "num_short_documents": stretches.num_short(length),
         }
         if measurement is None:

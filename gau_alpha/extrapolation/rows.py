@@ -64,6 +64,7 @@ class Row:
         tokens_per_second: Tokens read by the model, all processes together, per second.
         peak_memory_bytes: Largest of all processes: allocated on the GPU; on a Linux CPU what the whole process
             holds.
+        kernel: How attention was computed.
         note: What a reader should know before quoting the row.
         layers: Plain data by layer: ``attention_entropy`` and ``near_share``, a number each; ``distance_share``, the
             share of attention at distances from ``distance_from[b]`` up to the next.
@@ -107,6 +108,7 @@ class Row:
     seconds: float | None = None
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
+    kernel: str = ""
     note: str = ""
     layers: dict[str, Any] | None = None
 

@@ -80,8 +80,7 @@ def notes(contender: Contender, num_documents: int) -> Iterator[str]:
     """What a reader should know before quoting a row."""
     if contender.note:
         yield contender.note
-    if contender.overrides_similarity:
-        yield "similarity overridden: the weights were trained for another one"
+    yield from contender.reservations
     if num_documents == 1:
         yield "1 document: no interval"
     elif num_documents < FEW_DOCUMENTS:

@@ -80,6 +80,7 @@ def test_extrapolate_needs_nothing_but_the_checkpoint(run, tmp_path, capsys):
     assert at["trained", 16]["loss"] == at["infoscale", 16]["loss"]  # τ(train_length) = 1
     assert at["trained", 64]["loss"] != at["infoscale", 64]["loss"]
     assert all(row["status"] == "ok" and row["num_targets"] > 0 for row in content["rows"])
+    assert {row["kernel"] for row in content["rows"]} == {"blocked"}
     for suffix in ("csv", "md", "png"):
         assert (tmp_path / f"extrapolation.{suffix}").stat().st_size > 0
     assert "infoscale" in capsys.readouterr().out
@@ -209,6 +210,11 @@ def test_without_being_asked_the_checkpoints_method_runs(run, tmp_path, used):
     # asking for one axis leaves the others as trained
     assert main([*validate, "--model.method.scaling", "NoScaling"]) == 0
     assert used == {"CosScale", "NoScaling"}
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_lightnings_other_commands_run(run, command):
+    assert main([command, "--ckpt_path", str(run.checkpoint), "--trainer.logger", "false"]) == 0
 
 
 def test_methods_lists_every_preset(capsys):

@@ -3,7 +3,7 @@
 import pytest
 
 from gau_alpha.method import AttentionMethod
-from gau_alpha.position import RoPE
+from gau_alpha.position import ALiBi, RoPE
 from gau_alpha.presets import TRAINED, build_strategies, load_preset, preset_names, resolve_method
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
 from gau_alpha.similarity import CosScale, DotProduct
@@ -70,3 +70,23 @@ def test_what_is_no_method_is_explained(description, message):
 def test_an_unknown_preset_lists_the_known():
     with pytest.raises(ValueError, match=r"Unknown method 'infoscal'; choose from: trained, .*cosscale_infoscale"):
         load_preset("infoscal")
+
+
+@pytest.mark.parametrize(
+    ("preset", "trained", "concern"),
+    [
+        ("infoscale", AttentionMethod(), None),
+        ("rerope_infoscale", AttentionMethod(), None),
+        ("yarn", AttentionMethod(CosScale(8.0)), None),
+        ("cosscale", AttentionMethod(CosScale(8.0)), None),
+        ("cosscale", AttentionMethod(), "similarity overridden"),
+        ("kerple", AttentionMethod(), "KerpleLog has to be trained, and was not"),
+        ("ssmax", AttentionMethod(), "ScalableSoftmax has to be trained, and was not"),
+        ("pi", AttentionMethod(position=ALiBi()), "trained without rotations"),
+        ("alibi", AttentionMethod(position=ALiBi()), None),
+    ],
+)
+def test_reservations(preset, trained, concern):
+    concerns = resolve_method(preset, trained.bound(64), 64).reservations(trained.bound(64))
+    assert concerns == [] if concern is None else concern in concerns[0]
+    assert len(concerns) <= 1
