@@ -305,3 +305,23 @@ def test_a_document_of_5_megabytes_on_one_line(tmp_path: Path):
     assert documents.lengths.tolist() == [len(text)]
     assert CharacterTokenizer().decode(documents.document(0)[-18:]) == text[-18:]
     assert documents.document(0).dtype == np.int32
+
+
+def test_the_number_of_documents_is_estimated_for_the_progress_bar(tmp_path: Path):
+    for number in range(3):
+        (tmp_path / f"{number}.jsonl").write_bytes(lines(*({"text": "x" * (i % 7)} for i in range(500))))
+    path = str(tmp_path / "*.jsonl")
+    assert JsonLines(path).num_documents_hint() == pytest.approx(1500, rel=0.01)
+    assert TextFiles(path, per_line=True).num_documents_hint() == pytest.approx(1500, rel=0.01)
+    assert TextFiles(path).num_documents_hint() == 3
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"{}"))
+    assert JsonLines(str(tmp_path / "a.gz")).num_documents_hint() is None
+    (tmp_path / "empty").write_bytes(b"")
+    assert JsonLines(str(tmp_path / "empty")).num_documents_hint() is None
+
+
+def test_the_fingerprint_knows_that_a_name_decides_what_bytes_mean(tmp_path: Path):
+    content = gzip.compress(b"text")
+    (tmp_path / "a.gz").write_bytes(content)
+    (tmp_path / "a.txt").write_bytes(content)
+    assert TextFiles(str(tmp_path / "a.gz")).fingerprint() != TextFiles(str(tmp_path / "a.txt")).fingerprint()
