@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,16 @@ def read_lines(file: Path, encoding: str) -> Iterator[tuple[int, str, bool]]:
     last = "".join(pieces)
     if last:
         yield number + 1, last.removesuffix("\r"), False
+
+
+def estimate_lines(files: Sequence[Path]) -> int | None:
+    """Guess the number of lines from the first of them; None where a file is compressed or nothing can be told."""
+    if any(file.suffix in _OPENERS for file in files):
+        return None
+    num_bytes = sum(file.stat().st_size for file in files)
+    beginning = next(read_chunks(files[0]), b"")
+    num_lines = beginning.count(b"\n")
+    return round(num_lines / len(beginning) * num_bytes) if num_lines else None
 
 
 def check_encoding(encoding: str) -> None:

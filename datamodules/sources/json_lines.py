@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from datamodules.files import as_list, check_encoding, expand_paths, hash_files, read_lines
+from datamodules.files import as_list, check_encoding, estimate_lines, expand_paths, hash_files, read_lines
 from datamodules.sources.base import TextSource
 from datamodules.sources.records import TextField
 
@@ -63,6 +63,10 @@ class JsonLines(TextSource):
         """Hash the files' bytes and the options."""
         options = [self.field, self.encoding, self.on_bad_record]
         return hash_files(expand_paths(self.paths), f"JsonLines {' '.join(options)}")
+
+    def num_documents_hint(self) -> int | None:
+        """Guess from the size of the files and the length of the first lines."""
+        return estimate_lines(expand_paths(self.paths))
 
 
 def _parse(line: str, place: str, is_ended: bool) -> dict[str, Any]:

@@ -84,7 +84,9 @@ class Synthetic(TextSource):
         records: list[str] = []
         for number, (a, b, c, d) in enumerate(letters):
             new = f"{a}{b}={c}{d} "
-            records.append(records[number - before] if number >= before and is_repeat[number] else new)
+            old = records[number - before] if number >= before else ""
+            # A new record whose key is that of the old one by chance would make a question with a wrong answer.
+            records.append(old if old and (is_repeat[number] or old[:2] == new[:2]) else new)
         return "".join(records)[: self.length]
 
 

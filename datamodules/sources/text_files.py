@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from datamodules.files import as_list, check_encoding, expand_paths, hash_files, read_lines, read_text
+from datamodules.files import as_list, check_encoding, estimate_lines, expand_paths, hash_files, read_lines, read_text
 from datamodules.sources.base import TextSource
 
 
@@ -38,8 +38,9 @@ class TextFiles(TextSource):
         return hash_files(expand_paths(self.paths), options)
 
     def num_documents_hint(self) -> int | None:
-        """Count the files, where a file is a document."""
-        return None if self.per_line else len(expand_paths(self.paths))
+        """Count the files, or guess the number of lines."""
+        files = expand_paths(self.paths)
+        return estimate_lines(files) if self.per_line else len(files)
 
     def every(self, first: int, step: int) -> Iterator[str]:
         """Read only the files that are asked for."""
