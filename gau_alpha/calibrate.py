@@ -82,8 +82,8 @@ def calibrate(
     *,
     method: str,
     length_ratios: Sequence[int],
-    num_documents: int = 8,
-    queries_per_document: int = 1024,
+    num_documents: int = 16,
+    queries_per_document: int = 512,
     seed: int = 0,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> Calibration:
