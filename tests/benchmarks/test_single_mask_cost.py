@@ -29,7 +29,8 @@ def test_64_positions_cost_less_than_64_passes_and_far_less_than_the_published_s
     published = count(lambda: model(input_ids))
     # One of four layers does without scores and values, gates and output projection of all positions but one.
     assert ours < 0.85 * POSITIONS * one_target
-    assert ours < 0.25 * POSITIONS * published
+    # Logits of all positions would be half of the work, even with a small vocabulary.
+    assert ours < 0.5 * POSITIONS * published
     watched = ExtrapolationEngine([tokens], Vocabulary(4000, 1, 0), LENGTH, **options)
     extra = count(lambda: list(watched.rows(model, {"own": model.method}))) - ours
     assert 0 < extra < 0.5 * one_target, "looking at attention costs the last layer of one pass"
