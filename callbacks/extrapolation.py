@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from gau_alpha.calibration import CalibratedScale
 from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
@@ -119,7 +120,14 @@ class ExtrapolationEvaluation(Callback):
         )
 
     def _resolve(self, model: GAUAlphaForMaskedLM, train_length: int) -> dict[str, AttentionMethod]:
-        return {name: resolve_method(name, model.method, train_length) for name in self.methods}
+        methods = {name: resolve_method(name, model.method, train_length) for name in self.methods}
+        for name, method in methods.items():
+            if isinstance(method.scaling, CalibratedScale) and method.scaling.lengths is None:
+                raise ValueError(
+                    f"Method {name!r} needs a table that is measured on finished weights: evaluate it with `gau-alpha "
+                    f"calibrate` and `gau-alpha extrapolate` after training."
+                )
+        return methods
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures on all processes; the first of them writes."""

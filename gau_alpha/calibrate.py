@@ -82,8 +82,8 @@ def calibrate(
     *,
     method: str,
     length_ratios: Sequence[int],
-    num_documents: int = 8,
-    queries_per_document: int = 1024,
+    num_documents: int = 16,
+    queries_per_document: int = 512,
     seed: int = 0,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> Calibration:
@@ -202,7 +202,8 @@ class _Solver:
         return float(block.gau.method.scaling.temperature(n, self.key_size))
 
     def _embedded(self, length: int) -> "_Layers":
-        x = self.model.gau_alpha.embeddings(self.tokens.reshape(-1, length))  # (B, L, H)
+        whole = self.tokens.shape[1] // length * length  # a length that does not divide the longest leaves a rest
+        x = self.model.gau_alpha.embeddings(self.tokens[:, :whole].reshape(-1, length))  # (B, L, H)
         count = max(1, round(self.share * length))
         # The middles of equal pieces of the row.
         index = ((torch.arange(count, device=x.device) + 0.5) * length / count).long()[None]  # (1, T)

@@ -147,8 +147,15 @@ class ExtrapolationStudy(LightningModule):
             left_out=self._calibrated_on(documents),
             **self.options,
         )
+        refusal = ""
         if self.trainer.is_global_zero:
-            self.ledger = Ledger(self.unfinished, self.identity())
+            try:
+                self.ledger = Ledger(self.unfinished, self.identity())
+            except ValueError as error:
+                refusal = str(error)
+        # The first process alone sees the folder, but all must stop, or the others would wait for it.
+        if refusal := self.trainer.strategy.broadcast(refusal):
+            raise ValueError(refusal)
 
     def test_dataloader(self) -> DataLoader[int]:
         """Return the one step; the engine deals documents to processes itself."""

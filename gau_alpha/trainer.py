@@ -123,8 +123,8 @@ class GAUAlphaTrainer(Trainer):
         ckpt_path: list[str],
         method: str = TRAINED,
         length_ratios: list[int] = DEFAULT_RATIOS,
-        num_documents: int = 8,
-        queries_per_document: int = 1024,
+        num_documents: int = 16,
+        queries_per_document: int = 512,
         seed: int = 0,
         output: str | None = None,
     ) -> Calibration:

@@ -13,8 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 
 from callbacks.extrapolation import ExtrapolationEvaluation
-from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha.extrapolation.passes import Passes
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.scaling import Scaling
 from gau_alpha.vocabulary import Vocabulary
 
 TRAIN_LENGTH = 16
@@ -233,8 +235,9 @@ def test_out_of_memory_does_not_end_training(tmp_path):
         (Documents(longest=10), evaluation(), r"longest of 4 has 10 tokens"),
         (Documents(), evaluation(methods=["infoscael"]), r"infoscael.*infoscale"),
         (Documents(), evaluation(length_ratios=[0]), r"length_ratios=\[0\]"),
+        (Documents(), evaluation(methods=["trained", "calibrated"]), r"'calibrated' needs a table.*after training"),
     ],
-    ids=["no data module", "short documents", "unknown method", "ratio"],
+    ids=["no data module", "short documents", "unknown method", "ratio", "no table"],
 )
 def test_what_is_wrong_is_said_before_the_first_step(tmp_path, data, callback, message):
     model = module()
@@ -274,3 +277,69 @@ def test_a_config_file_can_name_it():
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
     assert list(callback.length_ratios) == [1, 2, 4, 8, 16]
     assert math.isclose(callback.tokens_per_batch, 16384)
+
+
+class Learned(Scaling):
+    """τ = s · ln n with a learned s per layer, as ScalableSoftmax has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(0.4))
+
+    def temperature(self, num_visible_keys, key_size):
+        return self.slope * num_visible_keys.float().log()
+
+
+class Validating(Documents):
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+
+def test_learned_strategies_still_learn_with_the_sanity_check_on(tmp_path):
+    results = []
+    for name, callbacks in (("without", []), ("with", [evaluation(2, methods=["trained", "infoscale"])])):
+        torch.manual_seed(5)
+        config = GAUAlphaConfig(30, hidden_size=16, intermediate_size=24, attention_key_size=8, num_hidden_layers=2)
+        model = GAUAlphaModule(config, TRAIN_LENGTH, AttentionMethod(scaling=Learned()))
+        slopes = [block.gau.method.scaling.slope for block in model.model.gau_alpha.encoder.blocks()]
+        fit(tmp_path / name, *callbacks, data=Validating(), model=model, num_sanity_val_steps=1, limit_val_batches=1)
+        assert slopes[0].item() != slopes[1].item()
+        assert all(slope.grad is None or slope.grad.isfinite() for slope in slopes)
+        assert all(slope.item() != 0.4 for slope in slopes), "gradients reach the strategy of every layer"
+        own = [block.gau.method.scaling.slope for block in model.model.gau_alpha.encoder.blocks()]
+        assert all(a is b for a, b in zip(own, slopes, strict=True)), "the strategies are the very same afterwards"
+        results.append([slope.item() for slope in slopes])
+    assert steps(tmp_path / "with") == [2, 4, 6, 7]
+    assert results[0] == results[1]
+
+
+def test_training_is_bit_identical_also_when_an_evaluation_raises(tmp_path, monkeypatch):
+    without = state(*fit(tmp_path / "without", max_steps=7))
+
+    class Forgiving(ExtrapolationEvaluation):
+        """Goes on after an error, as a user's own callback might."""
+
+        failed = 0
+
+        def _evaluate(self, trainer, pl_module):
+            try:
+                super()._evaluate(trainer, pl_module)
+            except OSError:
+                self.failed += 1
+                self._last_step = trainer.global_step
+
+    original, calls = Passes.batch, []
+
+    def fail_sometimes(self, passes):
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            random.random()
+            torch.rand(1)
+            raise OSError("a document can't be read")
+        return original(self, passes)
+
+    monkeypatch.setattr(Passes, "batch", fail_sometimes)
+    callback = Forgiving(1, length_ratios=[1, 2], methods=["infoscale", "trained"])
+    having = state(*fit(tmp_path / "with", callback, max_steps=7))
+    assert callback.failed == 7
+    assert having == without

@@ -93,6 +93,13 @@ def test_a_few_queries_are_nearly_as_good_as_all():
     assert not np.array_equal(some, all_queries)
 
 
+def test_lengths_need_not_divide_each_other():
+    calibration = found(build(), documents(64, 64), length_ratios=[3, 8])
+    assert calibration.scale.lengths == [8, 24, 64]
+    after = np.array(calibration.provenance["entropy_after"])
+    np.testing.assert_allclose(after, after[:, :1].repeat(3, 1), rtol=2e-3)
+
+
 def test_the_last_long_documents_are_read_and_named():
     docs = documents(64, 10, 70, 64, 64, 12)
     calibration = found(build(), docs, num_documents=2)
