@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from gau_alpha.calibration import CalibratedScale
 from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.presets import TRAINED, resolve_method
 from gau_alpha.report import Report
+from gau_alpha.scaling import CalibratedScale
 
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 

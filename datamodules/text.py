@@ -126,6 +126,14 @@ class TextDataModule(LightningDataModule):
         sampler = FixedSampler(rows.plan.groups, self.batch_size, self.seed)
         return DataLoader(rows, sampler=sampler, **loader_options(self.num_workers, torch.cuda.is_available()))
 
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Load the validation rows: a corpus is split in two, and ``test`` reads the part that no model trained on."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Load the validation rows, masked as for validation."""
+        return self.val_dataloader()
+
     def evaluation_documents(self) -> "WholeDocuments":
         """Give the validation split's documents whole.
 
