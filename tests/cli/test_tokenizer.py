@@ -57,7 +57,8 @@ def test_inspect_reads_a_bert_vocabulary(tmp_path: Path, capsys):
     assert "'fox' '##es'" in shown
 
 
-def test_a_run_with_a_trained_tokenizer(run, corpus: Path, tmp_path: Path):
+def test_a_run_with_a_trained_tokenizer(run, corpus: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without a logger, a run is recorded where it is started
     output = tmp_path / "tokenizer.json"
     assert tokenizer("train", "--source", corpus, "--kind", "bpe", "--vocab_size", 300, "--output", output) == 0
     config = yaml.safe_load(run.config.read_text())
