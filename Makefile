@@ -9,6 +9,7 @@ setup: $(VENV)/.ready
 
 # The stamp is written last, so that an interrupted installation is done again.
 $(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "Setting up $(VENV): about a minute where pip has the packages in its cache."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -18,10 +19,14 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version softmax
 	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version cosscale --model.method cosscale
+	$(BIN)/gau-alpha calibrate --num_documents 8 --queries_per_document 128 \
+		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt
+	$(BIN)/gau-alpha calibrate --num_documents 8 --queries_per_document 128 \
+		--ckpt_path runs/demo/cosscale/checkpoints/last.ckpt
 	$(BIN)/gau-alpha extrapolate \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt runs/demo/cosscale/checkpoints/last.ckpt \
-		--methods softmax softmax_plus infoscale cosscale cosscale_infoscale windowed rerope_infoscale \
-		--max_documents 16 --output_dir runs/demo
+		--methods softmax softmax_plus infoscale cosscale cosscale_infoscale windowed rerope_infoscale calibrated \
+		--windows spread --max_tokens 40960 --distances false --output_dir runs/demo
 
 test: setup
 	$(BIN)/python -m pytest

@@ -3,6 +3,9 @@
 B batch, L length, Lq and Lk queries and keys of a block, D key size, E value width.
 """
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,8 +21,12 @@ from gau_alpha.kernels.base import (
     weights_of,
 )
 from gau_alpha.method import AttentionPlan
-from gau_alpha.position import rotate
+from gau_alpha.position import View, rotate
+from gau_alpha.rows import Rows
 from gau_alpha.visibility import allowed
+
+Placed = tuple[View, Tensor, Tensor]
+KeyRanges = tuple[tuple[int, int], ...]
 
 
 class Blocked:
@@ -34,7 +41,7 @@ class Blocked:
 
     name = "blocked"
 
-    def __init__(self, block_size: int = 256) -> None:
+    def __init__(self, block_size: int = 128) -> None:
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1 query, got {block_size}.")
         self.block_size = block_size
@@ -62,21 +69,10 @@ class Blocked:
             ranges = plan.visibility.key_ranges(start, stop, rows)
             seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
             mine = torch.arange(start, stop, device=query.device)  # (Lq,)
-            near, far = ranges[0][0] - stop + 1, ranges[-1][1] - 1 - start
-            held = [one for one in placed if reaches(one[0], rows, near, far)]
-            distance = distances(mine, seen, rows) if len(held) > 1 or plan.position.biased else None
-            score = None
-            for view, turned_query, turned_key in held:
-                similarity = product(turned_query[:, start:stop], rows_of(turned_key, ranges))  # (B, Lq, Lk)
-                if score is None:
-                    score = similarity
-                else:
-                    assert distance is not None
-                    score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
-            assert score is not None, "views leave a distance out"
+            score = _scores(placed, start, stop, ranges, rows)  # (B, Lq, Lk)
             if plan.position.biased:
-                assert distance is not None
-                score = score + plan.position.bias(distance) * rows_of(plan.temperature, ((start, stop),))[:, :, None]
+                bias = plan.position.bias(distances(mine, seen, rows))  # (B|1, Lq, Lk)
+                score = score + bias * plan.temperature[:, start:stop, None]
             visible = allowed(plan.visibility, mine, seen, rows)
             score = centred(score, visible)
             weights = weights_of(score, visible, plan.num_visible_keys[:, start:stop])
@@ -86,3 +82,42 @@ class Blocked:
                 weights = F.dropout(weights, dropout)
             context.append(weights.to(value.dtype) @ rows_of(value, ranges))  # (B, Lq, E)
         return context[0] if len(context) == 1 else torch.cat(context, dim=1)  # (B, L, E)
+
+
+def _scores(placed: list[Placed], start: int, stop: int, ranges: KeyRanges, rows: Rows) -> Tensor:
+    """Multiply a block's queries with the keys of some ranges, each key in the view that holds at its distance.
+
+    Args:
+        placed: Views with the queries and keys (B, L, D) that they rotated.
+        start: First query of the block.
+        stop: Query behind the last.
+        ranges: Keys that the block can see.
+        rows: The batch's rows.
+
+    Returns:
+        (B, Lq, Lk) float32.
+    """
+    mine = torch.arange(start, stop, device=rows.device)
+    pieces = []
+    for first, last in _pieces(placed, start, stop, ranges, rows):
+        held = [one for one in placed if reaches(one[0], rows, first - stop + 1, last - 1 - start)]
+        assert held, "views leave a distance out"
+        scores = [product(query[:, start:stop], key[:, first:last]) for _, query, key in held]
+        score = scores[0]  # (B, Lq, piece)
+        if len(held) > 1:
+            distance = distances(mine, torch.arange(first, last, device=rows.device), rows)
+            for (view, _, _), similarity in zip(held[1:], scores[1:], strict=True):
+                score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
+        pieces.append(score)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+
+def _pieces(placed: list[Placed], start: int, stop: int, ranges: KeyRanges, rows: Rows) -> Iterator[tuple[int, int]]:
+    """Cut ranges of keys where a view begins or ends, so that only a narrow band needs two products."""
+    edges: set[float] = set()
+    if rows.consecutive:
+        for view, _, _ in placed:
+            edges |= {start + view.low, stop - 1 + view.low, start + 1 + view.high, stop + view.high}
+    for first, last in ranges:
+        cuts = sorted({first, last, *(int(edge) for edge in edges if first < edge < last)})
+        yield from pairwise(cuts)

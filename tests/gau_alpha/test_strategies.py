@@ -159,7 +159,10 @@ def test_up_to_train_length_it_is_plain_rope(name, padded):
     mask = torch.arange(20)[None] < torch.tensor([[20], [TRAIN_LENGTH]]) if padded else None
     rows = Rows.layout(query.shape[1], query.device, mask)
     ours, plain = (Blocked(4)(*prepared, value, one.plan(rows, KEY_SIZE)) for one in (method, AttentionMethod()))
-    assert torch.equal(ours[1, :TRAIN_LENGTH], plain[1, :TRAIN_LENGTH])
+    if padded:  # other views of the long row cut products elsewhere, which changes rounding
+        torch.testing.assert_close(ours[1, :TRAIN_LENGTH], plain[1, :TRAIN_LENGTH], atol=1e-6, rtol=0)
+    else:
+        assert torch.equal(ours, plain)
     if padded and name != "softmax":
         assert not torch.equal(ours[0], plain[0])
 
