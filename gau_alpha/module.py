@@ -157,7 +157,8 @@ class GAUAlphaModule(LightningModule):
         """Check that the checkpoint's model is this one, before its weights are loaded.
 
         Raises:
-            ValueError: If sizes differ, or anything but training is asked for on rows of another length.
+            ValueError: If sizes differ, anything but training is asked for on rows of another length, or training
+                should go on from weights alone.
         """
         stored = checkpoint.get("hyper_parameters", {})
         own = asdict(self.model.config)
@@ -177,6 +178,11 @@ class GAUAlphaModule(LightningModule):
             )
         if self.trainer.state.fn is not TrainerFn.FITTING:
             self._put_untrained_strategies(checkpoint)
+        elif "optimizer_states" not in checkpoint:
+            raise ValueError(
+                "The checkpoint holds weights only, no state of the optimizer: training can't go on from it. Start a "
+                "new run from its weights with --model.init_from."
+            )
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]

@@ -5,10 +5,11 @@ import warnings
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gau_alpha.checkpoints.fields import all_fields, method_in, read_fields, sizes_in, train_length_in
 from gau_alpha.checkpoints.tensors import HEAD, HEAD_BIAS, WORDS, check_fit, read_tensors, weights_file, write_tensors
@@ -116,8 +117,8 @@ def load_folder(
         ValueError: If the folder can't be read (see ``read_folder``), or the weights do not fit its config.
     """
     stored = read_folder(folder, method, num_hidden_layers)
-    # On the meta device nothing is allocated, nor drawn at random; the file's tensors become the parameters.
-    with torch.device("meta"):
+    # Nothing is allocated, nor drawn at random: the file's tensors become the parameters.
+    with torch.device("meta"), _Undrawn():
         model = cls(stored.config, stored.method)
     check_fit(model, stored.weights, str(folder))
     weights = {name: tensor.float() for name, tensor in stored.weights.items()}
@@ -157,6 +158,16 @@ def write_folder(
 def save_folder(model: "GAUAlphaForMaskedLM", folder: str | PathLike[str]) -> None:
     """Write a model as ``config.json`` and ``model.safetensors``."""
     write_folder(folder, model.config, model.method, model.state_dict())
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves parameters undrawn; to draw on the meta device costs more than to read the weights."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def initialise(model: "GAUAlphaForMaskedLM", source: str | PathLike[str]) -> None:

@@ -1,6 +1,7 @@
 """The command line: ``gau-alpha COMMAND``. Nothing imports it.
 
-``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``shipped.py`` finds
+``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``convert.py`` and
+``fill_mask.py`` the commands of these names, ``stored_tokenizer.py`` finds the tokenizer of a model, ``shipped.py``
 shipped YAML files by name, ``record.py`` writes what a run leaves beside its results.
 """
 
@@ -21,6 +22,8 @@ commands (each has --help):
   predict      the most likely token at every position
   extrapolate  evaluate checkpoints at multiples of their training length under many methods
   methods      list the attention methods
+  convert      turn a checkpoint into a Hugging Face folder, or such a folder into a checkpoint
+  fill-mask    what a model puts in the place of [MASK]
 """
 
 
@@ -63,6 +66,18 @@ def _methods(args: list[str]) -> int:
     return print_methods(args[1:])
 
 
+def _convert(args: list[str]) -> int:
+    from gau_alpha.cli.convert import convert
+
+    return convert(args[1:])
+
+
+def _fill_mask(args: list[str]) -> int:
+    from gau_alpha.cli.fill_mask import fill_mask
+
+    return fill_mask(args[1:])
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fit": _lightning,
     "validate": _lightning,
@@ -70,6 +85,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _lightning,
     "extrapolate": _lightning,
     "methods": _methods,
+    "convert": _convert,
+    "fill-mask": _fill_mask,
 }
 
 
