@@ -6,7 +6,15 @@
 
 from gau_alpha.checkpoints.card import CARD, model_card
 from gau_alpha.checkpoints.fields import METHOD_KEY
-from gau_alpha.checkpoints.folders import Stored, initialise, load_folder, read_folder, save_folder, write_folder
+from gau_alpha.checkpoints.folders import (
+    Stored,
+    initialise,
+    load_folder,
+    read_folder,
+    save_folder,
+    unfilled,
+    write_folder,
+)
 from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
@@ -30,5 +38,6 @@ __all__ = [
     "read_folder",
     "save_folder",
     "tokenizer_files",
+    "unfilled",
     "write_folder",
 ]

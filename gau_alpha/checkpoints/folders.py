@@ -2,6 +2,8 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -95,7 +97,8 @@ def read_folder(
         if WORDS in weights:
             weights[HEAD] = weights[WORDS]
     if config.use_bias and HEAD_BIAS not in weights:
-        weights[HEAD_BIAS] = torch.zeros(config.vocab_size)  # the published head has none, which is the same
+        dtype = weights[WORDS].dtype if WORDS in weights else None
+        weights[HEAD_BIAS] = torch.zeros(config.vocab_size, dtype=dtype)  # the published head has none: the same
     return Stored(config, named or AttentionMethod(), weights, train_length_in(stored, named), source)
 
 
@@ -117,17 +120,16 @@ def load_folder(
         ValueError: If the folder can't be read (see ``read_folder``), or the weights do not fit its config.
     """
     stored = read_folder(folder, method, num_hidden_layers)
-    # Nothing is allocated, nor drawn at random: the file's tensors become the parameters.
-    with torch.device("meta"), _Undrawn():
+    with unfilled():  # the file's tensors become the parameters
         model = cls(stored.config, stored.method)
     check_fit(model, stored.weights, str(folder))
     weights = {name: tensor.float() for name, tensor in stored.weights.items()}
     model.load_state_dict(weights, assign=True)
     model.tie()
-    # Strategies may hold tensors that are no weights: they have to be made anew, on a real device.
+    # Strategies may hold tensors that are no weights, so no file fills them: made anew, on a real device.
     model.set_method(stored.method)
-    learned = {name: tensor for name, tensor in weights.items() if METHOD_PART in name}
-    model.load_state_dict(learned, strict=False)
+    if learned := {name: tensor for name, tensor in weights.items() if METHOD_PART in name}:
+        model.load_state_dict(learned, strict=False)
     return model.eval()
 
 
@@ -158,6 +160,13 @@ def write_folder(
 def save_folder(model: "GAUAlphaForMaskedLM", folder: str | PathLike[str]) -> None:
     """Write a model as ``config.json`` and ``model.safetensors``."""
     write_folder(folder, model.config, model.method, model.state_dict())
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Build models in this ``with`` block without allocating weights or drawing them at random."""
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 class _Undrawn(TorchFunctionMode):

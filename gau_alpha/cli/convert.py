@@ -28,6 +28,7 @@ from gau_alpha.checkpoints import (
     read_checkpoint,
     read_folder,
     tokenizer_files,
+    unfilled,
     write_folder,
 )
 from gau_alpha.cli.stored_tokenizer import data_of, tokenizer_of
@@ -148,7 +149,7 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
         length = train_length or stored.train_length
         if length is None:
             raise ValueError(f"{folder} does not say how many tokens its training rows had: give --train_length.")
-        with torch.device("meta"):
+        with unfilled():
             module = GAUAlphaModule(stored.config, length, stored.method)
         content = {
             "epoch": 0,
@@ -182,7 +183,7 @@ def _training_state(
 
 def _skeleton(config: GAUAlphaConfig, method: AttentionMethod) -> GAUAlphaForMaskedLM:
     """Build a model without weights, to know names and shapes."""
-    with torch.device("meta"):
+    with unfilled():
         return GAUAlphaForMaskedLM(config, method)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints become folders and folders checkpoints, and nothing is lost on the way."""
 
 import json
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -46,6 +47,15 @@ def test_there_and_back_every_entry_is_the_same(run, there, tmp_path):
     assert {path.name for path in there.iterdir()} == names | {"training_state.ckpt"}
     assert main(["convert", str(there), str(tmp_path / "back.ckpt")]) == 0
     assert_same(read(run.checkpoint), read(tmp_path / "back.ckpt"))
+
+
+def test_half_precision_stays_as_it_is(run, tmp_path):
+    checkpoint = read(run.checkpoint)
+    checkpoint["state_dict"] = OrderedDict((name, x.bfloat16()) for name, x in checkpoint["state_dict"].items())
+    torch.save(checkpoint, tmp_path / "half.ckpt")
+    assert main(["convert", str(tmp_path / "half.ckpt"), str(tmp_path / "half")]) == 0
+    assert main(["convert", str(tmp_path / "half"), str(tmp_path / "back.ckpt")]) == 0
+    assert_same(checkpoint, read(tmp_path / "back.ckpt"))
 
 
 def test_the_folder_gives_the_checkpoints_logits(run, there):

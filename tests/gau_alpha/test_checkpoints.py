@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from strategy_cases import CASES
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
-from gau_alpha.checkpoints import tensors
+from gau_alpha.checkpoints import tensors, unfilled
 from gau_alpha.position import ALiBi, RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling, ScalableSoftmax
 from gau_alpha.similarity import CosScale, DotProduct
@@ -322,6 +324,40 @@ def test_of_a_deep_checkpoint_only_the_first_layers_are_read(tmp_path, read):
     for wrong in (0, 25):
         with pytest.raises(ValueError, match=f"num_hidden_layers is {wrong}.*1 to 24"):
             GAUAlphaForMaskedLM.from_pretrained(tmp_path, num_hidden_layers=wrong)
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+from gau_alpha import GAUAlphaForMaskedLM
+from gau_alpha.checkpoints import read_folder  # imports are no part of what is measured
+
+def peak():
+    # not getrusage: what that says is inherited from the process that started this one
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+layers = int(sys.argv[2])
+before = peak()
+model = GAUAlphaForMaskedLM.from_pretrained(sys.argv[1], num_hidden_layers=layers)
+assert sum(1 for parameter in model.parameters() if parameter.sum().isfinite()) == 2 + 4 * layers  # all were read
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+def test_loading_the_base_model_takes_little_more_memory_than_its_file(tmp_path):
+    with unfilled():
+        model = GAUAlphaForMaskedLM(GAUAlphaConfig(12_000))
+    model.to_empty(device="cpu").tie()
+    for parameter in model.parameters():
+        torch.nn.init.ones_(parameter)
+    model.save_pretrained(tmp_path)
+    size = (tmp_path / "model.safetensors").stat().st_size
+    for layers, most in ((24, 1.2 * size), (6, 0.4 * size)):
+        command = [sys.executable, "-c", MEASURE, str(tmp_path), str(layers)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert 0.2 * size < int(done.stdout) < most, (layers, size)
 
 
 def test_a_config_that_asks_for_fewer_layers_than_the_file_holds_gets_them_and_a_warning(folder):
