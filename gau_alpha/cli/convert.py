@@ -71,6 +71,8 @@ def convert(args: list[str]) -> int:
     parser.add_argument("--train_length", type=int, help="tokens per training row, for a folder that does not say it")
     options = parser.parse_args(args)
     source, destination = options.source, options.destination
+    if options.train_length is not None and options.train_length < 1:
+        raise ValueError(f"--train_length is {options.train_length}; give a number of tokens, 1 or more.")
     if source.is_dir():
         _check_destination(destination, options.overwrite, is_file=True)
         to_checkpoint(source, destination, options.train_length, options.weights_only)

@@ -202,6 +202,7 @@ def test_nothing_is_replaced_unasked(run, there, tmp_path, capsys):
         ("{tmp}", "{tmp}/x.ckpt", [], ["is no model folder", "config.json"]),
         ("{run}", "{tmp}/x", ["--train_length", "16"], ["--train_length is for folders"]),
         ("{run}", "{tmp}/x", ["--license", "do what\nyou want"], ["licence must be an identifier"]),
+        ("{tmp}/there", "{tmp}/x.ckpt", ["--train_length", "0"], ["--train_length is 0", "1 or more"]),
         ("{tmp}/there", "{tmp}/x.ckpt", ["--train_length", "32"], ["--train_length is 32", "16 tokens"]),
     ],
 )
