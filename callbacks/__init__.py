@@ -2,4 +2,5 @@
 
 - ``callbacks.extrapolation.ExtrapolationEvaluation``: measures at multiples of the training length while training.
 - ``callbacks.attention_entropy.AttentionEntropy``: how widely each layer attends on the training batch.
+- ``callbacks.export.ExportHuggingFace``: leaves the trained model as a Hugging Face folder.
 """

@@ -2,6 +2,18 @@
 
 from dataclasses import dataclass
 
+SHAPING = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "attention_key_size",
+    "num_hidden_layers",
+    "type_vocab_size",
+    "use_bias",
+    "tie_word_embeddings",
+)
+"""Fields of the config that the weights' shapes depend on."""
+
 
 @dataclass(frozen=True)
 class GAUAlphaConfig:
@@ -13,7 +25,7 @@ class GAUAlphaConfig:
         intermediate_size: Width E of gates and values.
         attention_key_size: Width D of queries and keys; even, since rotations act on pairs.
         num_hidden_layers: Gated attention units, one after the other.
-        type_vocab_size: Rows of the token-type embedding; every token gets row 0 here.
+        type_vocab_size: Rows of the token-type embedding; a token gets row 0 unless told otherwise.
         hidden_dropout_prob: Dropout on embeddings and on each unit's output.
         attention_probs_dropout_prob: Dropout on attention weights.
         initializer_range: Standard deviation of the normal distribution that weights start from.

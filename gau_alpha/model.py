@@ -24,7 +24,7 @@ LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
 
 
 class Embeddings(nn.Module):
-    """norm(word + token type 0), then dropout.
+    """norm(word + token type), then dropout.
 
     Args:
         config: Sizes and rates.
@@ -37,9 +37,11 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.norm_eps = config.norm_eps
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Embed (B, L) int64 as (B, L, H)."""
-        x = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]  # (B, L, H)
+        types = self.token_type_embeddings
+        kind = types.weight[0] if token_type_ids is None else types(token_type_ids)  # (H,) or (B, L, H)
+        x = self.word_embeddings(input_ids) + kind  # (B, L, H)
         return self.dropout(norm(x, self.norm_eps))
 
 
@@ -132,8 +134,7 @@ class GAUAlphaForMaskedLM(nn.Module):
         self.gau_alpha = GAUAlpha(config, method or AttentionMethod())
         self.cls = MaskedLMHead(config)
         self.apply(self._initialise)
-        if config.tie_word_embeddings:
-            self.cls.predictions["decoder"].weight = self.gau_alpha.embeddings.word_embeddings.weight
+        self.tie()
 
     def forward(
         self,
@@ -144,6 +145,7 @@ class GAUAlphaForMaskedLM(nn.Module):
         target_index: Tensor | None = None,
         target_positions: Tensor | None = None,
         observer: LayerObserver | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> Tensor:
         """Predict tokens.
 
@@ -156,6 +158,7 @@ class GAUAlphaForMaskedLM(nn.Module):
             target_positions: (B, T) int64, places in each row whose logits are wanted, as many in every row. In
                 evaluation mode, and with no observer that wants to see them, the last layer computes no others.
             observer: Sees the attention weights and entropies of every layer.
+            token_type_ids: (B, L) int64 below ``type_vocab_size``: which part of a text pair. None: all are 0.
 
         Returns:
             Logits (B, L, V); (N, V) with ``target_index``, (B, T, V) with ``target_positions``: then no logits of other
@@ -167,14 +170,23 @@ class GAUAlphaForMaskedLM(nn.Module):
         """
         if input_ids.ndim != 2:
             raise ValueError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}.")
+        if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
+            raise ValueError(
+                f"token_type_ids must have shape {tuple(input_ids.shape)}, got {tuple(token_type_ids.shape)}."
+            )
         rows = Rows.layout(input_ids.shape[1], input_ids.device, attention_mask, position_ids, segment_ids)
-        x = self.gau_alpha.embeddings(input_ids)  # (B, L, H)
+        x = self.gau_alpha.embeddings(input_ids, token_type_ids)  # (B, L, H)
         if target_index is not None and target_positions is not None:
             raise ValueError("target_index and target_positions say the same in two ways: give one of them.")
         x = self.gau_alpha.encoder(x, rows, self.kernel, observer, target_positions)  # (B, L | T, H)
         if target_index is not None:
             x = x.flatten(0, 1)[target_index]  # (N, H)
         return self.cls(x)
+
+    def tie(self) -> None:
+        """Let the head share its weight with the word embeddings, if the config says so."""
+        if self.config.tie_word_embeddings:
+            self.cls.predictions["decoder"].weight = self.gau_alpha.embeddings.word_embeddings.weight
 
     @property
     def method(self) -> AttentionMethod:
@@ -203,20 +215,28 @@ class GAUAlphaForMaskedLM(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | PathLike[str], method: AttentionMethod | None = None
+        cls,
+        folder: str | PathLike[str],
+        method: AttentionMethod | None = None,
+        num_hidden_layers: int | None = None,
     ) -> "GAUAlphaForMaskedLM":
-        """Load ``config.json`` and ``model.safetensors`` from a folder in Hugging Face layout.
+        """Load ``config.json`` and ``model.safetensors`` (or ``pytorch_model.bin``) from a Hugging Face folder.
 
         Args:
             folder: The folder.
             method: The attention method; default: the one that ``config.json`` names.
+            num_hidden_layers: Take the first so many layers of a deeper model, and read no others. Default: all.
+
+        Returns:
+            The model, in evaluation mode.
 
         Raises:
-            ValueError: If a file is missing or the weights do not fit the config.
+            ValueError: If a file is missing or damaged, ``config.json`` has unknown or contradictory fields, or the
+                weights do not fit it.
         """
         from gau_alpha.checkpoints import load_folder  # the model itself knows nothing of files
 
-        return load_folder(cls, folder, method)
+        return load_folder(cls, folder, method, num_hidden_layers)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, in Hugging Face layout."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gau_alpha.checkpoints import load_weights, read_checkpoint
-from gau_alpha.config import GAUAlphaConfig
+from gau_alpha.checkpoints import initialise, load_weights, read_checkpoint
+from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
@@ -26,18 +26,6 @@ from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_g
 from gau_alpha.presets import method_from
 
 Batch = dict[str, Tensor]
-
-SHAPING = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "attention_key_size",
-    "num_hidden_layers",
-    "type_vocab_size",
-    "use_bias",
-    "tie_word_embeddings",
-)
-"""Fields of the config that the weights' shapes depend on."""
 
 
 class GAUAlphaModule(LightningModule):
@@ -55,9 +43,12 @@ class GAUAlphaModule(LightningModule):
         betas: AdamW's decay rates of the first and second moment.
         schedule: How the rate moves over the run. Default: Cosine.
         kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
+            more layers than ``config`` asks for. A checkpoint to go on with replaces these weights.
 
     Raises:
-        ValueError: If ``method`` was built for another ``train_length``, or a rate is not positive.
+        ValueError: If ``method`` was built for another ``train_length``, a rate is not positive, or the weights of
+            ``init_from`` are of other sizes than ``config`` says.
     """
 
     def __init__(
@@ -70,6 +61,7 @@ class GAUAlphaModule(LightningModule):
         betas: tuple[float, float] = (0.9, 0.98),
         schedule: Schedule | None = None,
         kernel: str = "auto",
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         if not learning_rate > 0:
@@ -81,9 +73,12 @@ class GAUAlphaModule(LightningModule):
         self.schedule = schedule or Cosine()
         bound = (method or AttentionMethod()).bound(train_length)
         self.model = GAUAlphaForMaskedLM(config, bound, kernel)
+        if init_from is not None:
+            initialise(self.model, init_from)
         self.train_metrics = MaskedLMMetrics("train/")
         self.validation_metrics = MaskedLMMetrics("validation/")
         self.test_metrics = MaskedLMMetrics("test/")
+        # Not init_from: where training started is the run's record, and no part of what the checkpoint is.
         # Plain data, under the names of the arguments: a checkpoint can be read without unpickling anything of ours.
         self.save_hyperparameters(
             {
@@ -162,7 +157,8 @@ class GAUAlphaModule(LightningModule):
         """Check that the checkpoint's model is this one, before its weights are loaded.
 
         Raises:
-            ValueError: If sizes differ, or anything but training is asked for on rows of another length.
+            ValueError: If sizes differ, anything but training is asked for on rows of another length, or training
+                should go on from weights alone.
         """
         stored = checkpoint.get("hyper_parameters", {})
         own = asdict(self.model.config)
@@ -182,6 +178,11 @@ class GAUAlphaModule(LightningModule):
             )
         if self.trainer.state.fn is not TrainerFn.FITTING:
             self._put_untrained_strategies(checkpoint)
+        elif "optimizer_states" not in checkpoint:
+            raise ValueError(
+                "The checkpoint holds weights only, no state of the optimizer: training can't go on from it. Start a "
+                "new run from its weights with --model.init_from."
+            )
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]

@@ -30,7 +30,7 @@ ALLOWED = {
     "layers": MODEL - {"layers"},
     "presets": AXES | {"method"},
     "model": MODEL | {"checkpoints"},
-    "checkpoints": {"config", "method", "presets", "files", "model"},
+    "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "model"},
     "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},

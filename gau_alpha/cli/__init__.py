@@ -1,8 +1,8 @@
 """The command line: ``gau-alpha COMMAND``. Nothing imports it.
 
-``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``tokenizer.py``
-trains and shows tokenizers, ``shipped.py`` finds shipped YAML files by name, ``record.py`` writes what a run leaves
-beside its results.
+``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``tokenizer.py``,
+``convert.py`` and ``fill_mask.py`` the commands of these names, ``stored_tokenizer.py`` finds the tokenizer of a model,
+``shipped.py`` shipped YAML files by name, ``record.py`` writes what a run leaves beside its results.
 """
 
 import os
@@ -24,6 +24,8 @@ commands (each has --help):
   calibrate    measure the temperatures of the method calibrated for a checkpoint
   methods      list the attention methods
   tokenizer    train a tokenizer on a corpus, or look into one
+  convert      turn a checkpoint into a Hugging Face folder, or such a folder into a checkpoint
+  fill-mask    what a model puts in the place of [MASK]
 """
 
 
@@ -73,6 +75,18 @@ def _tokenizer(args: list[str]) -> int:
     return run_tokenizer(args[1:])
 
 
+def _convert(args: list[str]) -> int:
+    from gau_alpha.cli.convert import convert
+
+    return convert(args[1:])
+
+
+def _fill_mask(args: list[str]) -> int:
+    from gau_alpha.cli.fill_mask import fill_mask
+
+    return fill_mask(args[1:])
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "fit": _lightning,
     "validate": _lightning,
@@ -82,6 +96,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "calibrate": _lightning,
     "methods": _methods,
     "tokenizer": _tokenizer,
+    "convert": _convert,
+    "fill-mask": _fill_mask,
 }
 
 

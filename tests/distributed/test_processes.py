@@ -90,4 +90,4 @@ def test_every_trainer_file_parses(file, capsys):
     assert stop.value.code == 0
     parsed = yaml.safe_load(capsys.readouterr().out)["trainer"]
     assert {name: parsed[name] for name in yaml.safe_load(file.read_text())} == yaml.safe_load(file.read_text())
-    assert parsed["limit_train_batches"] == 1000  # the demo's own settings stay
+    assert parsed["limit_train_batches"] == 700  # the demo's own settings stay

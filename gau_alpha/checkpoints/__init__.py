@@ -1,0 +1,43 @@
+"""Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
+
+``fields.py`` knows ``config.json``, ``tensors.py`` the files of weights, ``folders.py`` puts both together,
+``training.py`` reads Lightning checkpoints, ``tokenizer.py`` and ``card.py`` write what else a folder holds.
+"""
+
+from gau_alpha.checkpoints.card import CARD, model_card
+from gau_alpha.checkpoints.fields import METHOD_KEY
+from gau_alpha.checkpoints.folders import (
+    Stored,
+    initialise,
+    load_folder,
+    read_folder,
+    save_folder,
+    unfilled,
+    write_folder,
+)
+from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_weights
+from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
+from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
+
+__all__ = [
+    "CARD",
+    "METHOD_KEY",
+    "MODEL_PREFIX",
+    "SPECIAL",
+    "TOKENIZER",
+    "VOCABULARY",
+    "WEIGHTS",
+    "Stored",
+    "check_fit",
+    "initialise",
+    "load_folder",
+    "load_weights",
+    "model_card",
+    "model_of",
+    "read_checkpoint",
+    "read_folder",
+    "save_folder",
+    "tokenizer_files",
+    "unfilled",
+    "write_folder",
+]

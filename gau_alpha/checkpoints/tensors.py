@@ -1,0 +1,163 @@
+"""Files of weights: ``model.safetensors``, or ``pytorch_model.bin`` read as plain data."""
+
+import re
+import zipfile
+from contextlib import ExitStack
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gau_alpha.files import write_whole
+
+WEIGHTS = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+
+WORDS = "gau_alpha.embeddings.word_embeddings.weight"
+HEAD = "cls.predictions.decoder.weight"
+HEAD_BIAS = "cls.predictions.decoder.bias"
+PUBLISHED_BIAS = "cls.predictions.bias"
+"""Where BERT-like models keep the head's bias; the published GAU-α head has none."""
+
+_LAYER = re.compile(r"gau_alpha\.encoder\.layer\.(\d+)\.")
+
+
+def load_plain(path: Path, mmap: bool = False) -> Any:
+    """Read what ``torch.save`` wrote, if it is nothing but numbers, strings, containers and tensors.
+
+    Args:
+        path: The file.
+        mmap: Whether tensors stay in the file until they are used, where its format allows that.
+
+    Raises:
+        ValueError: If it is damaged or holds anything else, which is named; nothing of it is run.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # torch's own message explains how to run the file after all
+        foreign = re.findall(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand) ([\w.]+)", str(error))
+        if named := sorted({name for pair in foreign for name in pair if name and name != "GLOBAL"}):
+            reason = f"it holds {', '.join(named)}, which no weights need; nothing of it was run"
+        else:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint that can be read as plain data: {reason}.") from error
+
+
+def weights_file(folder: Path) -> Path:
+    """Find a folder's weights.
+
+    Raises:
+        ValueError: If there are none, or only in several pieces.
+    """
+    for name in (WEIGHTS, PICKLED):
+        if (folder / name).is_file():
+            return folder / name
+    if pieces := sorted(path.name for path in folder.glob("*.index.json")):
+        raise ValueError(f"{folder} holds weights in several pieces ({pieces[0]}); put them together in {WEIGHTS}.")
+    raise ValueError(f"{folder} is no model folder: it has no {WEIGHTS} and no {PICKLED}.")
+
+
+def read_tensors(path: Path, num_layers: int | None = None) -> tuple[dict[str, Tensor], int]:
+    """Read a file of weights, under the names that the model has for them.
+
+    Args:
+        path: What ``weights_file`` returned.
+        num_layers: Read only so many layers from the first; None: all.
+
+    Returns:
+        The tensors, and the number of layers that the file holds.
+
+    Raises:
+        ValueError: If the file can't be read as plain data.
+    """
+    with ExitStack() as stack:
+        if path.name == PICKLED:
+            content = load_plain(path, mmap=True)
+            if not isinstance(content, dict) or not all(
+                isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+            ):
+                raise ValueError(f"{path} holds something other than named tensors.")
+            names, read = list(content), content.__getitem__
+        else:
+            try:
+                file = stack.enter_context(safe_open(path, framework="pt"))
+            except Exception as error:  # the library raises its own kind, not exported under a stable name
+                raise ValueError(f"{path} cannot be read: {error}") from error
+            names, read = list(file.keys()), file.get_tensor
+        layers = {name: int(found[1]) for name in names if (found := _LAYER.match(name))}
+        depth = max(layers.values(), default=-1) + 1
+        wanted = depth if num_layers is None else num_layers
+        weights = {name: read(name) for name in names if layers.get(name, -1) < wanted}
+    if PUBLISHED_BIAS in weights:
+        bias = weights.pop(PUBLISHED_BIAS)
+        if not torch.equal(weights.setdefault(HEAD_BIAS, bias), bias):
+            raise ValueError(f"{path} contradicts itself: {PUBLISHED_BIAS} and {HEAD_BIAS} differ.")
+    return weights, depth
+
+
+def write_tensors(folder: Path, weights: dict[str, Tensor], tied: bool) -> None:
+    """Write ``model.safetensors``, whole or not at all.
+
+    Args:
+        folder: The folder.
+        weights: A model's state dict.
+        tied: Whether the head shares its weight with the embeddings: it is then stored once.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    if tied:
+        stored.pop(HEAD, None)  # safetensors stores no tensor twice
+    bias = stored.pop(HEAD_BIAS, None)
+    # The published head has no bias. One of zeros is the same head, and reading puts it back.
+    if bias is not None and bias.view(torch.uint8).any():
+        stored[PUBLISHED_BIAS] = bias
+    write_whole(folder / WEIGHTS, lambda path: save_file(stored, path, metadata={"format": "pt"}))
+
+
+def check_fit(model: torch.nn.Module, weights: dict[str, Tensor], source: str, advice: str = "") -> None:
+    """Check that a state dict fits a model exactly.
+
+    Args:
+        model: The model.
+        weights: The state dict.
+        source: Where the weights come from, for the message.
+        advice: What to do, for the message.
+
+    Raises:
+        ValueError: If tensors are missing, left over or of another shape; the message names them.
+    """
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{name}: {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the model"
+        for name in sorted(own.keys() & weights.keys())
+        if own[name].shape != weights[name].shape
+    ]
+    if missing or extra or shapes:
+        parts = [f"missing: {_some(missing)}"] if missing else []
+        parts += [f"left over: {_some(extra)}"] if extra else []
+        parts += [f"of another shape: {_some(shapes)}"] if shapes else []
+        raise ValueError(f"The weights in {source} do not fit the model; {'; '.join(parts)}.{advice}")
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load a state dict that has to fit exactly.
+
+    Args:
+        model: The model.
+        weights: Its state dict.
+        source: Where the weights come from, for the message.
+
+    Raises:
+        ValueError: If tensors are missing, left over or of another shape; the message names them.
+    """
+    check_fit(model, weights, source)
+    model.load_state_dict(weights)
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

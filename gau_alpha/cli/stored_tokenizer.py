@@ -1,0 +1,121 @@
+"""The tokenizer that belongs to a model: named by a run's config inside a checkpoint, or lying in a folder."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from datamodules import TokenizerFile
+from datamodules.tokenizers import Tokenizer
+from gau_alpha.checkpoints import SPECIAL, TOKENIZER, VOCABULARY
+from gau_alpha.cli.record import RUN_KEY
+
+ADVICE = "Give the tokenizer's file with --tokenizer."
+
+
+def data_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the section ``data`` out of the run's config that a checkpoint holds; empty if it holds none."""
+    found: Any = checkpoint
+    for key in (RUN_KEY, "config", "data"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, dict) else {}
+
+
+def tokenizer_of(checkpoint: Mapping[str, Any], path: Path) -> Tokenizer:
+    """Build the tokenizer that a checkpoint's run used.
+
+    Only classes of ``datamodules`` are built: a checkpoint is data, and may come from a stranger.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+        path: Where it was read, for messages.
+
+    Raises:
+        ValueError: If it names none, or one that can't be built.
+    """
+    named = (data_of(checkpoint).get("init_args") or {}).get("tokenizer")
+    named = {"class_path": named} if isinstance(named, str) else named
+    if not isinstance(named, Mapping) or not isinstance(named.get("class_path"), str):
+        raise ValueError(f"{path} does not say which tokenizer its run used. {ADVICE}")
+    module, _, name = named["class_path"].rpartition(".")
+    if module.split(".")[0] != "datamodules":
+        raise ValueError(f"{path} names the tokenizer {named['class_path']}, which is none of datamodules'. {ADVICE}")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{path} names the tokenizer {named['class_path']}, which does not exist. {ADVICE}") from error
+    if not isinstance(cls, type) or not issubclass(cls, Tokenizer):
+        raise ValueError(f"{path} names the tokenizer {named['class_path']}, which is no tokenizer. {ADVICE}")
+    try:
+        return cls(**named.get("init_args") or {})
+    except TypeError as error:
+        raise ValueError(f"{path} names a tokenizer that can't be built: {error}. {ADVICE}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} names a tokenizer that can't be built: {error} {ADVICE}") from error
+
+
+def tokenizer_in(folder: Path) -> tuple[Tokenizer, bool]:
+    """Open the tokenizer that lies in a Hugging Face folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The tokenizer, and whether its model expects [CLS] before and [SEP] after a text: those with a ``vocab.txt`` and
+        nothing else, the published ones, were trained so.
+
+    Raises:
+        ValueError: If there is none, or it can't be read.
+    """
+    settings = _settings(folder / SPECIAL)
+    names = {name: _content(settings[name]) for name in ("mask_token", "pad_token") if settings.get(name) is not None}
+    if (folder / TOKENIZER).is_file():
+        return TokenizerFile(str(folder / TOKENIZER), **names), False
+    if not (folder / VOCABULARY).is_file():
+        raise ValueError(f"{folder} holds no tokenizer: it has no {TOKENIZER} and no {VOCABULARY}. {ADVICE}")
+    built = _word_piece(folder / VOCABULARY, lowercase=settings.get("do_lower_case", True) is not False)
+    with tempfile.TemporaryDirectory() as scratch:  # TokenizerFile keeps what it read
+        path = str(Path(scratch) / TOKENIZER)
+        built.save(path)
+        return TokenizerFile(path, **names), True
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds a JSON {type(settings).__name__}; it should be an object.")
+    return settings
+
+
+def _content(token: Any) -> str:
+    # transformers writes the name alone, or an object that has it under "content"
+    return str(token["content"] if isinstance(token, dict) and "content" in token else token)
+
+
+def _word_piece(path: Path, lowercase: bool) -> tokenizers.Tokenizer:
+    """Build BERT's tokenizer from a list of tokens, one a line."""
+    try:
+        # str.splitlines would also cut at exotic separators, which are tokens here
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
+    tokens = {line.rstrip("\r"): number for number, line in enumerate(lines)}
+    special = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in tokens]
+    if "[UNK]" not in special:
+        raise ValueError(f"{path} has no [UNK], so it is no BERT vocabulary. {ADVICE}")
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(tokens, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
