@@ -29,7 +29,7 @@ demo: setup
 		--windows spread --max_tokens 40960 --entropy false --distances false --output_dir runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

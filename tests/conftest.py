@@ -1,4 +1,9 @@
+import os
 from pathlib import Path
+
+# One thread each, here and in every process that a test starts: sums over two threads differ from those over one
+# in the last digit, and several tests compare whole runs bit for bit. Must be set before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

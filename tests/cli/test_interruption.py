@@ -1,7 +1,6 @@
 """``extrapolate`` killed and started again ends with the files of an undisturbed run."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -45,8 +44,9 @@ def test_killed_ten_times_at_random_moments(run, tmp_path):
     for _ in range(10):
         process = subprocess.Popen(
             [sys.executable, "-m", "gau_alpha.cli", *command(run, folder)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         before = len(list(unfinished.glob("[!.]*.json"))) if unfinished.exists() else 0
         wanted = before + dice.randrange(3)
         while process.poll() is None and (

@@ -1,7 +1,6 @@
 """The command line on two processes: the same table to the last digit."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,7 +72,6 @@ def test_more_processes_print_the_same_table(checkpoint, tmp_path, processes):
             text=True,
             timeout=120,
             check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, done.stderr[-2000:]
         rows = json.loads((output / "extrapolation.json").read_text())["rows"]

@@ -1,6 +1,5 @@
 """However a step is cut into processes and batches, it is the step of the mean over all its targets."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,6 @@ def step(tmp_path, processes, batch_size, accumulate):
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return torch.load(path, weights_only=True)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def run_workers(folder: Path, world_size: int, scenario: str) -> list[dict]:
     """What each of some real gloo processes has to say."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     store = folder / f"store{world_size}"
     store.unlink(missing_ok=True)
     processes = [
