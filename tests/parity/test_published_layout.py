@@ -9,6 +9,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file
 from torch import nn
 
@@ -132,7 +133,6 @@ def test_the_methods_differ():
 
 
 def test_transformers_reads_the_fields(tmp_path):
-    transformers = pytest.importorskip("transformers")
     GAUAlphaForMaskedLM(GAUAlphaConfig(50, 32, 48, 16, 3), METHODS["cosscale_infoscale"]).save_pretrained(tmp_path)
     config = transformers.PretrainedConfig.from_pretrained(str(tmp_path))
     assert (config.normalization, config.norm_method, config.CosScale_value) == ("InfoScale", "CosScale", 8)
