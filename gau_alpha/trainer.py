@@ -131,6 +131,7 @@ class GAUAlphaTrainer(Trainer):
         """Measure, per layer and length, the temperature at which attention entropy is what it was in training.
 
         ``gau-alpha extrapolate --methods calibrated`` then uses the table, and leaves out the documents it was made of.
+        The work is not dealt out: several processes would each do all of it.
 
         Args:
             model: Built for the checkpoint.

@@ -14,6 +14,7 @@ from gau_alpha.scaling import InfoScale
 from gau_alpha.vocabulary import Vocabulary
 
 PLAIN = ("plain", "single-mask", "single-mask sampled", "resumed")
+WEIGHTS = "3, 50 and 400 targets"
 # Fails where → ranks that fail, and in which batch of 32 tokens (the engine then tries smaller ones).
 FAILURES = {
     "all ranks, first batch": ((0, 1), 1),
@@ -56,8 +57,15 @@ def main(rank: int, world_size: int, store: str, scenario: str) -> None:
     model = Noting(config, fails)
     sizes = (20, 33, 8, 64, 17, 9, 30) if plain else [100] * 12
     documents = [np.random.default_rng(seed).integers(2, 40, size=size) for seed, size in enumerate(sizes)]
+    ratios = [1, 4, 8, 16] if plain else [1, 2, 4, 8]
+    if scenario == WEIGHTS:
+        documents = [np.full(2700, 2) for _ in range(3)]
+        for document, ordinary in zip(documents, (20, 333, 2667), strict=True):
+            document[:ordinary] = np.random.default_rng(ordinary).integers(3, 40, size=ordinary)
+        documents[0] = np.append(documents[0], [2] * 2700)  # alone at twice the length
+        ratios = [1, 2]
     engine = ExtrapolationEngine(
-        documents, Vocabulary(40, 1, 0), 8, length_ratios=[1, 4, 8, 16] if plain else [1, 2, 4, 8],
+        documents, Vocabulary(40, 1, 0, (2,)), 2700 if scenario == WEIGHTS else 8, length_ratios=ratios,
         tokens_per_batch=40 if plain else 64, num_resamples=100,
         protocol={"single-mask": SingleMask(), "single-mask sampled": SingleMask(5)}.get(scenario),
     )  # fmt: skip
