@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.kernels import Kernel, build_kernel
-from gau_alpha.layers import GAUBlock, norm, take
+from gau_alpha.layers import GAUBlock, take
 from gau_alpha.method import AttentionMethod
+from gau_alpha.pointwise import norm
 from gau_alpha.rows import Rows
 
 LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
