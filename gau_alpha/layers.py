@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.kernels import Blocked, Kernel, Observer, attend_at
+from gau_alpha.kernels.blocks import LARGEST
 from gau_alpha.method import AttentionMethod, AttentionPlan
 from gau_alpha.pointwise import norm, silu_split
 
@@ -100,8 +101,8 @@ class GatedAttentionUnit(nn.Module):
         # A similarity prepares queries and keys together, and each by itself: the keys' partner is thrown away.
         query, _ = self.method.similarity.prepare(*(self._scaled(take(base, index))))  # (B, T, D)
         _, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
-        most = {"block_size": kernel.block_size} if isinstance(kernel, Blocked) else {}
-        context = attend_at(index, query, key, v, plan, **most)  # (B, T, E)
+        most = kernel.block_size if isinstance(kernel, Blocked) else LARGEST
+        context = attend_at(index, query, key, v, plan, most)  # (B, T, E)
         return self.o_dense(u * context)  # (B, T, H)
 
     def query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor]:

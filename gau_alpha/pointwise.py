@@ -26,7 +26,7 @@ class _Norm(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         x, inverse = ctx.saved_tensors
         product = gradient * x  # (..., H), used again below
         # The halves and twos of the derivatives of √ and x² are exact, so they may cancel.
@@ -44,7 +44,7 @@ class _SiluSplit(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         gradient = torch.cat(gradients, dim=-1)
         return torch.ops.aten.silu_backward.grad_input(gradient, x, grad_input=gradient), None

@@ -120,7 +120,9 @@ def plain_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), batch["labels"].flatten(), ignore_index=-100)
 
 
-def plain_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], dtype: torch.dtype) -> None:
+def plain_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict[str, Tensor], dtype: torch.dtype
+) -> None:
     """One optimizer step."""
     optimizer.zero_grad()
     with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):

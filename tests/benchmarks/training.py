@@ -82,9 +82,9 @@ def report(quick: bool) -> list[str]:
     layers, runs = (2, 3) if quick else (6, 7)
     rows = [
         row
-        for dtype in (torch.float32,)
+        for dtype in (torch.float32, torch.bfloat16)
         for length in (64, 512)
-        for row in compare(length, dtype, layers, runs)
+        for row in compare(length, dtype, layers, min(runs, 3) if dtype is torch.bfloat16 else runs)
     ]
     heads = ["step", "time", "tokens/s", "× ours' time", "GFLOP", "share of the matrix rate"]
     return [f"## Training step, {layers} × 768, vocabulary {VOCABULARY:,}", "", *table(heads, rows)]
