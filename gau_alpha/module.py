@@ -85,7 +85,8 @@ class GAUAlphaModule(LightningModule):
         self.train_metrics = MaskedLMMetrics("train/")
         self.validation_metrics = MaskedLMMetrics("validation/")
         self.test_metrics = MaskedLMMetrics("test/")
-        # Not init_from: where training started is the run's record, and no part of what the checkpoint is. Nor recompute.
+        # Not init_from: where training started is the run's record, and no part of what the checkpoint is. Nor
+        # recompute, which changes no number.
         # Plain data, under the names of the arguments: a checkpoint can be read without unpickling anything of ours.
         self.save_hyperparameters(
             {

@@ -50,8 +50,8 @@ def report(quick: bool) -> list[str]:
         rows.append([f"{length:,} tokens", attention, str(layers), f"{int(done.stdout) / 2**30:.2f} GiB"])
     return [
         "## Memory above the weights, hidden size 768", "", *table(["row", "attention", "layers", "peak"], rows),
-        f"*full at first*: {FULL_QUERIES:,} queries see the whole row, the others 128 keys; every block of queries is freed "
-        "before the next, so that the peak is that of full attention.", "",
+        f"*full at first*: {FULL_QUERIES:,} queries see the whole row, the others 128 keys; each block of queries is",
+        "freed before the next, so that the peak is that of full attention.", "",
     ]  # fmt: skip
 
 

@@ -100,10 +100,12 @@ class PlainBERT(nn.Module):
     A GAU has 3.64 million parameters at the base model's sizes and a BERT layer 7.09, so 3 stand for 6.
     """
 
-    def __init__(self, vocab_size: int, hidden: int = 768, layers: int = 3, max_length: int = 512) -> None:
+    def __init__(
+        self, vocab_size: int, hidden: int = 768, layers: int = 3, max_length: int = 512, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.words, self.positions = nn.Embedding(vocab_size, hidden), nn.Embedding(max_length, hidden)
-        layer = nn.TransformerEncoderLayer(hidden, 12, 4 * hidden, 0.1, "gelu", batch_first=True)
+        layer = nn.TransformerEncoderLayer(hidden, 12, 4 * hidden, dropout, "gelu", batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.decoder = nn.Linear(hidden, vocab_size, bias=False)
         self.decoder.weight = self.words.weight

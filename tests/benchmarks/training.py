@@ -1,6 +1,6 @@
 """A training step beside the plain model's and a BERT's: ``python tests/benchmarks/training.py [--quick]``.
 
-6 × 768, vocabulary 12,000, 2,048 tokens a step, 15 % targets, dropout 0.1. The floor is the time that the products of
+6 × 768, vocabulary 12,000, 2,048 tokens a step, 15 % targets. The floor is the time that the products of
 our step need at the rate of a 2048³ product measured in the same turns.
 """
 
@@ -29,9 +29,10 @@ def batch_of(length: int) -> dict[str, torch.Tensor]:
 class OurStep:
     """The module's training step and optimizer, without Lightning's loop (``overhead.py`` measures that)."""
 
-    def __init__(self, layers: int, dtype: torch.dtype) -> None:
+    def __init__(self, layers: int, dtype: torch.dtype, dropout: float = 0.1) -> None:
         self.dtype = dtype
-        self.module = GAUAlphaModule(GAUAlphaConfig(VOCABULARY, num_hidden_layers=layers), 64)
+        rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        self.module = GAUAlphaModule(GAUAlphaConfig(VOCABULARY, num_hidden_layers=layers, **rates), 64)
         groups = parameter_groups(self.module.model, 0.01)
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.98), fused=True)
 
@@ -54,10 +55,11 @@ def count_flops(work) -> int:
     return counter.get_total_flops()
 
 
-def compare(length: int, dtype: torch.dtype, layers: int, runs: int) -> list[list[str]]:
+def compare(length: int, dtype: torch.dtype, layers: int, runs: int, dropout: float = 0.1) -> list[list[str]]:
     batch = batch_of(length)
-    ours = OurStep(layers, dtype)
-    plain, bert = PlainGAU(VOCABULARY, layers=layers), PlainBERT(VOCABULARY, layers=layers // 2)
+    ours = OurStep(layers, dtype, dropout)
+    plain = PlainGAU(VOCABULARY, layers=layers, dropout=dropout)
+    bert = PlainBERT(VOCABULARY, layers=layers // 2, dropout=dropout)
     of_plain, of_bert = (torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (plain, bert))
     matrix = MatrixProduct(dtype)
     works = {
@@ -70,6 +72,7 @@ def compare(length: int, dtype: torch.dtype, layers: int, runs: int) -> list[lis
     times = alternately(works, runs)
     rate = matrix.rate(times.pop("matrix"))
     name = "float32" if dtype is torch.float32 else "bf16-mixed"
+    name += "" if dropout else ", no dropout"
     return [
         [f"{way}, {length} tokens, {name}", str(timing), f"{TOKENS / timing.median:,.0f}",
          ratios(timing, times["ours"]), f"{flops[way] / 1e9:.0f}", f"{flops[way] / rate / timing.median:.2f}"]
@@ -78,13 +81,14 @@ def compare(length: int, dtype: torch.dtype, layers: int, runs: int) -> list[lis
 
 
 def report(quick: bool) -> list[str]:
-    """Training steps at 64 and 512 tokens, in float32 and bf16-mixed."""
+    """Training steps at 64 and 512 tokens, in float32 with and without dropout, and in bf16-mixed."""
     layers, runs = (2, 3) if quick else (6, 7)
+    cases = [(torch.float32, 0.1, runs), (torch.float32, 0.0, 3), (torch.bfloat16, 0.1, 3)]
     rows = [
         row
-        for dtype in (torch.float32, torch.bfloat16)
+        for dtype, dropout, times in cases
         for length in (64, 512)
-        for row in compare(length, dtype, layers, min(runs, 3) if dtype is torch.bfloat16 else runs)
+        for row in compare(length, dtype, layers, times, dropout)
     ]
     heads = ["step", "time", "tokens/s", "× ours' time", "GFLOP", "share of the matrix rate"]
     return [f"## Training step, {layers} × 768, vocabulary {VOCABULARY:,}", "", *table(heads, rows)]
