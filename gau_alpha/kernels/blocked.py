@@ -89,7 +89,9 @@ class Blocked:
                 context.append(block)
             else:
                 whole[:, start:stop] = block
-        return torch.cat(context, dim=1) if whole is None else whole  # (B, L, E)
+        if whole is not None:
+            return whole
+        return context[0] if len(context) == 1 else torch.cat(context, dim=1)  # (B, L, E)
 
 
 def _scores(placed: list[Placed], start: int, stop: int, ranges: KeyRanges, rows: Rows) -> Tensor:

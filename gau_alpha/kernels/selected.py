@@ -52,16 +52,21 @@ def attend_at(
         ranges = plan.visibility.key_ranges(int(mine.min()), int(mine.max()) + 1, rows)
         seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
         temperature = _at(plan.temperature, mine)[:, :, None]  # (B, Tq, 1)
-        positions = _at(rows.position_ids, mine)  # (B, Tq)
-        distance = rows.position_ids[:, None, seen] - positions[:, :, None]  # (B, Tq, Lk)
+        distance = None
+        if len(plan.views) > 1 or plan.position.biased:
+            positions = _at(rows.position_ids, mine)  # (B, Tq)
+            distance = rows.position_ids[:, None, seen] - positions[:, :, None]  # (B, Tq, Lk)
         score = None
         for view, keys in zip(plan.views, turned, strict=True):
             rotation = None if view.query is None else type(view.query)(*(_at(part, mine) for part in view.query))
             similarity = product(rotate(asking, rotation) * temperature, rows_of(keys, ranges))  # (B, Tq, Lk)
-            here = (distance >= view.low) & (distance <= view.high)
-            score = similarity if score is None else torch.where(here, similarity, score)
+            if score is None or distance is None:
+                score = similarity
+            else:
+                score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
         assert score is not None, "a method has at least one view"
         if plan.position.biased:
+            assert distance is not None, "made above"
             score = score + plan.position.bias(distance) * temperature
         visible = _allowed_at(plan.visibility, mine, seen, rows)
         score = centred(score, visible)

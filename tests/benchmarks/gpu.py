@@ -1,7 +1,7 @@
 """A GPU's share of its matrix rate, in one command: ``python tests/benchmarks/gpu.py``.
 
-24 × 768 in bfloat16: a training step at 512 tokens, and an evaluation pass over 32,768 tokens (64 times 512). Printed are the
-FLOPs of the products over the rate of an 8192³ product, measured in turns. Without a GPU it says so.
+24 × 768 in bfloat16: a training step at 512 tokens, and an evaluation pass over 32,768 tokens (64 times 512). Printed
+are the FLOPs of the products over the rate of an 8192³ product, measured in turns. Without a GPU it says so.
 """
 
 import sys

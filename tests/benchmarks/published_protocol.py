@@ -1,8 +1,8 @@
 """64 sampled positions beside the published exact run: ``python tests/benchmarks/published_protocol.py [--quick]``.
 
-6 × 768, 10 documents of 4,096 tokens. The published protocol hides every position once, a pass each, and takes
-logits of all positions: 40,960 passes of the plain model. Ours is the engine with 64 positions a document. Both are timed
-on a part, in turns, and multiplied: passes do not differ.
+6 × 768, 10 documents of 4,096 tokens. The published protocol hides every position once, a pass each, and takes logits
+of all positions: 40,960 passes of the plain model. Ours is the engine with 64 positions a document. Both are timed on a
+part, in turns, and multiplied: passes do not differ.
 """
 
 import numpy as np
