@@ -1,7 +1,7 @@
 """Windowed beside full attention at 65,536 tokens: ``python tests/benchmarks/windows.py [--quick]``.
 
-The tiny model. A full pass at this length takes minutes: attention is timed in one layer where the first queries see the
-row whole and the others one key, and multiplied; projections and all else are left out of full attention's time.
+The tiny model. A full pass at this length takes minutes: attention is timed in one layer where the first queries see
+the whole row and the others one key, and multiplied; projections and all else are left out of full attention's time.
 ``window_exponent.py`` fits how the cost grows with the length.
 """
 
