@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.checkpoints import initialise, load_weights, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
@@ -26,6 +27,9 @@ from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_g
 from gau_alpha.presets import method_from
 
 Batch = dict[str, Tensor]
+
+LOGITS_AT_ONCE = 2**26
+"""Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
 
 
 class GAUAlphaModule(LightningModule):
@@ -45,6 +49,8 @@ class GAUAlphaModule(LightningModule):
         kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
         init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
             more layers than ``config`` asks for. A checkpoint to go on with replaces these weights.
+        recompute: Whether training keeps only each layer's input in memory and computes the rest again for the
+            gradient: a third more work, for rows that are too long otherwise.
 
     Raises:
         ValueError: If ``method`` was built for another ``train_length``, a rate is not positive, or the weights of
@@ -62,6 +68,7 @@ class GAUAlphaModule(LightningModule):
         schedule: Schedule | None = None,
         kernel: str = "auto",
         init_from: str | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if not learning_rate > 0:
@@ -72,13 +79,14 @@ class GAUAlphaModule(LightningModule):
         self.betas = (betas[0], betas[1])
         self.schedule = schedule or Cosine()
         bound = (method or AttentionMethod()).bound(train_length)
-        self.model = GAUAlphaForMaskedLM(config, bound, kernel)
+        self.model = GAUAlphaForMaskedLM(config, bound, kernel, recompute)
         if init_from is not None:
             initialise(self.model, init_from)
         self.train_metrics = MaskedLMMetrics("train/")
         self.validation_metrics = MaskedLMMetrics("validation/")
         self.test_metrics = MaskedLMMetrics("test/")
-        # Not init_from: where training started is the run's record, and no part of what the checkpoint is.
+        # Not init_from: where training started is the run's record, and no part of what the checkpoint is. Nor
+        # recompute, which changes no number.
         # Plain data, under the names of the arguments: a checkpoint can be read without unpickling anything of ours.
         self.save_hyperparameters(
             {
@@ -225,10 +233,21 @@ class GAUAlphaModule(LightningModule):
         labels = batch["labels"].flatten()  # (B · L,)
         target_index = (labels != -100).nonzero().squeeze(1)  # (N,)
         targets = labels[target_index]  # (N,)
-        logits = self.model(**_layout(batch), target_index=target_index).float()  # (N, V)
-        nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
-        correct = (logits.argmax(-1) == targets).sum()
-        return nll, correct, torch.tensor(len(targets), device=nll.device)
+        count = torch.tensor(len(targets), device=labels.device)
+        at_once = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
+        if len(targets) <= at_once:
+            logits = self.model(**_layout(batch), target_index=target_index)  # (N, V)
+            return *_sums(logits, targets), count
+        hidden = self.model(**_layout(batch), target_index=target_index, head=False)  # (N, H)
+        pieces = [
+            cast(tuple[Tensor, Tensor], checkpoint(self._sums_of, *piece, use_reentrant=False))
+            for piece in zip(hidden.split(at_once), targets.split(at_once), strict=True)
+        ]
+        nlls, corrects = (torch.stack(parts) for parts in zip(*pieces, strict=True))  # (pieces,)
+        return nlls.sum(), corrects.sum(), count
+
+    def _sums_of(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return _sums(self.model.cls(hidden), targets)
 
     def _put_untrained_strategies(self, checkpoint: dict[str, Any]) -> None:
         """Let another strategy than the trained one load: what it would have learned stays as it starts."""
@@ -251,6 +270,13 @@ class GAUAlphaModule(LightningModule):
         values = {name: value.float() for name, value in metrics.compute().items()}
         metrics.reset()
         self.log_dict(values, prog_bar=True, rank_zero_only=False)
+
+
+def _sums(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum losses and count right predictions of (N, V) logits, in float32."""
+    logits = logits.float()
+    nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
+    return nll, (logits.argmax(-1) == targets).sum()
 
 
 def _layout(batch: Batch) -> Batch:

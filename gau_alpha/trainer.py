@@ -1,26 +1,40 @@
 """Lightning's Trainer with two more verbs: ``extrapolate`` and ``calibrate``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch import LightningDataModule, Trainer
 
 from gau_alpha.calibrate import Calibration
 from gau_alpha.calibration_run import CalibrationRun
 from gau_alpha.extrapolation import MaskedTokens, Protocol, SingleMask, Status
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.precision import measured_precision
 from gau_alpha.presets import TRAINED, resolve_method
 from gau_alpha.report import NAME, Report
 from gau_alpha.study import ExtrapolationStudy, calibration_path, open_checkpoints, pair_up
 from gau_alpha.surroundings import surroundings
 
+Precision = _PRECISION_INPUT | Literal["auto"]
 DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
 DEFAULT_RATIOS = [1, 2, 4, 8, 16, 32, 64]
 PROTOCOLS = ("mlm", "single-mask")
 
 
 class GAUAlphaTrainer(Trainer):
-    """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
+    """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length.
+
+    Args:
+        precision: As Lightning's, or ``auto``: ``bf16-mixed`` where products in bfloat16 are measured to be faster at
+            start, which is printed, else ``32-true``. A run that is to be repeated elsewhere should name one.
+        **kwargs: Lightning's.
+    """
+
+    def __init__(self, *, precision: Precision | None = None, **kwargs: Any) -> None:
+        if precision == "auto":
+            precision = measured_precision(kwargs.get("accelerator", "auto"))  # type: ignore[assignment]
+        super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
 
     def extrapolate(
         self,

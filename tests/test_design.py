@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 OURS = ("gau_alpha", "datamodules", "callbacks", "configs")
 
 AXES = {"strategy", "rows", "similarity", "scaling", "position", "visibility"}
-MODEL = AXES | {"method", "kernels", "config", "layers"}
+MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise"}
 # part of gau_alpha → the parts of gau_alpha that it may import
 ALLOWED = {
     "vocabulary": set(),
@@ -21,6 +21,8 @@ ALLOWED = {
     "optimization": set(),
     "strategy": set(),
     "rows": set(),
+    "pointwise": set(),
+    "precision": set(),
     "similarity": {"strategy"},
     "scaling": {"strategy"},
     "position": {"strategy", "rows"},
@@ -43,6 +45,7 @@ ALLOWED = {
         "calibration_run",
         "extrapolation",
         "module",
+        "precision",
         "presets",
         "report",
         "study",
