@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from lightning.pytorch import LightningDataModule
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli.record import RUN_KEY, RunRecord
+from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.interruption import Interruption
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
@@ -122,7 +126,8 @@ class GAUAlphaCLI(LightningCLI):
     """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what the data knows to the model."""
+        """Link what the data knows to the model, and offer ``auto_resume``."""
+        parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
             "data.vocabulary",
@@ -165,6 +170,32 @@ class GAUAlphaCLI(LightningCLI):
         trainer = self.config[self.config.subcommand].trainer
         if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
+        if self._resumes():
+            fix_version(trainer)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> GAUAlphaTrainer:
+        """Build the trainer, with checkpoints that are written whole and outlive signals."""
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, WholeCheckpointIO()]
+        trainer = super()._instantiate_trainer(config, callbacks)
+        assert isinstance(trainer, GAUAlphaTrainer)
+        trainer.callbacks.append(Interruption())  # type: ignore[attr-defined]  # behind those that Lightning adds
+        return trainer
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Fill in the checkpoint that ``auto_resume`` finds."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if self._resumes():
+            if self.trainer.is_global_zero:
+                remove_leftovers(self.trainer)
+            kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
+        return kwargs
+
+    def _resumes(self) -> bool:
+        """Say whether ``auto_resume`` is asked of a command that it concerns."""
+        return self.config.subcommand == "fit" and self.config.fit.auto_resume
 
     def after_instantiate_classes(self) -> None:
         """Say what method is in effect."""
