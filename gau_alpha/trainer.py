@@ -1,9 +1,10 @@
 """Lightning's Trainer with two more verbs: ``extrapolate`` and ``calibrate``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from gau_alpha.calibrate import Calibration
 from gau_alpha.calibration_run import CalibrationRun
@@ -21,6 +22,19 @@ PROTOCOLS = ("mlm", "single-mask")
 
 class GAUAlphaTrainer(Trainer):
     """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
+
+    def _run_stage(self) -> Any:
+        """Run the loop; where a resumed run has no step left to train, let callbacks ``finish`` what they do at its end.
+
+        Lightning calls none of their hooks then, and what was killed after the last step would stay undone.
+        """
+        no_step_left = self.state.fn is TrainerFn.FITTING and self.global_step > 0 and self.fit_loop.done
+        results = super()._run_stage()
+        if no_step_left:
+            for callback in self.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
+                if hasattr(callback, "finish"):
+                    callback.finish(self, self.lightning_module)
+        return results
 
     def extrapolate(
         self,

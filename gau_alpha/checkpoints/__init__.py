@@ -1,7 +1,8 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
 
 ``fields.py`` knows ``config.json``, ``tensors.py`` the files of weights, ``folders.py`` puts both together,
-``training.py`` reads Lightning checkpoints, ``whole.py`` knows their checksum, ``tokenizer.py`` and ``card.py`` write what else a folder holds.
+``training.py`` reads Lightning checkpoints, ``whole.py`` knows their checksum, ``tokenizer.py`` and ``card.py`` write
+what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
