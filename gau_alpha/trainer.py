@@ -24,7 +24,7 @@ class GAUAlphaTrainer(Trainer):
     """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
 
     def _run_stage(self) -> Any:
-        """Run the loop; where a resumed run has no step left to train, let callbacks ``finish`` what they do at its end.
+        """Run the loop; where a resumed run has no step left to train, let callbacks ``finish``.
 
         Lightning calls none of their hooks then, and what was killed after the last step would stay undone.
         """

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import read_checkpoint
-from gau_alpha.cli.record import RUN_KEY, RunRecord
+from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
 from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.interruption import Interruption
@@ -191,7 +191,22 @@ class GAUAlphaCLI(LightningCLI):
             if self.trainer.is_global_zero:
                 remove_leftovers(self.trainer)
             kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
+        path = kwargs.get("ckpt_path")
+        if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
+            for line in self._changes_since(path):
+                print(f"changed since {path} was saved: {line}")
         return kwargs
+
+    def _changes_since(self, path: str) -> list[str]:
+        """List the settings that differ from those of the run that saved a checkpoint."""
+        run = read_checkpoint(path).get(RUN_KEY)
+        before = run.get("config") if isinstance(run, dict) else None
+        if not isinstance(before, dict):
+            return []
+        now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_none=False))
+        asked = ("ckpt_path", "auto_resume", "config")  # how to start, and nothing of the run itself
+        before, now = ({name: value for name, value in x.items() if name not in asked} for x in (before, now))
+        return changes(before, now)
 
     def _resumes(self) -> bool:
         """Say whether ``auto_resume`` is asked of a command that it concerns."""

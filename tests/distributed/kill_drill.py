@@ -3,8 +3,8 @@
     python tests/distributed/kill_drill.py                  20 SIGKILLs and 5 SIGTERMs
     python tests/distributed/kill_drill.py --kills 2 --terms 1
 
-Moments are drawn by stage: while tokenising (the cache is then thrown away first), while training, while a checkpoint is
-being written, and while the model is being evaluated. Ends with code 1 if anything differs or was lost.
+Moments are drawn by stage: while tokenising (the cache is then thrown away first), while training, while a checkpoint
+is being written, and while the model is being evaluated. Ends with code 1 if anything differs or was lost.
 """
 
 import argparse
@@ -211,9 +211,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         faults = drill(args.folder or Path(temporary), args.kills, args.terms, args.steps, args.seed)
-    print(
-        "\n".join(faults) or "bit-identical: weights, optimizer, schedule and tables; nothing lost, nothing left behind"
-    )
+    print("\n".join(faults) or "bit-identical: weights, optimizer, schedule and tables; nothing lost, nothing left")
     return int(bool(faults))
 
 
