@@ -117,7 +117,7 @@ def _confine(state: dict[str, Any], folder: Path) -> None:
 
 
 def _requeue(trainer: Trainer) -> None:
-    environment = trainer.strategy.cluster_environment  # type: ignore[attr-defined]  # None without processes
+    environment = getattr(trainer.strategy, "cluster_environment", None)  # one process has none
     if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
         return
     array = os.environ.get("SLURM_ARRAY_JOB_ID")

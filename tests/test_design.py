@@ -37,6 +37,7 @@ ALLOWED = {
     "checkpoint_io": {"checkpoints", "files"},
     "resumption": {"checkpoints"},
     "interruption": set(),
+    "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},
     "study": {"calibrate", "checkpoints", "extrapolation", "method", "model", "module", "presets", "report"},

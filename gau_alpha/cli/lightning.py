@@ -17,6 +17,7 @@ from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
 from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.dropout_seed import DropoutSeed
 from gau_alpha.interruption import Interruption
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
@@ -181,7 +182,7 @@ class GAUAlphaCLI(LightningCLI):
             config["plugins"] = [*plugins, WholeCheckpointIO()]
         trainer = super()._instantiate_trainer(config, callbacks)
         assert isinstance(trainer, GAUAlphaTrainer)
-        trainer.callbacks.append(Interruption())  # type: ignore[attr-defined]  # behind those that Lightning adds
+        trainer.callbacks.extend([DropoutSeed(), Interruption()])  # type: ignore[attr-defined]  # behind those that Lightning adds
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
