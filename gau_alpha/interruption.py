@@ -38,6 +38,12 @@ class Interruption(Callback):
         """Take over both signals: Lightning's own handlers would end the run without saving, or amid a step."""
         self._received = None
         self._step = trainer.global_step
+        for callback in trainer.checkpoint_callbacks:
+            # A resumed ModelCheckpoint does not know that it saved this step. With accumulated gradients it would save
+            # it again a batch later, over the good one and without the gradients that are being accumulated.
+            every = getattr(callback, "_every_n_train_steps", 0)
+            if isinstance(callback, ModelCheckpoint) and self._step and every and self._step % every == 0:
+                callback._last_global_step_saved = self._step
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
             self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
