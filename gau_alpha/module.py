@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gau_alpha.checkpoints import initialise, load_weights, read_checkpoint
+from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics
@@ -191,6 +191,7 @@ class GAUAlphaModule(LightningModule):
             )
         else:
             self._keep_below(checkpoint)
+        check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
