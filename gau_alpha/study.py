@@ -20,6 +20,7 @@ from gau_alpha.extrapolation.stretches import document_fingerprint
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.sharding import shard
 from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method, shown_name
 from gau_alpha.report import progress_bar
 
@@ -156,6 +157,11 @@ class ExtrapolationStudy(LightningModule):
         # The first process alone sees the folder, but all must stop, or the others would wait for it.
         if refusal := self.trainer.strategy.broadcast(refusal):
             raise ValueError(refusal)
+
+    def configure_model(self) -> None:
+        """Deal the weights over processes, where the strategy says how."""
+        for entrant in self.entrants:
+            shard(entrant.model, self.device_mesh)
 
     def test_dataloader(self) -> DataLoader[int]:
         """Return the one step; the engine deals documents to processes itself."""
