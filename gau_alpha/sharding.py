@@ -34,9 +34,7 @@ class ShardedStrategy(ModelParallelStrategy):
         timeout: How long a process waits for the others before it ends with a message.
     """
 
-    def __init__(
-        self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)
-    ) -> None:
+    def __init__(self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)) -> None:
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,

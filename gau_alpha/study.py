@@ -20,9 +20,9 @@ from gau_alpha.extrapolation.stretches import document_fingerprint
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
-from gau_alpha.sharding import shard
 from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method, shown_name
 from gau_alpha.report import progress_bar
+from gau_alpha.sharding import shard
 
 CALIBRATED = "calibrated"
 """The method ``calibrated``; ``NAME_calibrated`` is the method NAME with its temperatures calibrated."""
