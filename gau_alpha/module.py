@@ -25,6 +25,7 @@ from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_groups
 from gau_alpha.presets import method_from
+from gau_alpha.sharding import shard
 
 Batch = dict[str, Tensor]
 
@@ -103,6 +104,10 @@ class GAUAlphaModule(LightningModule):
         self._step_targets: Tensor | None = None
         self._total_steps = 0
         self._rate_ceiling = 1.0  # factor of the rate that a resumed run does not rise above
+
+    def configure_model(self) -> None:
+        """Deal the weights over processes, where the strategy says how; all others leave the model whole."""
+        shard(self.model, self.device_mesh)
 
     def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
         """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
@@ -277,6 +282,8 @@ class GAUAlphaModule(LightningModule):
 
     def _put_untrained_strategies(self, checkpoint: dict[str, Any]) -> None:
         """Let another strategy than the trained one load: what it would have learned stays as it starts."""
+        if "state_dict" not in checkpoint:
+            return  # a sharded strategy has put the weights in place itself
         trained = checkpoint.get("hyper_parameters", {}).get("method", {})
         weights, own = checkpoint["state_dict"], self.state_dict()
         for axis, strategy in self.model.method.axes():
