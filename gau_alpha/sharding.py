@@ -2,12 +2,14 @@
 
 from datetime import timedelta
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from gau_alpha.checkpoints.whole import damage
 from gau_alpha.model import GAUAlphaForMaskedLM
 
 
@@ -48,5 +50,12 @@ class ShardedStrategy(ModelParallelStrategy):
         super().setup_environment()
 
     def load_checkpoint(self, checkpoint_path: str | PathLike[str], weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint as plain data, whatever ``weights_only`` says."""
-        return super().load_checkpoint(checkpoint_path, weights_only=True)
+        """Read a checkpoint as plain data, whatever ``weights_only`` says.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        path = Path(checkpoint_path)
+        if path.is_file() and (what := damage(path)):
+            raise ValueError(f"{path} is damaged: {what}. Go on from another checkpoint.")
+        return super().load_checkpoint(path, weights_only=True)

@@ -33,7 +33,7 @@ ALLOWED = {
     "presets": AXES | {"method"},
     "model": MODEL | {"checkpoints"},
     "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "model"},
-    "sharding": {"model"},
+    "sharding": {"checkpoints", "model"},
     "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "sharding"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},

@@ -92,7 +92,7 @@ KINDS = {
     record_named(""): 4,
 }
 # Most by the two that start quickest: all commands read by the same function.
-COMMANDS = ("fit", "validate", "test", "predict", "extrapolate", "calibrate", *("convert", "fill-mask") * 7)
+COMMANDS = ("fit", "validate", "test", "predict", "extrapolate", "calibrate", *("convert", "fill-mask") * 27)
 
 
 def torch_bytes(content):
