@@ -106,9 +106,10 @@ def command(name, run, path, folder):
         return ["convert", str(path), str(folder / "converted")]
     if name == "fill-mask":
         return ["fill-mask", "--model", str(path), "ab[MASK]d"]
+    here = ["--ckpt_path", str(path), "--trainer.logger", "false", "--trainer.default_root_dir", str(folder)]
     if name == "fit":
-        return ["fit", "--config", str(run.config), "--trainer.logger", "false", "--ckpt_path", str(path)]
-    return [name, "--ckpt_path", str(path), "--trainer.logger", "false"]
+        return ["fit", "--config", str(run.config), *here]
+    return [name, *here]
 
 
 def listing(*folders):
