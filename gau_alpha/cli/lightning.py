@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch.distributed as dist
 import yaml
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule
@@ -64,6 +65,9 @@ def run(args: list[str]) -> None:
         load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
         args=gather_lists(args) if args[0] in EVALUATIONS else args,
     )
+    if dist.is_available() and dist.is_initialized():
+        # Lightning leaves this to the end of the process, where a thread of gloo may abort it: its partner has ended.
+        dist.destroy_process_group()
 
 
 def gather_lists(args: list[str]) -> list[str]:
