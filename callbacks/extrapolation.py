@@ -75,10 +75,18 @@ class ExtrapolationEvaluation(Callback):
         self.seed = seed
         self.output_dir = output_dir
         self._engine: ExtrapolationEngine | None = None
-        self._last_step = 0  # optimizer step of the last evaluation
+        self._last_step: int | None = None  # optimizer step of the last evaluation, None before any
         self._begun = 0.0  # when training did, by time.perf_counter
         self._spent = 0.0  # seconds in evaluations since
         self._num_evaluations = 0
+
+    def state_dict(self) -> dict[str, int | None]:
+        """Remember the last evaluation: a run killed between a step and its evaluation makes up for it."""
+        return {"last_step": self._last_step}
+
+    def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
+        """Take up what ``state_dict`` remembered."""
+        self._last_step = state_dict.get("last_step")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds documents and methods, so that what is wrong with them is said before any step."""
@@ -87,7 +95,8 @@ class ExtrapolationEvaluation(Callback):
         with undisturbed(model):
             self._engine = self._build_engine(trainer)
             self._resolve(model, self._engine.train_length)
-        self._last_step = trainer.global_step  # a resumed run has measured the step it was saved at
+        if self._last_step is None:
+            self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -96,11 +105,13 @@ class ExtrapolationEvaluation(Callback):
 
         Compared by steps, not by batches: with accumulated gradients several batches share a step.
         """
+        assert self._last_step is not None, "on_train_start sets it"
         if trainer.global_step // self.every_n_train_steps > self._last_step // self.every_n_train_steps:
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluates the final weights, unless that was just done, and says what evaluations have cost."""
+        assert self._last_step is not None, "on_train_start sets it"
         if trainer.global_step > self._last_step:
             self._evaluate(trainer, pl_module)
         if self._num_evaluations:
@@ -109,6 +120,11 @@ class ExtrapolationEvaluation(Callback):
                 f"ExtrapolationEvaluation: {self._num_evaluations} evaluations took {self._spent:.1f} s, "
                 f"{self._spent / seconds:.1%} of the {seconds:.1f} s since training began."
             )
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for the last evaluation, where a run was killed after its last step."""
+        self.on_train_start(trainer, pl_module)
+        self.on_train_end(trainer, pl_module)
 
     def _build_engine(self, trainer: Trainer) -> ExtrapolationEngine:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set where a data module is attached

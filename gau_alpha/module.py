@@ -18,13 +18,14 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
-from gau_alpha.checkpoints import initialise, load_weights, read_checkpoint
+from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_groups
 from gau_alpha.presets import method_from
+from gau_alpha.sharding import shard
 
 Batch = dict[str, Tensor]
 
@@ -101,6 +102,12 @@ class GAUAlphaModule(LightningModule):
             }
         )
         self._step_targets: Tensor | None = None
+        self._total_steps = 0
+        self._rate_ceiling = 1.0  # factor of the rate that a resumed run does not rise above
+
+    def configure_model(self) -> None:
+        """Deal the weights over processes, where the strategy says how; all others leave the model whole."""
+        shard(self.model, self.device_mesh)
 
     def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
         """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
@@ -161,6 +168,10 @@ class GAUAlphaModule(LightningModule):
         """Return the most likely token at each position, (B, L) int64."""
         return self.model(**_layout(batch)).argmax(-1)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the schedule was made for, so that a run of another length can go on from it."""
+        checkpoint["schedule"] = {"total_steps": self._total_steps, "rate_ceiling": self._rate_ceiling}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model is this one, before its weights are loaded.
 
@@ -191,6 +202,9 @@ class GAUAlphaModule(LightningModule):
                 "The checkpoint holds weights only, no state of the optimizer: training can't go on from it. Start a "
                 "new run from its weights with --model.init_from."
             )
+        else:
+            self._keep_below(checkpoint)
+        check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
@@ -225,8 +239,25 @@ class GAUAlphaModule(LightningModule):
             fused=self.trainer.precision != "16-mixed",
         )
         total_steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
+        self._total_steps = total_steps
+        scheduler = LambdaLR(optimizer, lambda step: min(self._rate_ceiling, self.schedule.factor(step, total_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _keep_below(self, checkpoint: dict[str, Any]) -> None:
+        """Follow the curve of a changed number of steps, but never above the rate of a decay that has begun."""
+        stored = checkpoint.get("schedule")
+        if not isinstance(stored, dict):
+            return  # from before this was kept
+        self._rate_ceiling = float(stored["rate_ceiling"])
+        before, now = int(stored["total_steps"]), int(self.trainer.estimated_stepping_batches)
+        step = int(checkpoint["global_step"])
+        if before == now or step < self.schedule.warmup * before:
+            return
+        self._rate_ceiling = min(self._rate_ceiling, self.schedule.factor(step, before))
+        rank_zero_warn(
+            f"The schedule was made for {before} optimizer steps, and is now for {now}: from step {step} the learning "
+            f"rate follows the new curve, but stays at or below {self._rate_ceiling * self.learning_rate:.3g}."
+        )
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return summed loss, right predictions and number of targets, () each."""
@@ -251,6 +282,8 @@ class GAUAlphaModule(LightningModule):
 
     def _put_untrained_strategies(self, checkpoint: dict[str, Any]) -> None:
         """Let another strategy than the trained one load: what it would have learned stays as it starts."""
+        if "state_dict" not in checkpoint:
+            return  # a sharded strategy has put the weights in place itself
         trained = checkpoint.get("hyper_parameters", {}).get("method", {})
         weights, own = checkpoint["state_dict"], self.state_dict()
         for axis, strategy in self.model.method.axes():

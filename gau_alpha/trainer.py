@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from gau_alpha.calibrate import Calibration
 from gau_alpha.calibration_run import CalibrationRun
@@ -35,6 +36,19 @@ class GAUAlphaTrainer(Trainer):
         if precision == "auto":
             precision = measured_precision(kwargs.get("accelerator", "auto"))  # type: ignore[assignment]
         super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
+
+    def _run_stage(self) -> Any:
+        """Run the loop; where a resumed run has no step left to train, let callbacks ``finish``.
+
+        Lightning calls none of their hooks then, and what was killed after the last step would stay undone.
+        """
+        no_step_left = self.state.fn is TrainerFn.FITTING and self.global_step > 0 and self.fit_loop.done
+        results = super()._run_stage()
+        if no_step_left:
+            for callback in self.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
+                if hasattr(callback, "finish"):
+                    callback.finish(self, self.lightning_module)
+        return results
 
     def extrapolate(
         self,

@@ -1,7 +1,8 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
 
 ``fields.py`` knows ``config.json``, ``tensors.py`` the files of weights, ``folders.py`` puts both together,
-``training.py`` reads Lightning checkpoints, ``tokenizer.py`` and ``card.py`` write what else a folder holds.
+``training.py`` reads Lightning checkpoints, ``whole.py`` knows their checksum, ``tokenizer.py`` and ``card.py`` write
+what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
@@ -15,9 +16,10 @@ from gau_alpha.checkpoints.folders import (
     unfilled,
     write_folder,
 )
-from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_weights
+from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
+from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
     "CARD",
@@ -29,14 +31,17 @@ __all__ = [
     "WEIGHTS",
     "Stored",
     "check_fit",
+    "damage",
     "initialise",
     "load_folder",
+    "load_plain",
     "load_weights",
     "model_card",
     "model_of",
     "read_checkpoint",
     "read_folder",
     "save_folder",
+    "seal",
     "tokenizer_files",
     "unfilled",
     "write_folder",

@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch.distributed as dist
 import yaml
-from lightning.pytorch import LightningDataModule
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import read_checkpoint
-from gau_alpha.cli.record import RUN_KEY, RunRecord
+from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
+from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.dropout_seed import DropoutSeed
+from gau_alpha.interruption import Interruption
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
@@ -59,6 +65,9 @@ def run(args: list[str]) -> None:
         load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
         args=gather_lists(args) if args[0] in EVALUATIONS else args,
     )
+    if dist.is_available() and dist.is_initialized():
+        # Lightning leaves this to the end of the process, where a thread of gloo may abort it: its partner has ended.
+        dist.destroy_process_group()
 
 
 def gather_lists(args: list[str]) -> list[str]:
@@ -122,7 +131,8 @@ class GAUAlphaCLI(LightningCLI):
     """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what the data knows to the model."""
+        """Link what the data knows to the model, and offer ``auto_resume``."""
+        parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
             "data.vocabulary",
@@ -165,6 +175,47 @@ class GAUAlphaCLI(LightningCLI):
         trainer = self.config[self.config.subcommand].trainer
         if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
+        if self._resumes():
+            fix_version(trainer)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> GAUAlphaTrainer:
+        """Build the trainer, with checkpoints that are written whole and outlive signals."""
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, WholeCheckpointIO()]
+        trainer = super()._instantiate_trainer(config, callbacks)
+        assert isinstance(trainer, GAUAlphaTrainer)
+        trainer.callbacks.extend([DropoutSeed(), Interruption()])  # type: ignore[attr-defined]  # behind those that Lightning adds
+        return trainer
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Fill in the checkpoint that ``auto_resume`` finds."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if self._resumes():
+            if self.trainer.is_global_zero:
+                remove_leftovers(self.trainer)
+            kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
+        path = kwargs.get("ckpt_path")
+        if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
+            for line in self._changes_since(path):
+                print(f"changed since {path} was saved: {line}")
+        return kwargs
+
+    def _changes_since(self, path: str) -> list[str]:
+        """List the settings that differ from those of the run that saved a checkpoint."""
+        run = read_checkpoint(path).get(RUN_KEY)
+        before = run.get("config") if isinstance(run, dict) else None
+        if not isinstance(before, dict):
+            return []
+        now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_none=False))
+        asked = ("ckpt_path", "auto_resume", "config")  # how to start, and nothing of the run itself
+        before, now = ({name: value for name, value in x.items() if name not in asked} for x in (before, now))
+        return changes(before, now)
+
+    def _resumes(self) -> bool:
+        """Say whether ``auto_resume`` is asked of a command that it concerns."""
+        return self.config.subcommand == "fit" and self.config.fit.auto_resume
 
     def after_instantiate_classes(self) -> None:
         """Say what method is in effect."""

@@ -72,8 +72,14 @@ def centred(score: Tensor, visible: Tensor | None) -> Tensor:
         score = score.masked_fill(~visible, lowest)
     # Sharp scores would leave denormal weights, and a matrix product over those is up to 50 times slower on a CPU.
     largest = score.detach().amax(dim=-1, keepdim=True)  # (B, Lq, 1)
-    score = score - largest if score.requires_grad else score.sub_(largest)
-    return F.threshold(score, FLOOR, lowest, inplace=not score.requires_grad)
+    in_place = may_overwrite(score)
+    score = score.sub_(largest) if in_place else score - largest
+    return F.threshold(score, FLOOR, lowest, inplace=in_place)
+
+
+def may_overwrite(tensor: Tensor) -> bool:
+    """Say whether a temporary may be written over: no gradient needs it, and no compiler, which does so by itself."""
+    return not (tensor.requires_grad or torch.compiler.is_compiling())
 
 
 def weights_of(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor, keep_score: bool = True) -> Tensor:
@@ -89,7 +95,7 @@ def weights_of(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor, 
     Returns:
         (B, Lq, Lk), zeros for a query that sees no key.
     """
-    in_place = not (keep_score or score.requires_grad)
+    in_place = may_overwrite(score) and not keep_score
     weights = torch.softmax(score, dim=-1, out=score) if in_place else score.softmax(dim=-1)
     return weights if visible is None else weights.masked_fill(num_visible_keys[:, :, None] == 0, 0.0)
 

@@ -15,6 +15,7 @@ from gau_alpha.kernels.base import (
     centred,
     distances,
     entropy,
+    may_overwrite,
     product,
     reaches,
     rows_of,
@@ -66,7 +67,7 @@ class Blocked:
         ]
         context: list[Tensor] = []
         # Without gradients blocks are written where they belong; joining them would take the result's memory twice.
-        whole = None if query.requires_grad or value.requires_grad else torch.empty_like(value)  # (B, L, E)
+        whole = torch.empty_like(value) if may_overwrite(query) and may_overwrite(value) else None  # (B, L, E)
         block_size = queries_per_block(self.block_size, len(query), plan)
         for start in range(0, rows.length, block_size):
             stop = min(start + block_size, rows.length)

@@ -1,7 +1,6 @@
 """How many queries make a block."""
 
 import os
-from functools import cache
 
 from gau_alpha.method import AttentionPlan
 
@@ -14,6 +13,17 @@ LARGEST = 1024
 CACHES = 4
 """How many second-level caches a block's scores may fill. Measured where one has 2 MiB: growing from 128 queries to
 this size takes a fifth off attention in training; passes over 4,096 tokens differ by 3 % from half of it to twice."""
+
+
+def _second_level_cache() -> int:
+    """Bytes of a core's second-level cache; 1 MiB where the system does not say."""
+    try:
+        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or 2**20
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf, macOS not this name
+        return 2**20
+
+
+_SECOND_LEVEL_CACHE = _second_level_cache()
 
 
 def queries_per_block(most: int, batch: int, plan: AttentionPlan) -> int:
@@ -33,14 +43,5 @@ def queries_per_block(most: int, batch: int, plan: AttentionPlan) -> int:
     length = plan.rows.length
     if most <= SMALL or plan.visibility.key_ranges(0, min(SMALL, length), plan.rows) != ((0, length),):
         return min(most, SMALL)
-    fitting = CACHES * _second_level_cache() // (4 * batch * length)  # scores are float32
+    fitting = CACHES * _SECOND_LEVEL_CACHE // (4 * batch * length)  # scores are float32
     return min(most, max(SMALL, 1 << (fitting.bit_length() - 1) if fitting else 0))
-
-
-@cache
-def _second_level_cache() -> int:
-    """Bytes of a core's second-level cache; 1 MiB where the system does not say."""
-    try:
-        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or 2**20
-    except (AttributeError, OSError, ValueError):  # Windows has no sysconf, macOS not this name
-        return 2**20

@@ -144,7 +144,7 @@ def test_unknown_kernel_is_named():
 
 
 def test_blocks_grow_to_the_cache_and_stay_small_for_windows(monkeypatch):
-    monkeypatch.setattr("gau_alpha.kernels.blocks._second_level_cache", lambda: 2**21)
+    monkeypatch.setattr("gau_alpha.kernels.blocks._SECOND_LEVEL_CACHE", 2**21)
     full, window = AttentionMethod(), AttentionMethod(visibility=Window(32))
 
     def chosen(batch, length, method=full, most=LARGEST):
