@@ -254,6 +254,12 @@ class GAUAlphaModule(LightningModule):
         if before == now or step < self.schedule.warmup * before:
             return
         self._rate_ceiling = min(self._rate_ceiling, self.schedule.factor(step, before))
+        if self._rate_ceiling <= 0:
+            raise ValueError(
+                f"The checkpoint's schedule ended at step {before} with a learning rate of 0, above which a resumed "
+                f"run does not rise: {now} steps would change nothing. Start a new run from its weights with "
+                "--model.init_from, go on from an earlier checkpoint, or set the schedule's `final` above 0."
+            )
         rank_zero_warn(
             f"The schedule was made for {before} optimizer steps, and is now for {now}: from step {step} the learning "
             f"rate follows the new curve, but stays at or below {self._rate_ceiling * self.learning_rate:.3g}."
