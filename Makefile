@@ -19,9 +19,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version softmax
 	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version cosscale --model.method cosscale
-	$(BIN)/gau-alpha calibrate --num_documents 8 --queries_per_document 256 \
+	$(BIN)/gau-alpha calibrate --num_documents 4 --queries_per_document 128 \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt
-	$(BIN)/gau-alpha calibrate --num_documents 8 --queries_per_document 256 \
+	$(BIN)/gau-alpha calibrate --num_documents 4 --queries_per_document 128 \
 		--ckpt_path runs/demo/cosscale/checkpoints/last.ckpt
 	$(BIN)/gau-alpha extrapolate \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt runs/demo/cosscale/checkpoints/last.ckpt \
