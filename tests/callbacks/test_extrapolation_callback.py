@@ -17,6 +17,7 @@ from callbacks.extrapolation import ExtrapolationEvaluation
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation.passes import Passes
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.optimization import Linear
 from gau_alpha.scaling import Scaling
 from gau_alpha.vocabulary import Vocabulary
 
@@ -55,7 +56,8 @@ class Documents(LightningDataModule):
 
 def module() -> GAUAlphaModule:
     config = GAUAlphaConfig(30, hidden_size=16, intermediate_size=24, attention_key_size=8, num_hidden_layers=2)
-    return GAUAlphaModule(config, train_length=TRAIN_LENGTH)
+    # A rate that falls to 0 would leave a resumed run nothing to go on with.
+    return GAUAlphaModule(config, train_length=TRAIN_LENGTH, schedule=Linear(final=0.5))
 
 
 def fit(folder, *callbacks, data=None, model=None, logger=None, ckpt_path=None, **kwargs):
