@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
 from gau_alpha.files import write_whole
+from gau_alpha.interruption import Finisher
 from gau_alpha.module import GAUAlphaModule
 
 
-class ExportHuggingFace(Callback):
+class ExportHuggingFace(Finisher):
     """Writes ``config.json``, ``model.safetensors``, the tokenizer and a model card when ``fit`` ends.
 
     The weights are those that training ends with. For others, ``gau-alpha convert`` turns any checkpoint into such a

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
+from gau_alpha.interruption import Finisher
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.presets import TRAINED, resolve_method
@@ -20,7 +21,7 @@ from gau_alpha.scaling import CalibratedScale
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 
 
-class ExtrapolationEvaluation(Callback):
+class ExtrapolationEvaluation(Finisher):
     """Measures the model at multiples of its training length, every so many optimizer steps and when training ends.
 
     Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step and, for TensorBoard, the plot;

@@ -37,6 +37,7 @@ PRECISION = 5e-4
 FARTHEST = 64.0
 """How many times larger or smaller than in training τ may become."""
 
+_MOST_SECANTS = 60  # a smooth function takes about five
 _TOKENS_AT_ONCE = 16384
 _QUERY_STREAM = 2  # other words of the generator than hidden positions (0) and stretches (1) take
 
@@ -312,7 +313,16 @@ def solve(
     """
 
     def excess(at: float) -> float:  # of the entropy, at ln τ
-        return entropy(math.exp(at)) / wanted - 1
+        found = entropy(math.exp(at))
+        if not math.isfinite(found):
+            raise ValueError(f"The entropy is {found} in {where} at a temperature of {math.exp(at):g}.")
+        return found / wanted - 1
+
+    if not wanted > 0:
+        raise ValueError(
+            f"The entropy to restore in {where} is {wanted} nats: in training its queries look at one key each, and no "
+            f"temperature can be compared with that."
+        )
 
     x = math.log(start)
     f = excess(x)
@@ -328,7 +338,9 @@ def solve(
         step = max(-1.0, min(1.0, 2 * step))
         if f * other_f <= 0:
             break
-    while abs(f) > PRECISION:
+    for _ in range(_MOST_SECANTS):
+        if abs(f) <= PRECISION:
+            return math.exp(x), wanted * (1 + f)
         new = x - f * (x - other) / (f - other_f)
         new_f = excess(new)
         if new_f * f <= 0:
@@ -336,7 +348,7 @@ def solve(
         else:
             other_f /= 2  # this end has stayed: let the next secant fall on its side
         x, f = new, new_f
-    return math.exp(x), wanted * (1 + f)
+    raise ValueError(f"The entropy jumps past {wanted:.3f} nats in {where}, at a temperature of {math.exp(x):g}.")
 
 
 def _masked(tokens: np.ndarray, document: int, vocabulary: Vocabulary, seed: int) -> Tensor:

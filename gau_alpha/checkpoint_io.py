@@ -30,6 +30,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
         Raises:
             NotWrittenError: If the disk is full.
+            TypeError: If ``storage_options`` are given.
         """
         if storage_options is not None:
             raise TypeError("storage_options are not for files.")

@@ -19,6 +19,14 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
+class Finisher(Callback):
+    """A callback with work at the end of training that must not stay undone where a run was killed before it."""
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do that work, in a resumed run that has no step left to train: no other hook is called in one."""
+        raise NotImplementedError
+
+
 class Interruption(Callback):
     """On SIGTERM or SIGUSR1 saves ``interrupted.ckpt`` after the running optimizer step, then ends the process.
 

@@ -3,6 +3,7 @@
 B batch, L length, N targets, V vocabulary.
 """
 
+import math
 from dataclasses import asdict
 from os import PathLike
 from typing import Any, Self, cast
@@ -204,7 +205,8 @@ class GAUAlphaModule(LightningModule):
             )
         else:
             self._keep_below(checkpoint)
-        check_fit(self, checkpoint["state_dict"], "the checkpoint")
+        if "state_dict" in checkpoint:  # a sharded strategy loads the weights itself, and takes them out before
+            check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
@@ -238,10 +240,27 @@ class GAUAlphaModule(LightningModule):
             # Lightning cannot clip the scaled gradients of a fused optimizer.
             fused=self.trainer.precision != "16-mixed",
         )
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        self._total_steps = total_steps
+        self._total_steps = total_steps = self._count_steps()
         scheduler = LambdaLR(optimizer, lambda step: min(self._rate_ceiling, self.schedule.factor(step, total_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _count_steps(self) -> int:
+        """Count the optimizer steps of the whole run.
+
+        Raises:
+            ValueError: If nothing says when the run ends.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ValueError(
+                "The schedule needs to know how many steps there will be, and the data has no length: set "
+                "trainer.max_steps."
+            )
+        # For the answer Lightning may have made the training loader, too early: the position in a checkpoint is only
+        # given to a loader that is made after the checkpoint's loops are read (Lightning's issue 20550). Without one it
+        # makes another.
+        self.trainer.fit_loop._combined_loader = None
+        return int(steps)
 
     def _keep_below(self, checkpoint: dict[str, Any]) -> None:
         """Follow the curve of a changed number of steps, but never above the rate of a decay that has begun."""
@@ -249,7 +268,7 @@ class GAUAlphaModule(LightningModule):
         if not isinstance(stored, dict):
             return  # from before this was kept
         self._rate_ceiling = float(stored["rate_ceiling"])
-        before, now = int(stored["total_steps"]), int(self.trainer.estimated_stepping_batches)
+        before, now = int(stored["total_steps"]), self._count_steps()
         step = int(checkpoint["global_step"])
         if before == now or step < self.schedule.warmup * before:
             return
@@ -289,7 +308,7 @@ class GAUAlphaModule(LightningModule):
     def _put_untrained_strategies(self, checkpoint: dict[str, Any]) -> None:
         """Let another strategy than the trained one load: what it would have learned stays as it starts."""
         if "state_dict" not in checkpoint:
-            return  # a sharded strategy has put the weights in place itself
+            return  # as above
         trained = checkpoint.get("hyper_parameters", {}).get("method", {})
         weights, own = checkpoint["state_dict"], self.state_dict()
         for axis, strategy in self.model.method.axes():

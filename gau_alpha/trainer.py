@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from gau_alpha.calibrate import Calibration
 from gau_alpha.calibration_run import CalibrationRun
 from gau_alpha.extrapolation import MaskedTokens, Protocol, SingleMask, Status
+from gau_alpha.interruption import Finisher
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.precision import measured_precision
 from gau_alpha.presets import TRAINED, resolve_method
@@ -46,7 +47,7 @@ class GAUAlphaTrainer(Trainer):
         results = super()._run_stage()
         if no_step_left:
             for callback in self.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
-                if hasattr(callback, "finish"):
+                if isinstance(callback, Finisher):
                     callback.finish(self, self.lightning_module)
         return results
 

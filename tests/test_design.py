@@ -59,6 +59,7 @@ ALLOWED = {
         "calibrate",
         "calibration_run",
         "extrapolation",
+        "interruption",
         "module",
         "precision",
         "presets",

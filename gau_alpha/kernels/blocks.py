@@ -18,7 +18,8 @@ this size takes a fifth off attention in training; passes over 4,096 tokens diff
 def _second_level_cache() -> int:
     """Bytes of a core's second-level cache; 1 MiB where the system does not say."""
     try:
-        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or 2**20
+        size = os.sysconf("SC_LEVEL2_CACHE_SIZE")  # 0 or -1: not known
+        return size if size > 0 else 2**20
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf, macOS not this name
         return 2**20
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_data import text_files
 
 from gau_alpha.cli import main
 
@@ -63,16 +64,7 @@ def tiny_config(folder: Path, corpus: Path, **trainer) -> dict:
                 "initializer_range": 0.3,
             }
         },
-        "data": {
-            "class_path": "datamodules.TextDataModule",
-            "init_args": {
-                "source": {"class_path": "datamodules.TextFiles", "init_args": {"paths": [str(corpus)]}},
-                "tokenizer": "datamodules.ByteTokenizer",
-                "train_length": 16,
-                "batch_size": 4,
-                "cache_dir": str(folder / "cache"),
-            },
-        },
+        "data": text_files(folder, corpus),
     }
 
 

@@ -87,9 +87,40 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, undisturbed, capsys, 
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(tmp_path, run, undisturbed, caplog):
-    folder = tmp_path / "runs"
-    shutil.copytree(undisturbed, folder)
+@pytest.mark.parametrize("kind", ["TextDataModule", "StreamingTextDataModule"])
+def test_a_run_measured_in_epochs_goes_on_with_the_next_batch(tmp_path, run, kind):
+    """To know its steps, Lightning makes the loader before it has read where to go on."""
+
+    def fit(folder, *args):
+        command = config(folder, run, steps=-1)
+        path = folder / "c.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["trainer"] |= {"max_epochs": 1, "limit_train_batches": 24, "val_check_interval": 24}
+        if kind.startswith("Streaming"):
+            data = content["data"]["init_args"]
+            content["data"] = {
+                "class_path": f"datamodules.{kind}",
+                "init_args": {**{k: v for k, v in data.items() if k != "cache_dir"}, "validation_documents": 2},
+            }
+        path.write_text(yaml.safe_dump(content))
+        assert main([*command, *args]) == 0
+        return folder / "run/first/checkpoints"
+
+    whole = fit(tmp_path / "whole")
+    resumed = fit(tmp_path / "resumed", "--ckpt_path", str(whole / "epoch=0-step=4.ckpt"))
+    ends = [read_checkpoint(folder / "last.ckpt") for folder in (whole, resumed)]
+    assert ends[0]["global_step"] == 12
+    assert_same(*ends)
+
+
+@pytest.fixture
+def folder(tmp_path, undisturbed):
+    """A finished run of one's own."""
+    return shutil.copytree(undisturbed, tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, undisturbed, caplog):
     checkpoints = folder / "run/first/checkpoints"
     (checkpoints / ".last.ckpt.99").write_text("half")
     for path in (checkpoints / "last.ckpt", checkpoints / "epoch=0-step=12.ckpt"):
@@ -104,9 +135,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(tmp_path, run
 
 
 @pytest.mark.slow
-def test_an_explicit_path_wins(tmp_path, run, undisturbed, caplog):
-    folder = tmp_path / "runs"
-    shutil.copytree(undisturbed, folder)
+def test_an_explicit_path_wins(folder, run, caplog):
     asked = folder / "run/first/checkpoints/epoch=0-step=4.ckpt"
     with caplog.at_level("INFO"):
         assert main([*config(folder, run), "--ckpt_path", str(asked)]) == 0
@@ -116,9 +145,7 @@ def test_an_explicit_path_wins(tmp_path, run, undisturbed, caplog):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [10, 40])
-def test_another_number_of_steps_never_raises_the_rate(tmp_path, run, undisturbed, steps):
-    folder = tmp_path / "runs"
-    shutil.copytree(undisturbed, folder)
+def test_another_number_of_steps_never_raises_the_rate(folder, run, steps):
     asked = folder / "run/first/checkpoints/epoch=0-step=8.ckpt"
     Rates.seen.clear()
     args = config(folder, run, steps, [{"class_path": f"{__name__}.Rates"}])

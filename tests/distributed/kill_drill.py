@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from tiny_data import text_files
 
 from gau_alpha.checkpoints import damage, load_plain
 
@@ -77,16 +78,7 @@ def write_config(folder: Path, corpus: Path, steps: int) -> Path:
                 "attention_probs_dropout_prob": 0.0,
             }
         },
-        "data": {
-            "class_path": "datamodules.TextDataModule",
-            "init_args": {
-                "source": {"class_path": "datamodules.TextFiles", "init_args": {"paths": [str(corpus)]}},
-                "tokenizer": "datamodules.ByteTokenizer",
-                "train_length": 16,
-                "batch_size": 4,
-                "cache_dir": str(folder / "cache"),
-            },
-        },
+        "data": text_files(folder, corpus),
     }
     folder.mkdir(parents=True)
     path = folder / "drill.yaml"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_data import text_files
 
 from gau_alpha.cli import main
 
@@ -38,17 +39,7 @@ def checkpoint(tmp_path_factory):
         "model": {
             "config": {"hidden_size": 16, "intermediate_size": 24, "attention_key_size": 8, "num_hidden_layers": 2}
         },
-        "data": {
-            "class_path": "datamodules.TextDataModule",
-            "init_args": {
-                "source": {"class_path": "datamodules.TextFiles", "init_args": {"paths": [str(corpus)]}},
-                "tokenizer": "datamodules.ByteTokenizer",
-                "train_length": 16,
-                "batch_size": 4,
-                "validation_fraction": 0.5,
-                "cache_dir": str(folder / "cache"),
-            },
-        },
+        "data": text_files(folder, corpus, validation_fraction=0.5),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(folder / "config.yaml")]) == 0
