@@ -251,7 +251,7 @@ class GAUAlphaModule(LightningModule):
             ValueError: If nothing says when the run ends.
         """
         steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < math.inf:
+        if not 0 <= steps < math.inf:
             raise ValueError(
                 "The schedule needs to know how many steps there will be, and the data has no length: set "
                 "trainer.max_steps."
