@@ -15,6 +15,7 @@ from datamodules.sources import (
     Mixture,
     Parquet,
     PythonStandardLibrary,
+    StandardInput,
     Synthetic,
     TextFiles,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Parquet",
     "PythonStandardLibrary",
     "SpanMasking",
+    "StandardInput",
     "StreamingTextDataModule",
     "Synthetic",
     "TextDataModule",

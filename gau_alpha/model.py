@@ -195,6 +195,13 @@ class GAUAlphaModel(nn.Module):
         finally:
             self._put(own)
 
+    def draw(self, module: nn.Module) -> None:
+        """Draw a layer's weights anew: normal, with the config's standard deviation; biases are 0."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
     def _layer_methods(self) -> list[AttentionMethod]:
         return [block.gau.method for block in self.gau_alpha.encoder.blocks()]
 
@@ -202,12 +209,6 @@ class GAUAlphaModel(nn.Module):
         device = self.gau_alpha.embeddings.word_embeddings.weight.device
         for block, method in zip(self.gau_alpha.encoder.blocks(), methods, strict=True):
             block.gau.method = method.to(device)
-
-    def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 class GAUAlphaForMaskedLM(GAUAlphaModel):
@@ -222,7 +223,7 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod | None = None, kernel: str = "auto") -> None:
         super().__init__(config, method, kernel)
         self.cls = MaskedLMHead(config)
-        self.apply(self._initialise)
+        self.apply(self.draw)
         self.tie()
 
     def forward(

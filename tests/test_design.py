@@ -30,7 +30,9 @@ ALLOWED = {
     "layers": MODEL - {"layers"},
     "presets": AXES | {"method"},
     "model": MODEL | {"checkpoints"},
-    "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "model"},
+    "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
+    "heads": MODEL | {"model", "metrics", "checkpoints"},
+    "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization"},
     "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
@@ -50,7 +52,7 @@ ALLOWED = {
     },
 }
 PLAIN_TORCH = MODEL | {"model", "metrics", "optimization", "extrapolation", "vocabulary"}
-WITHOUT_LIGHTNING = PLAIN_TORCH | {"presets", "checkpoints", "report", "files", "calibrate"}
+WITHOUT_LIGHTNING = PLAIN_TORCH | {"heads", "presets", "checkpoints", "report", "files", "calibrate"}
 
 
 def sources(package):

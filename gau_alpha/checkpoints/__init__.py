@@ -1,20 +1,23 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
 
-``fields.py`` knows ``config.json``, ``tensors.py`` the files of weights, ``folders.py`` puts both together,
-``training.py`` reads Lightning checkpoints, ``tokenizer.py`` and ``card.py`` write what else a folder holds.
+``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
+``folders.py`` puts them together, ``headed.py`` for models with heads; ``training.py`` reads Lightning checkpoints,
+``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
 from gau_alpha.checkpoints.fields import METHOD_KEY
 from gau_alpha.checkpoints.folders import (
     Stored,
-    initialise,
+    folder_config,
     load_folder,
     read_folder,
     save_folder,
     unfilled,
     write_folder,
 )
+from gau_alpha.checkpoints.headed import load_headed
+from gau_alpha.checkpoints.start import initialise, initialise_headed
 from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
@@ -29,8 +32,11 @@ __all__ = [
     "WEIGHTS",
     "Stored",
     "check_fit",
+    "folder_config",
     "initialise",
+    "initialise_headed",
     "load_folder",
+    "load_headed",
     "load_weights",
     "model_card",
     "model_of",

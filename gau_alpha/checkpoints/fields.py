@@ -7,16 +7,19 @@ published code stops at that, instead of computing something else.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from gau_alpha.checkpoints.head_fields import HEAD_KEY, head_fields
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 from gau_alpha.presets import method_from
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling, Scaling
 from gau_alpha.similarity import CosScale, DotProduct
+
+MASKED_LM = "GAUAlphaForMaskedLM"
 
 METHOD_KEY = "attention_method"
 """The entry of ``config.json`` that describes the attention method in full."""
@@ -76,7 +79,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise ValueError(f"{path} holds a JSON {type(stored).__name__}; it should be an object.")
     sizes = get_type_hints(GAUAlphaConfig)
-    known = {*sizes, *ONLY, *WITHOUT_EFFECT, *METHOD_FIELDS, METHOD_KEY, EPSILON, "embedding_size"}
+    known = {*sizes, *ONLY, *WITHOUT_EFFECT, *METHOD_FIELDS, METHOD_KEY, HEAD_KEY, EPSILON, "embedding_size"}
     if unknown := sorted(stored.keys() - known):
         raise ValueError(
             f"{path} has fields that are not known here: {', '.join(unknown)}. They may change what the model "
@@ -215,7 +218,12 @@ def published_names(method: AttentionMethod) -> dict[str, Any]:
 
 
 def all_fields(
-    config: GAUAlphaConfig, method: AttentionMethod, train_length: int | None = None, pad_token_id: int | None = None
+    config: GAUAlphaConfig,
+    method: AttentionMethod,
+    train_length: int | None = None,
+    pad_token_id: int | None = None,
+    head: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Say in plain data what goes into ``config.json``.
 
@@ -224,13 +232,15 @@ def all_fields(
         method: The attention method.
         train_length: Tokens per training row, if known.
         pad_token_id: The id that fills rows, if known; the published code hides it from attention.
+        head: A head's class and its own arguments; None: the masked-language-model head.
+        labels: What the head chooses from.
     """
     sizes = asdict(config)
     epsilon = sizes.pop("norm_eps")
     length = train_length or getattr(method.scaling, "train_length", None)
     return {
         "model_type": "gau_alpha",
-        "architectures": ["GAUAlphaForMaskedLM"],
+        "architectures": [MASKED_LM if head is None else str(head["class_path"]).rpartition(".")[2]],
         **sizes,
         EPSILON: epsilon,
         "hidden_act": "swish",
@@ -239,6 +249,7 @@ def all_fields(
         **({} if pad_token_id is None else {"pad_token_id": pad_token_id}),
         **published_names(method),
         METHOD_KEY: method.describe(),
+        **({} if head is None else head_fields(head, labels)),
     }
 
 

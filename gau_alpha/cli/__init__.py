@@ -19,7 +19,7 @@ commands (each has --help):
   fit          train a model from a YAML file
   validate     loss, perplexity and accuracy on the validation documents
   test         the same, under the name test
-  predict      the most likely token at every position
+  predict      embed texts, or label them with a fine-tuned model, into a file
   extrapolate  evaluate checkpoints at multiples of their training length under many methods
   calibrate    measure the temperatures of the method calibrated for a checkpoint
   methods      list the attention methods

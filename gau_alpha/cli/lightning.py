@@ -11,9 +11,11 @@ import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from gau_alpha.checkpoints import read_checkpoint
+from callbacks.predictions import PredictionWriter
+from gau_alpha.checkpoints import folder_config, read_checkpoint
 from gau_alpha.cli.record import RUN_KEY, RunRecord
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.fine_tuning import GAUAlphaFineTuning
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
@@ -27,7 +29,7 @@ EVALUATIONS = ("extrapolate", "calibrate")
 
 CONFIG = ("--config", "-c")
 
-FILLED_IN = ("train_length", "vocab_size")
+FILLED_IN = ("train_length", "vocab_size", "labels")
 """What the model takes from the data, so that it is never typed."""
 
 
@@ -45,8 +47,9 @@ def run(args: list[str]) -> None:
     # A class of the user's own lies beside the YAML that names it, or where the command is typed.
     for folder in (Path.cwd(), *(Path(value).parent for option, value in _options(args) if option in CONFIG)):
         make_importable(folder)
-    GAUAlphaCLI(
-        GAUAlphaModule,
+    fine_tunes = names_head(args)
+    (FineTuningCLI if fine_tunes else GAUAlphaCLI)(
+        GAUAlphaFineTuning if fine_tunes else GAUAlphaModule,
         LightningDataModule,
         subclass_mode_data=True,
         trainer_class=GAUAlphaTrainer,
@@ -84,10 +87,36 @@ def checkpoint_in(args: list[str]) -> str | None:
     It has to be known before the arguments are parsed, since what it remembers makes the defaults.
     """
     typed = [_first(value) for option, value in _options(args) if option == "--ckpt_path"]
-    files = [Path(value) for option, value in _options(args) if option in CONFIG]
-    contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
-    written = [_first(content.get("ckpt_path")) for content in contents if isinstance(content, dict)]
+    written = [_first(content.get("ckpt_path")) for content in _contents(args, CONFIG)]
     return next((path for path in (*reversed(typed), *reversed(written)) if path), None)
+
+
+def start_in(args: list[str]) -> str | None:
+    """Find the folder or checkpoint that ``model.init_from`` names, whose sizes and method make the defaults."""
+    typed = [value for option, value in _options(args) if option == "--model.init_from"]
+    written = [model.get("init_from") for model in _models(args)]
+    return next((path for path in (*reversed(typed), *reversed(written)) if path and path != "null"), None)
+
+
+def names_head(args: list[str]) -> bool:
+    """Say whether the model has a head to fine-tune: as typed, as written, or as a checkpoint remembers."""
+    typed = any(option.split("=")[0].startswith("--model.head") for option in args)
+    if typed or any(model.get("head") for model in _models(args)):
+        return True
+    path = checkpoint_in(args)
+    return bool(path and Path(path).is_file() and "head" in read_checkpoint(path)["hyper_parameters"])
+
+
+def _models(args: list[str]) -> list[dict[str, Any]]:
+    """Collect what config files say of the model, in the order in which they are read."""
+    sections = [content.get("model") for content in _contents(args, CONFIG)]
+    return [section for section in (*sections, *_contents(args, ("--model",))) if isinstance(section, dict)]
+
+
+def _contents(args: list[str], options: tuple[str, ...]) -> list[dict[str, Any]]:
+    files = [Path(value) for option, value in _options(args) if option in options]
+    contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    return [content for content in contents if isinstance(content, dict)]
 
 
 def _options(args: list[str]) -> Iterator[tuple[str, str]]:
@@ -141,6 +170,10 @@ class GAUAlphaCLI(LightningCLI):
         if subcommand in EVALUATIONS:
             quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
             parser.set_defaults({f"trainer.{name}": False for name in quiet})
+        if subcommand == "predict":
+            parser.add_lightning_class_args(PredictionWriter, "predictions")
+            # What is written needs no copy in memory; nothing is logged.
+            parser.set_defaults({"return_predictions": False, "trainer.logger": False})
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -150,6 +183,8 @@ class GAUAlphaCLI(LightningCLI):
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
         if path and (Path(path).is_file() or subcommand in EVALUATIONS):
             self._subcommand_parsers[subcommand].set_defaults(_defaults_from(path))
+        elif (start := start_in(args)) and Path(start).exists():
+            self._subcommand_parsers[subcommand].set_defaults(_defaults_to_start(Path(start)))
         self.config = parser.parse_args(args)
         if self.config[subcommand].get("data") is None:
             raise ValueError(
@@ -165,11 +200,44 @@ class GAUAlphaCLI(LightningCLI):
         trainer = self.config[self.config.subcommand].trainer
         if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
+        config = self.config[self.config.subcommand]
+        start = config.model.get("init_from")
+        if start and not Path(start).exists() and not config.get("ckpt_path"):
+            raise ValueError(f"model.init_from is {start!r}, but there is no such folder or checkpoint.")
 
     def after_instantiate_classes(self) -> None:
         """Say what method is in effect."""
         if self.trainer.is_global_zero:
             print(f"method: {self.model.model.method.summary()}")
+
+
+class FineTuningCLI(GAUAlphaCLI):
+    """The same for a model with a head, which chooses from the data's labels."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the labels, too."""
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("data.labels", "model.labels", apply_on="instantiate")
+
+
+def _defaults_to_start(path: Path) -> dict[str, Any]:
+    """Return sizes and method of what training starts from as defaults of a parser."""
+    if path.is_dir():
+        config, described = folder_config(path)
+    else:
+        arguments = read_checkpoint(path)["hyper_parameters"]
+        config, described = arguments["config"], arguments["method"]
+    defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
+    if described is not None:
+        # It was made for the length of its training rows; now that of the data counts.
+        axes = {axis: _without_length(strategy) for axis, strategy in described.items()}
+        defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": axes}
+    return defaults
+
+
+def _without_length(strategy: dict[str, Any]) -> dict[str, Any]:
+    arguments = {name: value for name, value in strategy["init_args"].items() if name != "train_length"}
+    return {**strategy, "init_args": arguments}
 
 
 def _defaults_from(path: str) -> dict[str, Any]:
