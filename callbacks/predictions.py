@@ -87,8 +87,8 @@ class PredictionWriter(BasePredictionWriter):
         rows = table[ROW].to_numpy()
         if not np.array_equal(rows, np.arange(len(rows))):
             raise ValueError(
-                f"The parts of {self.output} hold {len(rows)} rows up to number {rows[-1]}, so some are missing or there "
-                f"twice. All processes must write into one folder."
+                f"The parts of {self.output} hold {len(rows)} rows up to number {rows[-1]}, so some are missing or "
+                f"there twice. All processes must write into one folder."
             )
         write_whole(self.output, lambda path: _WRITE[self.output.suffix](table, path))
         for part in parts:

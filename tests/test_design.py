@@ -33,7 +33,7 @@ ALLOWED = {
     "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
     "heads": MODEL | {"model", "metrics", "checkpoints"},
     "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization"},
-    "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets"},
+    "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "heads"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
     "surroundings": set(),

@@ -4,10 +4,12 @@ What the user types or puts in a YAML wins over what a checkpoint remembers, and
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import dict_to_namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -15,6 +17,7 @@ from callbacks.predictions import PredictionWriter
 from gau_alpha.checkpoints import folder_config, read_checkpoint
 from gau_alpha.cli.record import RUN_KEY, RunRecord
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
 from gau_alpha.fine_tuning import GAUAlphaFineTuning
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
@@ -104,7 +107,7 @@ def names_head(args: list[str]) -> bool:
     if typed or any(model.get("head") for model in _models(args)):
         return True
     path = checkpoint_in(args)
-    return bool(path and Path(path).is_file() and "head" in read_checkpoint(path)["hyper_parameters"])
+    return bool(path and Path(path).is_file() and "head" in _remembered(Path(path))[0])
 
 
 def _models(args: list[str]) -> list[dict[str, Any]]:
@@ -219,13 +222,30 @@ class FineTuningCLI(GAUAlphaCLI):
         super().add_arguments_to_parser(parser)
         parser.link_arguments("data.labels", "model.labels", apply_on="instantiate")
 
+    def before_instantiate_classes(self) -> None:
+        """Let the data use the tokenizer of what training starts from, unless another is given."""
+        super().before_instantiate_classes()
+        config = self.config[self.config.subcommand]
+        data, start = config.data.get("init_args", {}), config.model.get("init_from")
+        if start and Path(start).exists() and "tokenizer" in data and data.tokenizer is None:
+            folder = Path(start)
+            named = tokenizer_class_in(folder) if folder.is_dir() else _tokenizer_of(_remembered(folder)[1])
+            data.tokenizer = None if named is None else dict_to_namespace(named)
+
+
+def _tokenizer_of(data: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Take the tokenizer out of a run's data."""
+    named = ((data or {}).get("init_args") or {}).get("tokenizer")
+    named = {"class_path": named} if isinstance(named, str) else named
+    return named if isinstance(named, dict) else None
+
 
 def _defaults_to_start(path: Path) -> dict[str, Any]:
     """Return sizes and method of what training starts from as defaults of a parser."""
     if path.is_dir():
         config, described = folder_config(path)
     else:
-        arguments = read_checkpoint(path)["hyper_parameters"]
+        arguments, _ = _remembered(path)
         config, described = arguments["config"], arguments["method"]
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
     if described is not None:
@@ -242,11 +262,21 @@ def _without_length(strategy: dict[str, Any]) -> dict[str, Any]:
 
 def _defaults_from(path: str) -> dict[str, Any]:
     """Return a checkpoint's model, and the data it was trained on, as defaults of a parser."""
-    checkpoint = read_checkpoint(path)
-    arguments = dict(checkpoint["hyper_parameters"])
+    remembered, data = _remembered(Path(path))
+    arguments = dict(remembered)
     config = arguments.pop("config")
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
     defaults |= {f"model.{name}": value for name, value in arguments.items() if name not in FILLED_IN}
     defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": arguments["method"]}
-    data = checkpoint.get(RUN_KEY, {}).get("config", {}).get("data")
     return defaults | ({"data": data} if data else {})
+
+
+def _remembered(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    return _read_once(path, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=1)
+def _read_once(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return what a checkpoint remembers of its model and its data; weights, which take time to read, are dropped."""
+    checkpoint = read_checkpoint(path)
+    return checkpoint["hyper_parameters"], checkpoint.get(RUN_KEY, {}).get("config", {}).get("data")
