@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
@@ -25,7 +24,7 @@ ROW = "row"
 SUFFIXES = (".parquet", ".safetensors", ".jsonl")
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback):
     """Writes the columns that a module's ``predict_step`` returns, a row per text, in the order of the texts.
 
     Every process writes its own rows, as they come, into ``OUTPUT.part-RANK-of-NUMBER.parquet``. At the end the first
@@ -41,7 +40,6 @@ class PredictionWriter(BasePredictionWriter):
     """
 
     def __init__(self, output: str = "predictions.parquet") -> None:
-        super().__init__("batch")
         self.output = Path(output).expanduser()
         if self.output.suffix not in SUFFIXES:
             raise ValueError(f"output={output!r} must end in one of {', '.join(SUFFIXES)}.")
@@ -55,18 +53,17 @@ class PredictionWriter(BasePredictionWriter):
                 part.unlink()
         trainer.strategy.barrier()
 
-    def write_on_batch_end(
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Mapping[str, Tensor],
-        batch_indices: Sequence[int] | None,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Append a batch to this process's part."""
-        table = as_table(prediction, getattr(pl_module.model, "labels", ()))
+        table = as_table(outputs, getattr(pl_module.model, "labels", ()))
         if self._writer is None:
             part = f"{self.output.name}.part-{trainer.global_rank:05}-of-{trainer.world_size:05}.parquet"
             self._writer = pq.ParquetWriter(self.output.with_name(part), table.schema)

@@ -13,7 +13,7 @@ from gau_alpha.checkpoints.fields import read_fields
 from gau_alpha.checkpoints.folders import CONFIG, fill, read_folder, unfilled
 from gau_alpha.checkpoints.head_fields import head_arguments_in, head_class_in, labels_in
 from gau_alpha.checkpoints.start import ENCODER
-from gau_alpha.checkpoints.tensors import check_fit
+from gau_alpha.checkpoints.tensors import HEAD, check_fit
 from gau_alpha.method import AttentionMethod
 
 if TYPE_CHECKING:
@@ -61,10 +61,12 @@ def load_headed(
     check_fit(model, weights if trained else {**weights, **head}, str(folder))
     if not trained:
         _draw(model, list(head))
-        unused = sorted(stored.weights.keys() - weights.keys())
+        unused = stored.weights.keys() - weights.keys()
+        if stored.config.tie_word_embeddings:
+            unused -= {HEAD}  # the embeddings once more
         warnings.warn(
             f"{folder} has no head for this task: {', '.join(sorted(head))} start as new, drawn at random"
-            + (f"; {', '.join(unused)} are not used." if unused else "."),
+            + (f"; {', '.join(sorted(unused))} are not used." if unused else "."),
             stacklevel=3,
         )
     fill(model, weights, stored.method)

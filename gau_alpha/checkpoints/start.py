@@ -12,7 +12,7 @@ from torch import Tensor
 from gau_alpha.checkpoints.fields import read_fields
 from gau_alpha.checkpoints.folders import CONFIG, METHOD_PART, read_folder
 from gau_alpha.checkpoints.head_fields import head_class_in, labels_in
-from gau_alpha.checkpoints.tensors import check_fit
+from gau_alpha.checkpoints.tensors import HEAD, check_fit
 from gau_alpha.checkpoints.training import model_of, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 
@@ -75,6 +75,8 @@ def initialise_headed(model: "HeadedModel", source: str | PathLike[str]) -> None
     # which head shares the embeddings' weight is no concern of another head
     _check_sizes(model, start, str(source), [name for name in SHAPING if name != "tie_word_embeddings"])
     heads = {name for name in start.weights if not name.startswith(ENCODER)}
+    if start.config.tie_word_embeddings:
+        heads.discard(HEAD)  # the embeddings once more
     expected = {name for name in model.state_dict() if not name.startswith(ENCODER)}
     same = start.head in (None, type(model).__name__) and start.labels in (None, model.labels)
     is_new = not (same and expected <= heads)
@@ -85,7 +87,7 @@ def initialise_headed(model: "HeadedModel", source: str | PathLike[str]) -> None
             + (f"; {', '.join(sorted(unused))} are not used." if unused else "."),
             stacklevel=2,
         )
-    weights = {name: tensor for name, tensor in start.weights.items() if name not in unused}
+    weights = {name: tensor for name, tensor in start.weights.items() if name not in unused and name != HEAD}
     _take(model, weights, str(source), head_is_new=is_new)
 
 

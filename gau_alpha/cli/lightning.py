@@ -208,6 +208,17 @@ class GAUAlphaCLI(LightningCLI):
         if start and not Path(start).exists() and not config.get("ckpt_path"):
             raise ValueError(f"model.init_from is {start!r}, but there is no such folder or checkpoint.")
 
+    def instantiate_classes(self) -> None:
+        """Build everything; where a checkpoint brings the weights, nothing is read at ``model.init_from``."""
+        config = self.config[self.config.subcommand]
+        start, path = config.model.get("init_from"), config.get("ckpt_path")
+        goes_on = isinstance(path, str) and Path(path).is_file()
+        if goes_on:
+            config.model.init_from = None
+        super().instantiate_classes()
+        if goes_on:
+            config.model.init_from = start  # for the run's record
+
     def after_instantiate_classes(self) -> None:
         """Say what method is in effect."""
         if self.trainer.is_global_zero:
