@@ -31,10 +31,15 @@ class Table:
         Raises:
             ValueError: If that fails.
         """
+        here = Path(self.path).expanduser()
+        if not here.exists() and (self.path.count("/") != 1 or here.suffix in (*_FORMATS, *_COMPRESSED)):
+            raise ValueError(
+                f"path={self.path!r} is no file or folder (looked from {Path.cwd()}), and no dataset of the hub, whose "
+                f"names are OWNER/NAME."
+            )
         # Imported here: it takes a second.
         import datasets
 
-        here = Path(self.path).expanduser()
         try:
             if (here / "state.json").is_file():
                 return datasets.load_from_disk(str(here))

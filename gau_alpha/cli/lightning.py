@@ -51,6 +51,11 @@ def run(args: list[str]) -> None:
     for folder in (Path.cwd(), *(Path(value).parent for option, value in _options(args) if option in CONFIG)):
         make_importable(folder)
     fine_tunes = names_head(args)
+    if fine_tunes and args[0] in EVALUATIONS:
+        raise ValueError(
+            f"{args[0]} measures how hidden tokens are predicted, and a model with a head for another task predicts "
+            f"none. How it does on long texts says `gau-alpha validate` with data.evaluation_length null."
+        )
     (FineTuningCLI if fine_tunes else GAUAlphaCLI)(
         GAUAlphaFineTuning if fine_tunes else GAUAlphaModule,
         LightningDataModule,
