@@ -93,14 +93,7 @@ def task(base, tmp_path, capsys):
         for part, count in (("train", 256), ("validation", 64)):
             write(tmp_path / f"{part}.{suffix}", [TASKS[name][0]() for _ in range(count)])
         files = ["--data.train.path", f"train.{suffix}", "--data.validation.path", f"validation.{suffix}"]
-        quiet = [
-            "--trainer.accelerator",
-            "cpu",
-            "--trainer.enable_progress_bar",
-            "false",
-            "--trainer.logger.version",
-            "v",
-        ]
+        quiet = [*QUIET[2:], "--trainer.logger.version", "v"]
         quick = ["--model.learning_rate", "1e-2", "--trainer.max_epochs", "12"]
         args = ["fit", "--config", f"{name}.yaml", "--model.init_from", "base", *files, *quiet, *quick, *more]
         assert main(args) == 0, capsys.readouterr().err
