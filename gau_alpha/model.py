@@ -207,8 +207,10 @@ class GAUAlphaModel(nn.Module):
 
     def _put(self, methods: list[AttentionMethod]) -> None:
         device = self.gau_alpha.embeddings.word_embeddings.weight.device
+        for method in {id(method): method for method in methods}.values():  # mostly one for all layers
+            method.to(device)
         for block, method in zip(self.gau_alpha.encoder.blocks(), methods, strict=True):
-            block.gau.method = method.to(device)
+            block.gau.method = method
 
 
 class GAUAlphaForMaskedLM(GAUAlphaModel):

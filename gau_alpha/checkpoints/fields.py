@@ -136,7 +136,8 @@ def method_in(stored: Mapping[str, Any]) -> AttentionMethod | None:
     if METHOD_KEY in stored:
         if not isinstance(stored[METHOD_KEY], dict):
             raise ValueError(f"config.json: {METHOD_KEY} must give a strategy per axis, got {stored[METHOD_KEY]!r}.")
-        method = method_from(stored[METHOD_KEY])
+        # The published names, where they say all of it, are read in no time; a description is parsed as a config is.
+        method = _published(named, stored) or method_from(stored[METHOD_KEY])
         said = published_names(method)
         if contradicting := [name for name in named if said.get(name) != named[name]]:
             parts = [f"{name} is {named[name]!r}" for name in contradicting]
@@ -145,8 +146,21 @@ def method_in(stored: Mapping[str, Any]) -> AttentionMethod | None:
                 f"Correct one of them."
             )
         return method
-    if not named:
+    return _from_published(named, stored) if named else None
+
+
+def _published(named: Mapping[str, Any], stored: Mapping[str, Any]) -> AttentionMethod | None:
+    """Build the method from the published names, if that is just what the full description says."""
+    if "normalization" not in named:
         return None
+    try:
+        method = _from_published(named, stored)
+    except ValueError:  # said of the description in the caller's words
+        return None
+    return method if method.describe() == stored[METHOD_KEY] else None
+
+
+def _from_published(named: Mapping[str, Any], stored: Mapping[str, Any]) -> AttentionMethod:
     if algorithm := _info(stored).get("algorithm"):
         raise ValueError(
             f"config.json says algorithm {algorithm!r} in my_info_dict, which the published code applies when it "
