@@ -20,8 +20,7 @@ def choice_outcome(logits: Tensor, labels: Tensor) -> Outcome:
         labels: (N,) int64, ``IGNORED`` where there is no target.
     """
     is_target = labels != IGNORED  # (N,)
-    # A row that only fills a batch up may have no choice at all: its logits are all −∞, and 0 · ∞ is not 0.
-    logits = torch.where(is_target[:, None], logits.float(), 0)
+    logits = logits.float()
     nll = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
     return Outcome(nll, is_target.sum(), logits.argmax(-1)[is_target], labels[is_target])
 

@@ -83,9 +83,7 @@ class GAUAlphaForQuestionAnswering(HeadedModel):
         logits, labels = self(**layout(batch, "answerable")), batch["labels"]
         is_target = (labels != IGNORED).all(-1)  # (B,)
         ends = torch.where(is_target[:, None], labels, IGNORED).flatten()  # (B · 2,)
-        # A row without an answer may have no place for one: its logits are all −∞, and 0 · ∞ is not 0.
-        finite = torch.where(is_target[:, None, None], logits, 0)
-        nll = F.cross_entropy(finite.transpose(1, 2).flatten(0, 1), ends, ignore_index=IGNORED, reduction="sum") / 2
+        nll = F.cross_entropy(logits.transpose(1, 2).flatten(0, 1), ends, ignore_index=IGNORED, reduction="sum") / 2
         return Outcome(nll, is_target.sum(), self.best_spans(logits)[is_target], labels[is_target])
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

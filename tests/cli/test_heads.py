@@ -3,6 +3,8 @@
 import json
 import random
 import string
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -196,6 +198,29 @@ def test_answers_as_characters(task, tmp_path):
     answer = record["context"][row["start"] : row["stop"]]
     assert (answer[0], answer[-1]) == ("x", "y")
     assert GAUAlphaForQuestionAnswering.from_pretrained(folder / "huggingface").longest_answer == 64
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_count_as_one(base, tmp_path):
+    """Records that leave one of them without a row in the last batch."""
+    random.seed(0)
+    write(tmp_path / "train.jsonl", [sequence_record() for _ in range(33)])
+    write(tmp_path / "validation.jsonl", [sequence_record() for _ in range(17)])
+    fit = ["fit", "--config", "sequence.yaml", "--model.init_from", "base", *QUIET[2:], "--trainer.max_epochs", "2"]
+    fit += ["--model.head.classifier_dropout", "0", "--model.config.attention_probs_dropout_prob", "0"]
+    found = []
+    for devices, batch_size in (("1", "16"), ("2", "8")):
+        processes = ["--trainer.devices", devices, "--trainer.strategy", "ddp" if devices == "2" else "auto"]
+        processes += ["--trainer.logger.version", f"with{devices}", "--data.batch_size", batch_size]
+        command = [sys.executable, "-m", "gau_alpha.cli", *fit, *processes]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / "runs/sequence" / f"with{devices}"
+        weights = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        found.append((weights, [measured(folder, f"validation/{name}") for name in ("loss", "accuracy", "f1")]))
+    (one, values), (two, others) = found
+    torch.testing.assert_close(two, one, atol=2e-5, rtol=0)
+    assert others == pytest.approx(values, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,9 @@ def test_a_run_of_its_own_trainer_is_refused_without_weights(tmp_path):
     for command in (trainer.fit, trainer.validate, trainer.test):
         with pytest.raises(ValueError, match=r"nothing at model\.init_from .*nowhere"):
             command(module, loader)
+    trainer.fit(GAUAlphaModule(module.model.config, 12), loader)
+    trainer.save_checkpoint(tmp_path / "trained.ckpt")
+    trainer.validate(module, loader, ckpt_path=tmp_path / "trained.ckpt", weights_only=True)
 
 
 @pytest.mark.parametrize("kind", ["folder", "checkpoint"])
