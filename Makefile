@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench clean
 
 setup: $(VENV)/.ready
 
@@ -19,9 +19,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version softmax
 	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version cosscale --model.method cosscale
-	$(BIN)/gau-alpha calibrate --num_documents 6 --queries_per_document 128 \
+	$(BIN)/gau-alpha calibrate --num_documents 4 --queries_per_document 128 \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt
-	$(BIN)/gau-alpha calibrate --num_documents 6 --queries_per_document 128 \
+	$(BIN)/gau-alpha calibrate --num_documents 4 --queries_per_document 128 \
 		--ckpt_path runs/demo/cosscale/checkpoints/last.ckpt
 	$(BIN)/gau-alpha extrapolate \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt runs/demo/cosscale/checkpoints/last.ckpt \
@@ -35,6 +35,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# About ten minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
+bench: setup
+	$(BIN)/python tests/benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

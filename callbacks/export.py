@@ -55,6 +55,10 @@ class ExportHuggingFace(Callback):
         for name, text in {**files, CARD: self._card(trainer, pl_module, folder.resolve().name)}.items():
             write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for the folder, where a run was killed after its last step."""
+        self.on_train_end(trainer, pl_module)
+
     def _card(self, trainer: Trainer, pl_module: LightningModule, title: str) -> str:
         assert isinstance(pl_module, GAUAlphaModule)
         model, data = pl_module.model, _data(trainer)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
 from gau_alpha.method import AttentionMethod
@@ -24,8 +25,11 @@ class ExtrapolationEvaluation(Callback):
 
     Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step and, for TensorBoard, the plot;
     writes the table and the plot to ``<output_dir>/extrapolation/step_<n>/``. Training goes on exactly as if nothing
-    had been measured. The documents come from the trainer's data module, which must offer ``vocabulary``,
-    ``train_length`` and ``evaluation_documents()``; the model is the LightningModule's ``model``.
+    had been measured. What it costs is logged too: ``extrapolation/seconds`` of an evaluation,
+    ``extrapolation/share_of_time`` of all evaluations so far in the time since training began, and a line at the end.
+
+    The documents come from the trainer's data module, which must offer ``vocabulary``, ``train_length`` and
+    ``evaluation_documents()``; the model is the LightningModule's ``model``.
 
     Args:
         every_n_train_steps: Optimizer steps between evaluations.
@@ -71,15 +75,28 @@ class ExtrapolationEvaluation(Callback):
         self.seed = seed
         self.output_dir = output_dir
         self._engine: ExtrapolationEngine | None = None
-        self._last_step = 0  # optimizer step of the last evaluation
+        self._last_step: int | None = None  # optimizer step of the last evaluation, None before any
+        self._begun = 0.0  # when training did, by time.perf_counter
+        self._spent = 0.0  # seconds in evaluations since
+        self._num_evaluations = 0
+
+    def state_dict(self) -> dict[str, int | None]:
+        """Remember the last evaluation: a run killed between a step and its evaluation makes up for it."""
+        return {"last_step": self._last_step}
+
+    def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
+        """Take up what ``state_dict`` remembered."""
+        self._last_step = state_dict.get("last_step")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds documents and methods, so that what is wrong with them is said before any step."""
+        self._begun, self._spent, self._num_evaluations = time.perf_counter(), 0.0, 0
         model = _model(pl_module)
         with undisturbed(model):
             self._engine = self._build_engine(trainer)
             self._resolve(model, self._engine.train_length)
-        self._last_step = trainer.global_step  # a resumed run has measured the step it was saved at
+        if self._last_step is None:
+            self._last_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -88,13 +105,26 @@ class ExtrapolationEvaluation(Callback):
 
         Compared by steps, not by batches: with accumulated gradients several batches share a step.
         """
+        assert self._last_step is not None, "on_train_start sets it"
         if trainer.global_step // self.every_n_train_steps > self._last_step // self.every_n_train_steps:
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluates the final weights, unless that was just done."""
+        """Evaluates the final weights, unless that was just done, and says what evaluations have cost."""
+        assert self._last_step is not None, "on_train_start sets it"
         if trainer.global_step > self._last_step:
             self._evaluate(trainer, pl_module)
+        if self._num_evaluations:
+            seconds = time.perf_counter() - self._begun
+            rank_zero_info(
+                f"ExtrapolationEvaluation: {self._num_evaluations} evaluations took {self._spent:.1f} s, "
+                f"{self._spent / seconds:.1%} of the {seconds:.1f} s since training began."
+            )
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for the last evaluation, where a run was killed after its last step."""
+        self.on_train_start(trainer, pl_module)
+        self.on_train_end(trainer, pl_module)
 
     def _build_engine(self, trainer: Trainer) -> ExtrapolationEngine:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set where a data module is attached
@@ -138,7 +168,6 @@ class ExtrapolationEvaluation(Callback):
         with undisturbed(model), trainer.precision_plugin.forward_context():
             methods = self._resolve(model, self._engine.train_length)
             rows = list(self._engine.rows(model, methods))
-        seconds = time.perf_counter() - start
         run = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
@@ -147,21 +176,26 @@ class ExtrapolationEvaluation(Callback):
             "precision": str(trainer.precision),
             "world_size": trainer.world_size,
             "torch": str(torch.__version__),
-            "seconds": seconds,
+            "seconds": time.perf_counter() - start,
         }
         folder = self._folder(trainer)
+        report = Report(rows, run)
         if trainer.is_global_zero:
-            report = Report(rows, run)
             report.write(folder)
-            self._log(trainer, report, seconds)
+        now = time.perf_counter()
+        self._spent += now - start
+        self._num_evaluations += 1
+        if trainer.is_global_zero:
+            cost = {"seconds": now - start, "share_of_time": self._spent / (now - self._begun)}
+            self._log(trainer, report, {f"extrapolation/{name}": value for name, value in cost.items()})
 
     def _folder(self, trainer: Trainer) -> Path:
         """On all processes: ``log_dir`` is agreed on between them."""
         root = self.output_dir or trainer.log_dir or trainer.default_root_dir
         return Path(root) / "extrapolation" / f"step_{trainer.global_step}"
 
-    def _log(self, trainer: Trainer, report: Report, seconds: float) -> None:
-        metrics = {"extrapolation/seconds": seconds}
+    def _log(self, trainer: Trainer, report: Report, cost: dict[str, float]) -> None:
+        metrics = dict(cost)
         for row in report.rows:
             metrics |= _scalars(row)
         image = report.image()

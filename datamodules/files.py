@@ -7,8 +7,9 @@ import hashlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -80,11 +81,11 @@ def read_chunks(file: Path) -> Iterator[bytes]:
         return
     num_bytes = 0
     try:
-        with opener(file) as stream:
+        with file.open("rb") as raw, opener(raw) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 num_bytes += len(chunk)
                 yield chunk
-    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+    except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's fault, not that of the content
             raise
         raise ValueError(
@@ -134,13 +135,17 @@ def read_lines(file: Path, encoding: str) -> Iterator[tuple[int, str, bool]]:
 
 
 def estimate_lines(files: Sequence[Path]) -> int | None:
-    """Guess the number of lines from the first of them; None where a file is compressed or nothing can be told."""
-    if any(file.suffix in _OPENERS for file in files):
-        return None
-    num_bytes = sum(file.stat().st_size for file in files)
-    beginning = next(read_chunks(files[0]), b"")
-    num_lines = beginning.count(b"\n")
-    return round(num_lines / len(beginning) * num_bytes) if num_lines else None
+    """Guess the number of lines from the beginning of the first file; None where that has no line's end."""
+    with files[0].open("rb") as raw:
+        opener = _OPENERS.get(files[0].suffix)
+        try:
+            with opener(raw) if opener else nullcontext(raw) as stream:
+                beginning = stream.read(_CHUNK_BYTES)
+                num_read = raw.tell()  # compressed bytes, where the file is compressed
+        except _DAMAGE:
+            return None  # whoever reads the text will say where the damage is
+    num_lines, num_bytes = beginning.count(b"\n"), sum(file.stat().st_size for file in files)
+    return round(num_lines / num_read * num_bytes) if num_lines else None
 
 
 def check_encoding(encoding: str) -> None:
@@ -217,8 +222,9 @@ def _with_last(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
     yield before, True
 
 
-_OPENERS: dict[str, Callable[[Path], Any]] = {
+_OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".gz": gzip.open,
     ".xz": lzma.open,
-    ".zst": lambda file: pa.input_stream(str(file), compression="zstd"),
+    ".zst": lambda file: pa.input_stream(pa.PythonFile(file, mode="r"), compression="zstd"),
 }
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)

@@ -1,4 +1,8 @@
-"""Which rows make up which batch on which rank, and how a run goes on in the middle of an epoch."""
+"""Which rows make up which batch on which rank, and how a run goes on in the middle of an epoch.
+
+torchdata's StatefulDataLoader keeps the state of each worker, so a run could only go on with as many workers as before.
+Here the position is a number of batches, whoever makes them.
+"""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from datamodules.arguments import require_at_least
 from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, tokenize
 from datamodules.dataset import MaskedRows
 from datamodules.masking import Masking, TokenMasking
@@ -58,14 +59,8 @@ class TextDataModule(LightningDataModule):
         rows: RowMaker = DEFAULT_ROWS,
     ) -> None:
         super().__init__()
-        for name, number, least in (
-            ("train_length", train_length, 1),
-            ("batch_size", batch_size, 1),
-            ("seed", seed, 0),
-            ("num_workers", num_workers, 0),
-        ):
-            if number < least:
-                raise ValueError(f"{name}={number} must be at least {least}. Set it to a larger number.")
+        require_at_least(1, train_length=train_length, batch_size=batch_size)
+        require_at_least(0, seed=seed, num_workers=num_workers)
         if not 0 < validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded: training and "

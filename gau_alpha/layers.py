@@ -8,21 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.kernels import Kernel, Observer, attend_at
+from gau_alpha.kernels import Blocked, Kernel, Observer, attend_at
+from gau_alpha.kernels.blocks import LARGEST
 from gau_alpha.method import AttentionMethod, AttentionPlan
-
-
-def norm(x: Tensor, eps: float) -> Tensor:
-    """X / √(mean(x²) + ε) over the last dimension, in float32: no scale, no offset.
-
-    Args:
-        x: (..., H).
-        eps: ε.
-
-    Returns:
-        (..., H), of the dtype of ``x``.
-    """
-    return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+from gau_alpha.pointwise import norm, silu_split
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -83,12 +72,13 @@ class GatedAttentionUnit(nn.Module):
         Returns:
             (B, L, H).
         """
-        projected = F.silu(self.i_dense(x))  # (B, L, 2E + D)
-        u, v, base = projected.split([self.intermediate_size, self.intermediate_size, self.key_size], dim=-1)
+        sizes = [self.intermediate_size, self.intermediate_size, self.key_size]
+        u, v, base = silu_split(self.i_dense(x), sizes)  # (B, L, E), (B, L, E), (B, L, D)
         query, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
         dropout = self.attention_dropout if self.training else 0.0
         context = kernel(query, key, v, plan, dropout, observer)  # (B, L, E)
-        return self.o_dense(u * context)  # (B, L, H)
+        gated = u * context if context.requires_grad else context.mul_(u)  # (B, L, E)
+        return self.o_dense(gated)  # (B, L, H)
 
     def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
         """Gate and attend at some places of each row: gates and queries of the others are never computed.
@@ -105,14 +95,14 @@ class GatedAttentionUnit(nn.Module):
         assert not self.training, "attention dropout is not applied here"
         bias = self.i_dense.bias
         width = self.intermediate_size
-        v, base = F.silu(F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:])).split(
-            [width, self.key_size], dim=-1
-        )  # (B, L, E), (B, L, D)
+        projected = F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:])  # (B, L, E + D)
+        v, base = silu_split(projected, [width, self.key_size])  # (B, L, E), (B, L, D)
         u = F.silu(F.linear(take(x, index), self.i_dense.weight[:width], None if bias is None else bias[:width]))
         # A similarity prepares queries and keys together, and each by itself: the keys' partner is thrown away.
         query, _ = self.method.similarity.prepare(*(self._scaled(take(base, index))))  # (B, T, D)
         _, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
-        context = attend_at(index, query, key, v, plan, getattr(kernel, "block_size", 256))  # (B, T, E)
+        most = kernel.block_size if isinstance(kernel, Blocked) else LARGEST
+        context = attend_at(index, query, key, v, plan, most)  # (B, T, E)
         return self.o_dense(u * context)  # (B, T, H)
 
     def query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,11 +12,13 @@ from os import PathLike
 from typing import Self, cast
 
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.kernels import Kernel, build_kernel
-from gau_alpha.layers import GAUBlock, norm, take
+from gau_alpha.layers import GAUBlock, take
 from gau_alpha.method import AttentionMethod
+from gau_alpha.pointwise import norm
 from gau_alpha.rows import Rows
 
 LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
@@ -55,6 +57,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod) -> None:
         super().__init__()
+        self.recompute = False
         methods = method.for_layers(config.num_hidden_layers)
         self.layer = nn.ModuleList([GAUBlock(config, layer_method) for layer_method in methods])
         self.key_size = config.attention_key_size
@@ -79,7 +82,11 @@ class Encoder(nn.Module):
                 plan = planned.plan(rows, self.key_size)
             if index is not None and observer is None and not self.training and number == len(blocks) - 1:
                 return block.forward_at(index, x, plan, kernel)
-            x = block(x, plan, kernel, None if observer is None else partial(observer, number))
+            watching = None if observer is None else partial(observer, number)
+            if self.recompute and self.training and watching is None:
+                x = cast(Tensor, checkpoint(block, x, plan, kernel, use_reentrant=False))
+            else:
+                x = block(x, plan, kernel, watching)
         return x if index is None else take(x, index)
 
     def blocks(self) -> list[GAUBlock]:
@@ -220,10 +227,19 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
         kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        recompute: Whether training keeps only each layer's input and computes the rest again for the gradient: a third
+            more work, for rows that are too long otherwise.
     """
 
-    def __init__(self, config: GAUAlphaConfig, method: AttentionMethod | None = None, kernel: str = "auto") -> None:
+    def __init__(
+        self,
+        config: GAUAlphaConfig,
+        method: AttentionMethod | None = None,
+        kernel: str = "auto",
+        recompute: bool = False,
+    ) -> None:
         super().__init__(config, method, kernel)
+        self.gau_alpha.encoder.recompute = recompute
         self.cls = MaskedLMHead(config)
         self.apply(self.draw)
         self.tie()
@@ -238,6 +254,7 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         target_positions: Tensor | None = None,
         observer: LayerObserver | None = None,
         token_type_ids: Tensor | None = None,
+        head: bool = True,
     ) -> Tensor:
         """Predict tokens.
 
@@ -251,6 +268,7 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
                 evaluation mode, and with no observer that wants to see them, the last layer computes no others.
             observer: Sees the attention weights and entropies of every layer.
             token_type_ids: (B, L) int64 below ``type_vocab_size``: which part of a text pair. None: all are 0.
+            head: Whether logits are wanted, or the hidden states (…, H) that ``cls`` would make them of.
 
         Returns:
             Logits (B, L, V); (N, V) with ``target_index``, (B, T, V) with ``target_positions``: then no logits of other
@@ -267,7 +285,7 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         )  # (B, L | T, H)
         if target_index is not None:
             x = x.flatten(0, 1)[target_index]  # (N, H)
-        return self.cls(x)
+        return self.cls(x) if head else x
 
     def tie(self) -> None:
         """Let the head share its weight with the word embeddings, if the config says so."""

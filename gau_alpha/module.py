@@ -17,8 +17,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.checkpoint import checkpoint
 
-from gau_alpha.checkpoints import initialise, load_weights, read_checkpoint
+from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
 from gau_alpha.method import AttentionMethod
@@ -26,8 +27,12 @@ from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_groups
 from gau_alpha.presets import method_from
+from gau_alpha.sharding import shard
 
 Batch = dict[str, Tensor]
+
+LOGITS_AT_ONCE = 2**26
+"""Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
 
 
 class GAUAlphaModule(LightningModule):
@@ -48,6 +53,8 @@ class GAUAlphaModule(LightningModule):
         init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
             more layers than ``config`` asks for. A checkpoint to go on with replaces these weights, and then there need
             be nothing at ``init_from`` any more.
+        recompute: Whether training keeps only each layer's input in memory and computes the rest again for the
+            gradient: a third more work, for rows that are too long otherwise.
 
     Raises:
         ValueError: If ``method`` was built for another ``train_length``, a rate is not positive, or the weights of
@@ -66,6 +73,7 @@ class GAUAlphaModule(LightningModule):
         schedule: Schedule | None = None,
         kernel: str = "auto",
         init_from: str | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if not learning_rate > 0:
@@ -77,6 +85,7 @@ class GAUAlphaModule(LightningModule):
         self.schedule = schedule or Cosine()
         bound = (method or AttentionMethod()).bound(train_length)
         self.model = self._build_model(config, bound, kernel)
+        self.model.gau_alpha.encoder.recompute = recompute
         # A checkpoint to go on with brings the weights; the run that wrote it may have started from what is gone now.
         self._missing_start = init_from if init_from is not None and not Path(init_from).exists() else None
         if init_from is not None and self._missing_start is None:
@@ -84,7 +93,8 @@ class GAUAlphaModule(LightningModule):
         self.train_metrics = self._build_metrics("train/")
         self.validation_metrics = self._build_metrics("validation/")
         self.test_metrics = self._build_metrics("test/")
-        # Not init_from: where training started is the run's record, and no part of what the checkpoint is.
+        # Not init_from: where training started is the run's record, and no part of what the checkpoint is. Nor
+        # recompute, which changes no number.
         # Plain data, under the names of the arguments: a checkpoint can be read without unpickling anything of ours.
         self.save_hyperparameters(
             {
@@ -99,6 +109,12 @@ class GAUAlphaModule(LightningModule):
             }
         )
         self._step_targets: Tensor | None = None
+        self._total_steps = 0
+        self._rate_ceiling = 1.0  # factor of the rate that a resumed run does not rise above
+
+    def configure_model(self) -> None:
+        """Deal the weights over processes, where the strategy says how; all others leave the model whole."""
+        shard(self.model, self.device_mesh)
 
     def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
         """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
@@ -187,6 +203,10 @@ class GAUAlphaModule(LightningModule):
         """See that there are weights to predict with."""
         self._check_start()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the schedule was made for, so that a run of another length can go on from it."""
+        checkpoint["schedule"] = {"total_steps": self._total_steps, "rate_ceiling": self._rate_ceiling}
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model is this one, before its weights are loaded.
 
@@ -218,6 +238,9 @@ class GAUAlphaModule(LightningModule):
                 "The checkpoint holds weights only, no state of the optimizer: training can't go on from it. Start a "
                 "new run from its weights with --model.init_from."
             )
+        else:
+            self._keep_below(checkpoint)
+        check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
@@ -245,7 +268,8 @@ class GAUAlphaModule(LightningModule):
             fused=self.trainer.precision != "16-mixed",
         )
         total_steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps))
+        self._total_steps = total_steps
+        scheduler = LambdaLR(optimizer, lambda step: min(self._rate_ceiling, self.schedule.factor(step, total_steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # What another task does otherwise; see GAUAlphaFineTuning.
@@ -276,18 +300,53 @@ class GAUAlphaModule(LightningModule):
                 f"on with: correct the path, or name a checkpoint with --ckpt_path."
             )
 
+    def _keep_below(self, checkpoint: dict[str, Any]) -> None:
+        """Follow the curve of a changed number of steps, but never above the rate of a decay that has begun."""
+        stored = checkpoint.get("schedule")
+        if not isinstance(stored, dict):
+            return  # from before this was kept
+        self._rate_ceiling = float(stored["rate_ceiling"])
+        before, now = int(stored["total_steps"]), int(self.trainer.estimated_stepping_batches)
+        step = int(checkpoint["global_step"])
+        if before == now or step < self.schedule.warmup * before:
+            return
+        self._rate_ceiling = min(self._rate_ceiling, self.schedule.factor(step, before))
+        if self._rate_ceiling <= 0:
+            raise ValueError(
+                f"The checkpoint's schedule ended at step {before} with a learning rate of 0, above which a resumed "
+                f"run does not rise: {now} steps would change nothing. Start a new run from its weights with "
+                "--model.init_from, go on from an earlier checkpoint, or set the schedule's `final` above 0."
+            )
+        rank_zero_warn(
+            f"The schedule was made for {before} optimizer steps, and is now for {now}: from step {step} the learning "
+            f"rate follows the new curve, but stays at or below {self._rate_ceiling * self.learning_rate:.3g}."
+        )
+
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
         """Return summed loss, right predictions and number of targets, () each: what metrics add."""
         labels = batch["labels"].flatten()  # (B · L,)
         target_index = (labels != -100).nonzero().squeeze(1)  # (N,)
         targets = labels[target_index]  # (N,)
-        logits = self.model(**_layout(batch), target_index=target_index).float()  # (N, V)
-        nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
-        correct = (logits.argmax(-1) == targets).sum()
-        return nll, correct, torch.tensor(len(targets), device=nll.device)
+        count = torch.tensor(len(targets), device=labels.device)
+        at_once = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
+        if len(targets) <= at_once:
+            logits = self.model(**_layout(batch), target_index=target_index)  # (N, V)
+            return *_sums(logits, targets), count
+        hidden = self.model(**_layout(batch), target_index=target_index, head=False)  # (N, H)
+        pieces = [
+            cast(tuple[Tensor, Tensor], checkpoint(self._sums_of, *piece, use_reentrant=False))
+            for piece in zip(hidden.split(at_once), targets.split(at_once), strict=True)
+        ]
+        nlls, corrects = (torch.stack(parts) for parts in zip(*pieces, strict=True))  # (pieces,)
+        return nlls.sum(), corrects.sum(), count
+
+    def _sums_of(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return _sums(self.model.cls(hidden), targets)
 
     def _put_untrained_strategies(self, checkpoint: dict[str, Any]) -> None:
         """Let another strategy than the trained one load: what it would have learned stays as it starts."""
+        if "state_dict" not in checkpoint:
+            return  # a sharded strategy has put the weights in place itself
         trained = checkpoint.get("hyper_parameters", {}).get("method", {})
         weights, own = checkpoint["state_dict"], self.state_dict()
         for axis, strategy in self.model.method.axes():
@@ -317,6 +376,13 @@ def constructor_arguments(stored: dict[str, Any]) -> dict[str, Any]:
         "method": method_from(stored["method"]),
         "schedule": build_schedule(stored["schedule"]),
     }
+
+
+def _sums(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum losses and count right predictions of (N, V) logits, in float32."""
+    logits = logits.float()
+    nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
+    return nll, (logits.argmax(-1) == targets).sum()
 
 
 def _layout(batch: Batch) -> Batch:

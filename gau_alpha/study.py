@@ -22,6 +22,7 @@ from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method, shown_name
 from gau_alpha.report import progress_bar
+from gau_alpha.sharding import shard
 
 CALIBRATED = "calibrated"
 """The method ``calibrated``; ``NAME_calibrated`` is the method NAME with its temperatures calibrated."""
@@ -156,6 +157,11 @@ class ExtrapolationStudy(LightningModule):
         # The first process alone sees the folder, but all must stop, or the others would wait for it.
         if refusal := self.trainer.strategy.broadcast(refusal):
             raise ValueError(refusal)
+
+    def configure_model(self) -> None:
+        """Deal the weights over processes, where the strategy says how."""
+        for entrant in self.entrants:
+            shard(entrant.model, self.device_mesh)
 
     def test_dataloader(self) -> DataLoader[int]:
         """Return the one step; the engine deals documents to processes itself."""

@@ -1,26 +1,54 @@
 """Lightning's Trainer with two more verbs: ``extrapolate`` and ``calibrate``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from gau_alpha.calibrate import Calibration
 from gau_alpha.calibration_run import CalibrationRun
 from gau_alpha.extrapolation import MaskedTokens, Protocol, SingleMask, Status
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.precision import measured_precision
 from gau_alpha.presets import TRAINED, resolve_method
 from gau_alpha.report import NAME, Report
 from gau_alpha.study import ExtrapolationStudy, calibration_path, open_checkpoints, pair_up
 from gau_alpha.surroundings import surroundings
 
+Precision = _PRECISION_INPUT | Literal["auto"]
 DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
 DEFAULT_RATIOS = [1, 2, 4, 8, 16, 32, 64]
 PROTOCOLS = ("mlm", "single-mask")
 
 
 class GAUAlphaTrainer(Trainer):
-    """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
+    """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length.
+
+    Args:
+        precision: As Lightning's, or ``auto``: ``bf16-mixed`` where products in bfloat16 are measured to be faster at
+            start, which is printed, else ``32-true``. A run that is to be repeated elsewhere should name one.
+        **kwargs: Lightning's.
+    """
+
+    def __init__(self, *, precision: Precision | None = None, **kwargs: Any) -> None:
+        if precision == "auto":
+            precision = measured_precision(kwargs.get("accelerator", "auto"))  # type: ignore[assignment]
+        super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
+
+    def _run_stage(self) -> Any:
+        """Run the loop; where a resumed run has no step left to train, let callbacks ``finish``.
+
+        Lightning calls none of their hooks then, and what was killed after the last step would stay undone.
+        """
+        no_step_left = self.state.fn is TrainerFn.FITTING and self.global_step > 0 and self.fit_loop.done
+        results = super()._run_stage()
+        if no_step_left:
+            for callback in self.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
+                if hasattr(callback, "finish"):
+                    callback.finish(self, self.lightning_module)
+        return results
 
     def extrapolate(
         self,
@@ -131,6 +159,7 @@ class GAUAlphaTrainer(Trainer):
         """Measure, per layer and length, the temperature at which attention entropy is what it was in training.
 
         ``gau-alpha extrapolate --methods calibrated`` then uses the table, and leaves out the documents it was made of.
+        The work is not dealt out: several processes would each do all of it.
 
         Args:
             model: Built for the checkpoint.

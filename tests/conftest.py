@@ -5,6 +5,7 @@ from pathlib import Path
 # in the last digit, and several tests compare whole runs bit for bit. Must be set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr that it meets first: not one that a test closes
 import pytest
 import torch
 from safetensors.torch import load_file

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 OURS = ("gau_alpha", "datamodules", "callbacks", "configs")
 
 AXES = {"strategy", "rows", "similarity", "scaling", "position", "visibility"}
-MODEL = AXES | {"method", "kernels", "config", "layers"}
+MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise"}
 # part of gau_alpha → the parts of gau_alpha that it may import
 ALLOWED = {
     "vocabulary": set(),
@@ -21,6 +21,8 @@ ALLOWED = {
     "optimization": set(),
     "strategy": set(),
     "rows": set(),
+    "pointwise": set(),
+    "precision": set(),
     "similarity": {"strategy"},
     "scaling": {"strategy"},
     "position": {"strategy", "rows"},
@@ -33,18 +35,34 @@ ALLOWED = {
     "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
     "heads": MODEL | {"model", "metrics", "checkpoints"},
     "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization"},
-    "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "heads"},
+    "sharding": {"checkpoints", "model"},
+    "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
+    "checkpoint_io": {"checkpoints", "files"},
+    "resumption": {"checkpoints"},
+    "interruption": set(),
+    "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},
-    "study": {"calibrate", "checkpoints", "extrapolation", "method", "model", "module", "presets", "report"},
+    "study": {
+        "calibrate",
+        "checkpoints",
+        "extrapolation",
+        "method",
+        "model",
+        "module",
+        "presets",
+        "report",
+        "sharding",
+    },
     "calibration_run": {"calibrate", "method", "report", "study"},
     "trainer": {
         "calibrate",
         "calibration_run",
         "extrapolation",
         "module",
+        "precision",
         "presets",
         "report",
         "study",

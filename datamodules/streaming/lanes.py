@@ -26,6 +26,10 @@ from datamodules.tokenizers import Tokenizer
 _MOST_WINDOWS = 1 << 32
 
 
+class UnreadableText(ValueError):
+    """The source has met something that it refuses."""
+
+
 class Place(NamedTuple):
     """Where a lane goes on.
 
@@ -185,7 +189,10 @@ class Lane:
         return np.empty(0, dtype=np.int64)
 
     def _read(self) -> bool:
-        texts = list(islice(self._texts, self._stream.window))
+        try:
+            texts = list(islice(self._texts, self._stream.window))
+        except ValueError as error:
+            raise UnreadableText(*error.args) from error
         if not texts:
             return False
         self._rows = self._stream.masked(self._stream.encode(texts))
@@ -194,7 +201,7 @@ class Lane:
         return True
 
 
-class Lanes(Dataset[LaneBatch]):
+class Lanes(Dataset[LaneBatch | UnreadableText]):
     """Answers turns. Each process keeps the lanes that it is asked about open.
 
     Args:
@@ -205,15 +212,22 @@ class Lanes(Dataset[LaneBatch]):
         self.stream = stream
         self._open: dict[int, tuple[int, Place, int, Lane]] = {}  # by lane: epoch, start, next index
 
-    def __getitem__(self, turn: Turn) -> LaneBatch:
-        """Make a batch; batches of the lane that other processes make are gone past."""
+    def __getitem__(self, turn: Turn) -> LaneBatch | UnreadableText:
+        """Make a batch; batches of the lane that other processes make are gone past.
+
+        What is wrong with the text is an answer too: raised in a worker, it would reach the user wrapped in that
+        worker's traceback.
+        """
         epoch, start, index, lane = self._open.get(turn.lane, (-1, Place(), 0, None))
         if lane is None or (epoch, start) != (turn.epoch, turn.start) or index > turn.number:
             index, lane = 0, Lane(self.stream, turn.epoch, turn.lane, turn.start)
-        for _ in range(index, turn.number):
-            lane.skip()
         self._open[turn.lane] = turn.epoch, turn.start, turn.number + 1, lane
-        return lane.next(turn.step)
+        try:
+            for _ in range(index, turn.number):
+                lane.skip()
+            return lane.next(turn.step)
+        except UnreadableText as error:
+            return error
 
     def __getstate__(self) -> dict[str, Stream]:
         return {"stream": self.stream}

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from datamodules.dataset import MLMBatch
 from datamodules.sampling import loader_options
-from datamodules.streaming.lanes import Lanes, Place, Turn, turns
+from datamodules.streaming.lanes import LaneBatch, Lanes, Place, Turn, UnreadableText, turns
 
 _KEPT = 4  # states, more than there are batches in hand
 
@@ -109,10 +109,12 @@ class StreamLoader(DataLoader[Any]):
         for answer in super().__iter__():
             lane = turn % self._turns.num_lanes
             turn += 1
-            # A lane that had ended before this turn has given padding on this rank.
-            has_rows = bool((answer["batch"]["sample_ids"] >= 0).any())
-            behind = _on_all_ranks(torch.tensor([*answer["place"].tolist(), has_rows]), world)  # (world, 4)
-            for one, (window, batch, is_end, _) in zip(places, behind.tolist(), strict=True):
+            behind = _on_all_ranks(torch.tensor(_summary(answer)), world)  # (world, 5)
+            if isinstance(answer, UnreadableText):
+                raise answer
+            if behind[:, 4].any():
+                raise UnreadableText(f"Rank {int(behind[:, 4].argmax())} can't read its text: see its message.")
+            for one, (window, batch, is_end, *_) in zip(places, behind.tolist(), strict=True):
                 one[lane] = Place(window, batch, bool(is_end))
             if not behind[:, 3].any():
                 idle += 1
@@ -171,6 +173,14 @@ def _on_all_ranks(numbers: torch.Tensor, world: int) -> torch.Tensor:
     gathered = [torch.empty_like(numbers, device=device) for _ in range(world)]
     dist.all_gather(gathered, numbers.to(device))
     return torch.stack(gathered).cpu()
+
+
+def _summary(answer: LaneBatch | UnreadableText) -> list[int]:
+    """Sum up for other ranks: window, batch, whether the lane is at its end, has a row, can't be read."""
+    if isinstance(answer, UnreadableText):
+        return [0, 0, True, False, True]
+    # A lane that had ended before this turn has given padding.
+    return [*answer["place"].tolist(), bool((answer["batch"]["sample_ids"] >= 0).any()), False]
 
 
 def _place(numbers: list[int]) -> Place:

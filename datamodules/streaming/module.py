@@ -9,6 +9,7 @@ import torch.distributed as dist
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from datamodules.arguments import require_at_least
 from datamodules.dataset import MaskedRows
 from datamodules.masking import Masking, TokenMasking
 from datamodules.rows import Blocks, Packed, RowMaker
@@ -65,17 +66,9 @@ class StreamingTextDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, number, least in (
-            ("train_length", train_length, 1),
-            ("batch_size", batch_size, 1),
-            ("validation_documents", validation_documents, 1),
-            ("window", window, 1),
-            ("lanes", lanes, 1),
-            ("seed", seed, 0),
-            ("num_workers", num_workers, 0),
-        ):
-            if number < least:
-                raise ValueError(f"{name}={number} must be at least {least}. Set it to a larger number.")
+        require_at_least(1, train_length=train_length, batch_size=batch_size, window=window, lanes=lanes)
+        require_at_least(1, validation_documents=validation_documents)
+        require_at_least(0, seed=seed, num_workers=num_workers)
         if not isinstance(rows, Blocks | Packed):
             raise ValueError(
                 f"rows={rows} can't be streamed: ranks would meet different lengths at a step. Use Blocks or Packed, "

@@ -2,7 +2,8 @@
 
 ``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
 ``folders.py`` puts them together, ``headed.py`` for models with heads; ``training.py`` reads Lightning checkpoints,
-``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write what else a folder holds.
+``whole.py`` knows their checksum, ``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write
+what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
@@ -18,9 +19,10 @@ from gau_alpha.checkpoints.folders import (
 )
 from gau_alpha.checkpoints.headed import load_headed
 from gau_alpha.checkpoints.start import initialise, initialise_headed
-from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_weights
+from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
+from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
     "CARD",
@@ -32,17 +34,20 @@ __all__ = [
     "WEIGHTS",
     "Stored",
     "check_fit",
+    "damage",
     "folder_config",
     "initialise",
     "initialise_headed",
     "load_folder",
     "load_headed",
+    "load_plain",
     "load_weights",
     "model_card",
     "model_of",
     "read_checkpoint",
     "read_folder",
     "save_folder",
+    "seal",
     "tokenizer_files",
     "unfilled",
     "write_folder",

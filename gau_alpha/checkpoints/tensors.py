@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gau_alpha.checkpoints.whole import damage
 from gau_alpha.files import write_whole
 
 WEIGHTS = "model.safetensors"
@@ -36,6 +37,8 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
     Raises:
         ValueError: If it is damaged or holds anything else, which is named; nothing of it is run.
     """
+    if fault := damage(path):
+        raise ValueError(f"{path} is damaged: {fault}.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:

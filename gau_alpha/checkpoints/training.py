@@ -28,6 +28,12 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
         ValueError: If it is no such checkpoint, or holds anything but plain data and tensors.
     """
     path = Path(path)
+    if path.is_dir() and (path / ".metadata").is_file():
+        raise ValueError(
+            f"{path} is a sharded checkpoint, a piece from each process. If it is your own (pieces are unpickled), put "
+            f"its weights into one file with\n  python -m lightning.fabric.utilities.consolidate_checkpoint {path} "
+            f"--output_file {path}.consolidated.ckpt"
+        )
     if not path.is_file():
         raise ValueError(f"There is no checkpoint {path}.")
     checkpoint = load_plain(path)
@@ -37,6 +43,8 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     lacking = {"config", "train_length", "method"} - checkpoint["hyper_parameters"].keys()
     if lacking:
         raise ValueError(f"{path} is not a checkpoint of a GAUAlphaModule: it lacks {', '.join(sorted(lacking))}.")
+    # torch.compile puts this before the names of what it has compiled
+    checkpoint["state_dict"] = {name.replace("_orig_mod.", ""): x for name, x in checkpoint["state_dict"].items()}
     return checkpoint
 
 

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from gau_alpha.files import NotWrittenError
+
 USAGE = """usage: gau-alpha COMMAND [options]
 
 Pretrain GAU-α on short sequences and measure how far past its training length it still works.
@@ -36,7 +38,8 @@ def main(args: list[str] | None = None) -> int:
         args: The arguments; default: those of the process.
 
     Returns:
-        The exit code: 0, or 2 after a mistake of the user, which is explained in one message on standard error.
+        The exit code: 0, 2 after a mistake of the user, or 1 if the disk is full; both are explained in one message on
+        standard error.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -51,6 +54,9 @@ def main(args: list[str] | None = None) -> int:
         if _is_internal(error):
             raise
         return _refuse(str(error))
+    except NotWrittenError as error:
+        print(f"gau-alpha: error: {error}", file=sys.stderr)
+        return 1
 
 
 def _lightning(args: list[str]) -> int:

@@ -8,17 +8,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch.distributed as dist
 import yaml
 from jsonargparse import dict_to_namespace
-from lightning.pytorch import LightningDataModule
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from callbacks.predictions import PredictionWriter
+from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import folder_config, read_checkpoint
-from gau_alpha.cli.record import RUN_KEY, RunRecord
+from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
+from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
+from gau_alpha.dropout_seed import DropoutSeed
 from gau_alpha.fine_tuning import GAUAlphaFineTuning
+from gau_alpha.interruption import Interruption
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
@@ -70,6 +76,9 @@ def run(args: list[str]) -> None:
         load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
         args=gather_lists(args) if args[0] in EVALUATIONS else args,
     )
+    if dist.is_available() and dist.is_initialized():
+        # Lightning leaves this to the end of the process, where a thread of gloo may abort it: its partner has ended.
+        dist.destroy_process_group()
 
 
 def gather_lists(args: list[str]) -> list[str]:
@@ -159,7 +168,8 @@ class GAUAlphaCLI(LightningCLI):
     """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what the data knows to the model."""
+        """Link what the data knows to the model, and offer ``auto_resume``."""
+        parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
             "data.vocabulary",
@@ -210,8 +220,10 @@ class GAUAlphaCLI(LightningCLI):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
         config = self.config[self.config.subcommand]
         start = config.model.get("init_from")
-        if start and not Path(start).exists() and not config.get("ckpt_path"):
+        if start and not Path(start).exists() and not config.get("ckpt_path") and not self._resumes():
             raise ValueError(f"model.init_from is {start!r}, but there is no such folder or checkpoint.")
+        if self._resumes():
+            fix_version(trainer)
 
     def instantiate_classes(self) -> None:
         """Build everything; where a checkpoint brings the weights, nothing is read at ``model.init_from``."""
@@ -223,6 +235,45 @@ class GAUAlphaCLI(LightningCLI):
         super().instantiate_classes()
         if goes_on:
             config.model.init_from = start  # for the run's record
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> GAUAlphaTrainer:
+        """Build the trainer, with checkpoints that are written whole and outlive signals."""
+        plugins = config.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, WholeCheckpointIO()]
+        trainer = super()._instantiate_trainer(config, callbacks)
+        assert isinstance(trainer, GAUAlphaTrainer)
+        trainer.callbacks.extend([DropoutSeed(), Interruption()])  # type: ignore[attr-defined]  # behind those that Lightning adds
+        return trainer
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Fill in the checkpoint that ``auto_resume`` finds."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if self._resumes():
+            if self.trainer.is_global_zero:
+                remove_leftovers(self.trainer)
+            kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
+        path = kwargs.get("ckpt_path")
+        if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
+            for line in self._changes_since(path):
+                print(f"changed since {path} was saved: {line}")
+        return kwargs
+
+    def _changes_since(self, path: str) -> list[str]:
+        """List the settings that differ from those of the run that saved a checkpoint."""
+        run = read_checkpoint(path).get(RUN_KEY)
+        before = run.get("config") if isinstance(run, dict) else None
+        if not isinstance(before, dict):
+            return []
+        now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_none=False))
+        asked = ("ckpt_path", "auto_resume", "config")  # how to start, and nothing of the run itself
+        before, now = ({name: value for name, value in x.items() if name not in asked} for x in (before, now))
+        return changes(before, now)
+
+    def _resumes(self) -> bool:
+        """Say whether ``auto_resume`` is asked of a command that it concerns."""
+        return self.config.subcommand == "fit" and self.config.fit.auto_resume
 
     def after_instantiate_classes(self) -> None:
         """Say what method is in effect."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
@@ -16,7 +17,9 @@ RUN_KEY = "run"
 
 
 class RunRecord(SaveConfigCallback):
-    """Saves the resolved config (``config.yaml``) and the surroundings (``run.json``), beside logs and in checkpoints.
+    """Saves the resolved config (``config.yaml``), surroundings and world layout (``run.json``).
+
+    They lie beside the logs, and in every checkpoint.
 
     Existing files are never overwritten: a second run in the same folder writes ``config_1.yaml`` and so on.
     """
@@ -30,14 +33,44 @@ class RunRecord(SaveConfigCallback):
             folder = Path(log_dir)
             text = self.parser.dump(self.config, skip_none=False)
             write_whole(_free(folder / "config.yaml"), lambda path: path.write_text(text, encoding="utf-8"))
-            record = json.dumps(surroundings(), indent=2) + "\n"
+            record = json.dumps(_record(trainer), indent=2) + "\n"
             write_whole(_free(folder / "run.json"), lambda path: path.write_text(record, encoding="utf-8"))
         self.already_saved = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the record into the checkpoint, as plain data."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        checkpoint[RUN_KEY] = {"config": config, **surroundings()}
+        checkpoint[RUN_KEY] = {"config": config, **_record(trainer)}
+
+
+def changes(before: Any, now: Any, name: str = "") -> list[str]:
+    """List what differs between two configs.
+
+    Args:
+        before: Plain data.
+        now: Plain data.
+        name: Of both, for the messages.
+
+    Returns:
+        A line per value: its name, what it was and what it is.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [*before, *(key for key in now if key not in before)]
+        found = [changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key)) for key in keys]
+        return [line for lines in found for line in lines]
+    return [] if before == now else [f"{name}: {before!r} in the checkpoint, {now!r} here"]
+
+
+def _record(trainer: Trainer) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    world = {
+        "processes": trainer.world_size,
+        "nodes": trainer.num_nodes,
+        "strategy": type(trainer.strategy).__name__,
+        "precision": str(trainer.precision),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }
+    return {"world": world, **surroundings()}
 
 
 def _free(path: Path) -> Path:

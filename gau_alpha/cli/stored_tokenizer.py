@@ -1,16 +1,12 @@
 """The tokenizer that belongs to a model: named by a run's config inside a checkpoint, or lying in a folder."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
-
-from datamodules import TokenizerFile
+from datamodules import TokenizerFile, WordPieceVocab
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.checkpoints import SPECIAL, TOKENIZER, VOCABULARY
 from gau_alpha.cli.record import RUN_KEY
@@ -78,11 +74,8 @@ def tokenizer_in(folder: Path) -> tuple[Tokenizer, bool]:
         return TokenizerFile(str(folder / TOKENIZER), **names), False
     if not (folder / VOCABULARY).is_file():
         raise ValueError(f"{folder} holds no tokenizer: it has no {TOKENIZER} and no {VOCABULARY}. {ADVICE}")
-    built = _word_piece(folder / VOCABULARY, lowercase=settings.get("do_lower_case", True) is not False)
-    with tempfile.TemporaryDirectory() as scratch:  # TokenizerFile keeps what it read
-        path = str(Path(scratch) / TOKENIZER)
-        built.save(path)
-        return TokenizerFile(path, **names), True
+    lowercase = settings.get("do_lower_case", True) is not False
+    return WordPieceVocab(str(folder / VOCABULARY), lowercase, **names), True
 
 
 def tokenizer_class_in(folder: Path) -> dict[str, Any] | None:
@@ -121,22 +114,3 @@ def _settings(path: Path) -> dict[str, Any]:
 def _content(token: Any) -> str:
     # transformers writes the name alone, or an object that has it under "content"
     return str(token["content"] if isinstance(token, dict) and "content" in token else token)
-
-
-def _word_piece(path: Path, lowercase: bool) -> tokenizers.Tokenizer:
-    """Build BERT's tokenizer from a list of tokens, one a line."""
-    try:
-        # str.splitlines would also cut at exotic separators, which are tokens here
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
-    tokens = {line.rstrip("\r"): number for number, line in enumerate(lines)}
-    special = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in tokens]
-    if "[UNK]" not in special:
-        raise ValueError(f"{path} has no [UNK], so it is no BERT vocabulary. {ADVICE}")
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(tokens, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(special)
-    return tokenizer

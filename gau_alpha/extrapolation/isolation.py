@@ -16,6 +16,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     Kept: the train/eval flag of every submodule (a frozen part may be in evaluation mode on its own), the grad mode,
     and the streams of Python's, numpy's and torch's random generators (the CPU's and the model's GPU's).
 
+    A compiled model runs uncompiled: lengths and methods would otherwise each be compiled anew, at a cost of minutes,
+    and use up the limit on recompilations that training may come to need.
+
     ``no_grad`` and not ``inference_mode``: a table that the model caches meanwhile must still serve training.
 
     Args:
@@ -26,7 +29,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002  it is the global stream that is to be kept
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),
+        ):
             model.eval()
             yield
     finally:

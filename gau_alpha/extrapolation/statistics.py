@@ -92,6 +92,22 @@ def exp(loss: float) -> float:
     return math.exp(loss) if loss < math.log(np.finfo(np.float64).max) else math.inf
 
 
+def student(freedom: float) -> float:
+    """Where the middle 95 % of Student's t distribution ends; ``freedom`` need not be whole.
+
+    Four terms of the expansion in 1 / freedom (Abramowitz and Stegun 1964, 26.7.5): 0.2 % off at 4 degrees, 3 % at 2.
+    """
+    z = _NORMAL
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
+
+
 def _ratio(numerators: np.ndarray, sums: DocumentSums) -> float:
     return float(numerators.sum() / sums.positions.sum())
 
@@ -99,12 +115,14 @@ def _ratio(numerators: np.ndarray, sums: DocumentSums) -> float:
 def _sampling(sums: DocumentSums) -> dict[str, float]:
     """Intervals of what all positions would have given; none where all were measured or the variance is unknown."""
     known: dict[str, float] = {}
-    for name, totals, variance in (
-        ("loss", sums.loss, sums.loss_variance),
-        ("accuracy", sums.correct, sums.correct_variance),
+    for name, totals, variance, doubt in (
+        ("loss", sums.loss, sums.loss_variance, sums.loss_doubt),
+        ("accuracy", sums.correct, sums.correct_variance, sums.correct_doubt),
     ):
         if np.isfinite(variance).all() and variance.any():
-            reach = _NORMAL * math.sqrt(variance.sum()) / float(sums.positions.sum())
+            # The variance is an estimate, from two draws per stratum: Satterthwaite's degrees of freedom.
+            freedom = float(variance.sum() ** 2 / doubt.sum())
+            reach = student(freedom) * math.sqrt(variance.sum()) / float(sums.positions.sum())
             middle = _ratio(totals, sums)
             known |= {f"{name}_sampling_low": middle - reach, f"{name}_sampling_high": middle + reach}
     return known

@@ -13,7 +13,7 @@ import numpy as np
 from gau_alpha.extrapolation.batches import Pass
 
 NUM_SUMS = 2  # what a pass leaves behind: loss and right predictions, summed over its targets
-_COLUMNS = 6
+_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DocumentSums:
     """Sums of every measured document, in document order.
 
     Attributes:
-        array: (D, 6) float64, the columns in the order of the properties below.
+        array: (D, 8) float64, the columns in the order of the properties below.
     """
 
     array: np.ndarray
@@ -31,7 +31,8 @@ class DocumentSums:
         """Adds up passes in their order, so that it doesn't matter which process made them.
 
         A pass drawn from a stratum of N positions, one of m, stands for N / m of them. The variance of the estimated
-        total is Σ_strata N² (1 − m/N) s² / m (Cochran 1977, equation 5.7), with s² the variance among the m.
+        total is the sum over strata of v = N² (1 − m/N) s² / m (Cochran 1977, equation 5.7), with s² the variance among
+        the m. How well that variance is known itself, Σ v² / (m − 1) tells (equation 5.16).
 
         Args:
             sums: (P, 2) float64, loss and right predictions of each pass.
@@ -56,9 +57,11 @@ class DocumentSums:
                 array[row, :2] += size / drawn * sums[members].sum(0)
                 array[row, 2] += size
                 if drawn > 1:
-                    array[row, 4:6] += size**2 * (1 - drawn / size) / drawn * sums[members].var(0, ddof=1)
+                    variance = size**2 * (1 - drawn / size) / drawn * sums[members].var(0, ddof=1)
+                    array[row, 4:6] += variance
+                    array[row, 6:8] += variance**2 / (drawn - 1)
                 else:
-                    array[row, 4:6] = np.nan  # one draw says nothing of the variance
+                    array[row, 4:8] = np.nan  # one draw says nothing of the variance
         return cls(array)
 
     @property
@@ -90,3 +93,13 @@ class DocumentSums:
     def correct_variance(self) -> np.ndarray:
         """(D,) likewise of ``correct``."""
         return self.array[:, 5]
+
+    @property
+    def loss_doubt(self) -> np.ndarray:
+        """(D,) Σ v² / (m − 1) over the strata that make ``loss_variance``, each of m draws and with variance v."""
+        return self.array[:, 6]
+
+    @property
+    def correct_doubt(self) -> np.ndarray:
+        """(D,) likewise of ``correct_variance``."""
+        return self.array[:, 7]

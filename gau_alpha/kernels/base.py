@@ -63,7 +63,7 @@ def centred(score: Tensor, visible: Tensor | None) -> Tensor:
     """Subtract the largest score of each query, which is 0 then; hidden keys and hopeless ones get the lowest number.
 
     Args:
-        score: (B, Lq, Lk).
+        score: (B, Lq, Lk), overwritten where no gradient is asked for.
         visible: (B|1, Lq, Lk) bool, or None if all are seen.
     """
     lowest = torch.finfo(score.dtype).min
@@ -71,13 +71,32 @@ def centred(score: Tensor, visible: Tensor | None) -> Tensor:
         # A finite floor instead of −∞ keeps a query that sees nothing (and its gradient) from becoming NaN.
         score = score.masked_fill(~visible, lowest)
     # Sharp scores would leave denormal weights, and a matrix product over those is up to 50 times slower on a CPU.
-    score = score - score.detach().amax(dim=-1, keepdim=True)
-    return F.threshold(score, FLOOR, lowest)
+    largest = score.detach().amax(dim=-1, keepdim=True)  # (B, Lq, 1)
+    in_place = may_overwrite(score)
+    score = score.sub_(largest) if in_place else score - largest
+    return F.threshold(score, FLOOR, lowest, inplace=in_place)
 
 
-def weights_of(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor) -> Tensor:
-    """Turn centred scores (B, Lq, Lk) into weights; a query that sees no key (of n, (B|1, Lq)) gets zeros."""
-    weights = score.softmax(dim=-1)
+def may_overwrite(tensor: Tensor) -> bool:
+    """Say whether a temporary may be written over: no gradient needs it, and no compiler, which does so by itself."""
+    return not (tensor.requires_grad or torch.compiler.is_compiling())
+
+
+def weights_of(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor, keep_score: bool = True) -> Tensor:
+    """Turn centred scores into weights.
+
+    Args:
+        score: (B, Lq, Lk), centred.
+        visible: (B|1, Lq, Lk) bool, or None if all are seen.
+        num_visible_keys: (B|1, Lq), n.
+        keep_score: Whether ``score`` is needed afterwards, as for an observer; if not, and no gradient is asked for,
+            the weights take its place.
+
+    Returns:
+        (B, Lq, Lk), zeros for a query that sees no key.
+    """
+    in_place = may_overwrite(score) and not keep_score
+    weights = torch.softmax(score, dim=-1, out=score) if in_place else score.softmax(dim=-1)
     return weights if visible is None else weights.masked_fill(num_visible_keys[:, :, None] == 0, 0.0)
 
 

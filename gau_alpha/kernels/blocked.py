@@ -15,11 +15,13 @@ from gau_alpha.kernels.base import (
     centred,
     distances,
     entropy,
+    may_overwrite,
     product,
     reaches,
     rows_of,
     weights_of,
 )
+from gau_alpha.kernels.blocks import LARGEST, queries_per_block
 from gau_alpha.method import AttentionPlan
 from gau_alpha.position import View, rotate
 from gau_alpha.rows import Rows
@@ -33,7 +35,7 @@ class Blocked:
     """A block of queries at a time, each against the keys it can see.
 
     Args:
-        block_size: Queries per block.
+        block_size: Queries per block at most; ``blocks.queries_per_block`` says when there are fewer.
 
     Raises:
         ValueError: If ``block_size`` is not positive.
@@ -41,7 +43,7 @@ class Blocked:
 
     name = "blocked"
 
-    def __init__(self, block_size: int = 128) -> None:
+    def __init__(self, block_size: int = LARGEST) -> None:
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1 query, got {block_size}.")
         self.block_size = block_size
@@ -63,9 +65,12 @@ class Blocked:
             for view in plan.views
             if reaches(view, rows, -rows.length, rows.length)
         ]
-        context = []
-        for start in range(0, rows.length, self.block_size):
-            stop = min(start + self.block_size, rows.length)
+        context: list[Tensor] = []
+        # Without gradients blocks are written where they belong; joining them would take the result's memory twice.
+        whole = torch.empty_like(value) if may_overwrite(query) and may_overwrite(value) else None  # (B, L, E)
+        block_size = queries_per_block(self.block_size, len(query), plan)
+        for start in range(0, rows.length, block_size):
+            stop = min(start + block_size, rows.length)
             ranges = plan.visibility.key_ranges(start, stop, rows)
             seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
             mine = torch.arange(start, stop, device=query.device)  # (Lq,)
@@ -75,12 +80,18 @@ class Blocked:
                 score = score + bias * plan.temperature[:, start:stop, None]
             visible = allowed(plan.visibility, mine, seen, rows)
             score = centred(score, visible)
-            weights = weights_of(score, visible, plan.num_visible_keys[:, start:stop])
+            weights = weights_of(score, visible, plan.num_visible_keys[:, start:stop], observer is not None)
             if observer is not None:
                 observer(weights, mine, seen, entropy(weights, score))
             if dropout:
                 weights = F.dropout(weights, dropout)
-            context.append(weights.to(value.dtype) @ rows_of(value, ranges))  # (B, Lq, E)
+            block = weights.to(value.dtype) @ rows_of(value, ranges)  # (B, Lq, E)
+            if whole is None:
+                context.append(block)
+            else:
+                whole[:, start:stop] = block
+        if whole is not None:
+            return whole
         return context[0] if len(context) == 1 else torch.cat(context, dim=1)  # (B, L, E)
 
 

@@ -14,6 +14,7 @@ from gau_alpha.kernels.base import (
     rows_of,
     weights_of,
 )
+from gau_alpha.kernels.blocks import LARGEST, queries_per_block
 from gau_alpha.method import AttentionPlan
 from gau_alpha.position import rotate
 from gau_alpha.rows import Rows
@@ -26,7 +27,7 @@ def attend_at(
     key: Tensor,
     value: Tensor,
     plan: AttentionPlan,
-    block_size: int = 256,
+    block_size: int = LARGEST,
     observer: Observer | None = None,
 ) -> Tensor:
     """Attend from a few queries of each row: what the last layer has to do if only these are asked about.
@@ -37,7 +38,7 @@ def attend_at(
         key: (B, L, D) float32, all prepared keys.
         value: (B, L, E).
         plan: The method's plan for the whole rows.
-        block_size: Queries per block.
+        block_size: Queries per block at most, as in ``Blocked``.
         observer: Sees the weights; its query indices are (B, Tq).
 
     Returns:
@@ -46,24 +47,30 @@ def attend_at(
     rows = plan.rows
     turned = [rotate(key, view.key) for view in plan.views]  # (B, L, D) each
     context = []
+    block_size = queries_per_block(block_size, len(query), plan)
     for mine, asking in zip(index.split(block_size, dim=1), query.split(block_size, dim=1), strict=True):
         ranges = plan.visibility.key_ranges(int(mine.min()), int(mine.max()) + 1, rows)
         seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
         temperature = _at(plan.temperature, mine)[:, :, None]  # (B, Tq, 1)
-        positions = _at(rows.position_ids, mine)  # (B, Tq)
-        distance = rows.position_ids[:, None, seen] - positions[:, :, None]  # (B, Tq, Lk)
+        distance = None
+        if len(plan.views) > 1 or plan.position.biased:
+            positions = _at(rows.position_ids, mine)  # (B, Tq)
+            distance = rows.position_ids[:, None, seen] - positions[:, :, None]  # (B, Tq, Lk)
         score = None
         for view, keys in zip(plan.views, turned, strict=True):
             rotation = None if view.query is None else type(view.query)(*(_at(part, mine) for part in view.query))
             similarity = product(rotate(asking, rotation) * temperature, rows_of(keys, ranges))  # (B, Tq, Lk)
-            here = (distance >= view.low) & (distance <= view.high)
-            score = similarity if score is None else torch.where(here, similarity, score)
+            if score is None or distance is None:
+                score = similarity
+            else:
+                score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
         assert score is not None, "a method has at least one view"
         if plan.position.biased:
+            assert distance is not None, "made above"
             score = score + plan.position.bias(distance) * temperature
         visible = _allowed_at(plan.visibility, mine, seen, rows)
         score = centred(score, visible)
-        weights = weights_of(score, visible, _at(plan.num_visible_keys, mine))
+        weights = weights_of(score, visible, _at(plan.num_visible_keys, mine), observer is not None)
         if observer is not None:
             observer(weights, mine, seen, entropy(weights, score))
         context.append(weights.to(value.dtype) @ rows_of(value, ranges))  # (B, Tq, E)

@@ -1,6 +1,6 @@
 """Plots: perplexity against length, and where attention goes.
 
-Okabe & Ito's colours are told apart with any colour vision; markers tell apart what the colours repeat.
+Okabe & Ito's colours are told apart with any colour vision; markers and dashes tell apart what the colours repeat.
 """
 
 import io
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gau_alpha.report.report import Report
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _DPI = 120
 _PANELS_ACROSS = 3
@@ -150,6 +151,7 @@ def _figure(width: float, height: float) -> Figure:
 def _style(place: int) -> dict[str, Any]:
     return {
         "color": _COLOURS[place % len(_COLOURS)],
+        "linestyle": _DASHES[place // len(_COLOURS) % len(_DASHES)],
         "marker": _MARKERS[place % len(_MARKERS)],
         "markersize": 5,
     }

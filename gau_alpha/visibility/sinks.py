@@ -80,6 +80,18 @@ class AttentionSinks(Visibility):
         first, last = max(0, start - self._reach), min(rows.length, stop + self._reach)
         return ((0, last),) if first <= self.sinks else ((0, self.sinks), (first, last))
 
+    def num_visible_keys(self, rows: Rows) -> Tensor:
+        """Count the real tokens within reach and the sinks outside it; all of a document of up to train_length."""
+        index = torch.arange(rows.length, device=rows.device)[None]  # (1, L)
+        start = torch.maximum(index - self._reach, rows.document_start)
+        stop = torch.minimum(index + self._reach + 1, rows.document_stop)
+        before_start, before_stop, length = (
+            rows.count_real(rows.document_start, end) for end in (start, stop, rows.document_stop)
+        )
+        first, second, all_sinks = (count.clamp_max(self.sinks) for count in (before_start, before_stop, length))
+        counted = before_stop - before_start + first + (all_sinks - second)  # (B|1, L)
+        return torch.where(length <= self._train_length, length, counted)
+
     def views(self, position: Position, rows: Rows, key_size: int) -> tuple[View, ...]:
         """Place keys left of the window, which are sinks, where the cache has them."""
         self.check(position)

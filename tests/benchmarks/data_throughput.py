@@ -1,6 +1,6 @@
 """How fast text becomes batches: ``python tests/benchmarks/data_throughput.py``.
 
-Ratios of times taken in turns within one process, each the best of several.
+Ratios of times taken in turns within one process, each the best of seven.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from datamodules.tokenizers.training import train_tokenizer
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
 
 
-def best_seconds(*works: Callable[[], object], repeats: int = 3) -> list[float]:
+def best_seconds(*works: Callable[[], object], repeats: int = 7) -> list[float]:
     """Time each piece of work, in turns, so that a slow moment does not hit one of them only."""
     seconds = [float("inf")] * len(works)
     for _ in range(repeats):

@@ -3,11 +3,12 @@
 import json
 import math
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
@@ -16,6 +17,7 @@ from callbacks.extrapolation import ExtrapolationEvaluation
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation.passes import Passes
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.optimization import Linear
 from gau_alpha.scaling import Scaling
 from gau_alpha.vocabulary import Vocabulary
 
@@ -54,7 +56,8 @@ class Documents(LightningDataModule):
 
 def module() -> GAUAlphaModule:
     config = GAUAlphaConfig(30, hidden_size=16, intermediate_size=24, attention_key_size=8, num_hidden_layers=2)
-    return GAUAlphaModule(config, train_length=TRAIN_LENGTH)
+    # A rate that falls to 0 would leave a resumed run nothing to go on with.
+    return GAUAlphaModule(config, train_length=TRAIN_LENGTH, schedule=Linear(final=0.5))
 
 
 def fit(folder, *callbacks, data=None, model=None, logger=None, ckpt_path=None, **kwargs):
@@ -148,7 +151,10 @@ def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_pa
         for ratio in (1, 8)  # no document has 16 × 16 tokens
         for metric in ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
     }
-    assert {tag for tag in tags["scalars"] if tag.startswith("extrapolation/")} == expected | {"extrapolation/seconds"}
+    assert {tag for tag in tags["scalars"] if tag.startswith("extrapolation/")} == expected | {
+        "extrapolation/seconds",
+        "extrapolation/share_of_time",
+    }
     points = events.Scalars("extrapolation/trained/x8/loss")
     assert [point.step for point in points] == [3, 6, 7]
     written = json.loads((tmp_path / "lightning_logs/version_0/extrapolation/step_6/extrapolation.json").read_text())
@@ -156,6 +162,32 @@ def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_pa
     assert points[1].value == pytest.approx(row["loss"], rel=1e-6)
     assert all(point.value > 0 for point in events.Scalars("extrapolation/seconds"))
     assert [image.step for image in events.Images("extrapolation/perplexity")] == [3, 6, 7]
+
+
+def test_it_says_what_it_costs(tmp_path, monkeypatch, caplog):
+    """By a clock that a step moves by 2 s and an evaluation by 1 s."""
+    now = [100.0]
+    monkeypatch.setattr("callbacks.extrapolation.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Stepping(Callback):
+        def on_train_batch_start(self, *args):
+            now[0] += 2
+
+    class Slow(ExtrapolationEvaluation):
+        def _resolve(self, *args):
+            if now[0] > 100:  # not when training starts
+                now[0] += 1
+            return super()._resolve(*args)
+
+    logger = TensorBoardLogger(tmp_path)
+    with caplog.at_level("INFO"):
+        fit(tmp_path, Stepping(), Slow(3, length_ratios=[1]), logger=logger)
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    assert [point.value for point in events.Scalars("extrapolation/seconds")] == [1, 1, 1]
+    shares = [point.value for point in events.Scalars("extrapolation/share_of_time")]
+    assert shares == pytest.approx([1 / 7, 2 / 14, 3 / 17])
+    assert "3 evaluations took 3.0 s, 17.6% of the 17.0 s since training began" in caplog.text
 
 
 def state(trainer, model, data):

@@ -73,6 +73,8 @@ def resume(run, checkpoint, folder):
     config = yaml.safe_load(run.config.read_text())
     config["trainer"] |= {"max_steps": 6, "default_root_dir": str(folder)}
     config["trainer"]["logger"]["init_args"] |= {"save_dir": str(folder)}
+    # With a rate that had fallen to 0 there would be nothing to go on with.
+    config["model"]["schedule"] = {"class_path": "gau_alpha.optimization.Linear", "init_args": {"final": 0.5}}
     path = folder.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(path), "--ckpt_path", str(checkpoint)]) == 0
@@ -89,6 +91,13 @@ def test_a_resumed_run_does_not_notice_the_round_trip(run, there, tmp_path):
     )
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops"):
         assert_same(direct[part], around[part])
+
+
+def test_a_run_whose_rate_has_fallen_to_nothing_is_not_gone_on_with(run, capsys):
+    assert (
+        main(["fit", "--config", str(run.config), "--trainer.max_steps", "6", "--ckpt_path", str(run.checkpoint)]) == 2
+    )
+    assert "with a learning rate of 0" in capsys.readouterr().err
 
 
 def test_without_a_training_state_it_can_be_evaluated_but_not_resumed(run, tmp_path, capsys):

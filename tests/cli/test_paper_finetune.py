@@ -6,9 +6,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tokenizers import Regex, Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Split
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.cli import main
@@ -18,19 +15,18 @@ SIZES = {"hidden_size": 16, "intermediate_size": 24, "attention_key_size": 8}
 
 
 @pytest.fixture
-def published(tmp_path):
+def published(tmp_path, monkeypatch):
     """A deeper model with a published config, a corpus and a tokenizer, where the command is typed."""
-    words = {"[PAD]": 0, "[MASK]": 1, "[UNK]": 2, **{letter: 3 + i for i, letter in enumerate("abcdefgh ")}}
-    tokenizer = Tokenizer(WordLevel(words, "[UNK]"))
-    tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     (tmp_path / "wanjuan").mkdir()
     for part in range(2):
-        lines = [json.dumps({"text": "abc defgh " * (90 + number)}) for number in range(9)]
+        lines = [json.dumps({"text": "甲乙丙丁戊己庚辛。" * (90 + number)}) for number in range(9)]
         (tmp_path / f"wanjuan/{part}.jsonl").write_text("\n".join(lines) + "\n")
     model = GAUAlphaForMaskedLM(GAUAlphaConfig(12, **SIZES, num_hidden_layers=8, initializer_range=0.3))
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     (tmp_path / "base").mkdir()
+    vocabulary = ["[PAD]", "[MASK]", "[UNK]", *"甲乙丙丁戊己庚辛", "。"]
+    (tmp_path / "base/vocab.txt").write_text("\n".join(vocabulary) + "\n")
     torch.save(weights, tmp_path / "base/pytorch_model.bin")
     fields = {**SIZES, "vocab_size": 12, "num_hidden_layers": 8, "normalization": "softmax_plus"}
     (tmp_path / "base/config.json").write_text(json.dumps(fields))
@@ -40,6 +36,7 @@ def published(tmp_path):
 def fit(*more):
     sizes = [word for name, value in SIZES.items() for word in (f"--model.config.{name}", str(value))]
     quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.cache_dir", "cache"]
+    quiet += ["--data.source.path", "wanjuan", "--data.tokenizer.path", "base/vocab.txt"]
     quiet += ["--trainer.max_epochs", "20", "--trainer.logger.version", "v"]
     args = ["fit", "--config", "paper_finetune.yaml", "--model.init_from", "base", *sizes, *quiet, *more]
     assert main(args) == 0
@@ -69,7 +66,7 @@ def test_the_folder_that_training_leaves(published, tmp_path, capsys):
     cosine = ["--model.method.similarity", "CosScale", "--model.method.similarity.init_args.scale", "128"]
     fit(*cosine, "--trainer.max_epochs", "2")
     folder = tmp_path / "runs/paper_finetune/v"
-    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
+    names = {"config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "README.md"}
     assert {path.name for path in (folder / "huggingface").iterdir()} == names
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     exported = load_file(folder / "huggingface/model.safetensors")
@@ -82,9 +79,9 @@ def test_the_folder_that_training_leaves(published, tmp_path, capsys):
     card = (folder / "huggingface/README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["license"] == "unknown"
     assert "CosScale(scale=128" in card
-    assert "TokenizerFile" in card
+    assert "WordPieceVocab" in card
     capsys.readouterr()
-    assert main(["fill-mask", "--model", str(folder / "huggingface"), "abc d[MASK]fgh"]) == 0
+    assert main(["fill-mask", "--model", str(folder / "huggingface"), "甲乙丙丁[MASK]己庚辛。"]) == 0
     assert "0." in capsys.readouterr().out
 
 

@@ -313,8 +313,14 @@ def test_the_number_of_documents_is_estimated_for_the_progress_bar(tmp_path: Pat
     assert JsonLines(path).num_documents_hint() == pytest.approx(1500, rel=0.01)
     assert TextFiles(path, per_line=True).num_documents_hint() == pytest.approx(1500, rel=0.01)
     assert TextFiles(path).num_documents_hint() == 3
-    (tmp_path / "a.gz").write_bytes(gzip.compress(b"{}"))
+    text = b"".join((tmp_path / f"{number}.jsonl").read_bytes() for number in range(3)) * 20
+    for name, compress in (("a.gz", gzip.compress), ("a.xz", lzma.compress), ("a.zst", zstd)):
+        (tmp_path / name).write_bytes(compress(text))
+        assert JsonLines(str(tmp_path / name)).num_documents_hint() == pytest.approx(30_000, rel=0.1), name
+    (tmp_path / "a.gz").write_bytes(b"plain")
     assert JsonLines(str(tmp_path / "a.gz")).num_documents_hint() is None
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"{}"))
+    assert JsonLines(str(tmp_path / "b.gz")).num_documents_hint() is None
     (tmp_path / "empty").write_bytes(b"")
     assert JsonLines(str(tmp_path / "empty")).num_documents_hint() is None
 

@@ -331,6 +331,39 @@ def test_bad_arguments(changes, message: str):
         make(Synthetic(), **changes)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_record_is_named_from_any_process(tmp_path: Path, workers: int):
+    texts = [json.dumps({"text": text if number != 50 else 5}) + "\n" for number, text in enumerate(lines(60))]
+    (tmp_path / "a.jsonl").write_text("".join(texts))
+    loader = make(JsonLines(str(tmp_path)), num_workers=workers).train_dataloader()
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 51: field 'text' holds a int") as refusal:
+        list(loader)
+    assert "Traceback" not in str(refusal.value)
+
+
+def _rank_with_a_bad_text(rank: int, folder: Path, results) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2)
+    texts = [json.dumps({"text": text if number != 50 or rank == 0 else 5}) for number, text in enumerate(lines(60))]
+    (folder / f"{rank}.jsonl").write_text("\n".join(texts))
+    try:
+        list(make(JsonLines(str(folder / f"{rank}.jsonl"))).train_dataloader())
+    except ValueError as error:
+        results.put((rank, str(error)))
+
+
+def test_a_rank_that_cant_read_leaves_none_waiting(tmp_path: Path):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=_rank_with_a_bad_text, args=(rank, tmp_path, results)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    messages = dict(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(60)
+    assert "line 51" in messages[1]  # whose lane has document 50
+    assert messages[0] == "Rank 1 can't read its text: see its message."
+
+
 def test_a_stream_too_short(tmp_path: Path):
     with pytest.raises(ValueError, match="validation_documents=5, but the whole stream has 5 documents"):
         make(Synthetic(num_documents=5)).setup()

@@ -1,12 +1,17 @@
 """One optimizer step on eight rows, on as many processes as started it; the first saves the weights."""
 
+import os
 import sys
 
 import torch
 from lightning.pytorch import Trainer
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
+from gau_alpha.sharding import ShardedStrategy
+
+STRATEGIES = {"auto": lambda: "auto", "ddp": lambda: "ddp", "fsdp": ShardedStrategy}
 
 
 class PlainDescent(GAUAlphaModule):
@@ -34,7 +39,7 @@ if __name__ == "__main__":
     trainer = Trainer(
         accelerator="cpu",
         devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
+        strategy=STRATEGIES[sys.argv[5]](),
         max_epochs=1,
         accumulate_grad_batches=accumulate,
         logger=False,
@@ -43,5 +48,11 @@ if __name__ == "__main__":
         enable_model_summary=False,
     )
     trainer.fit(module, DataLoader(list(rows()), batch_size))
+    weights = {  # gathered by all processes, written by the first
+        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        for name, tensor in module.state_dict().items()
+    }
     if trainer.is_global_zero:
-        torch.save(module.state_dict(), sys.argv[4])
+        torch.save(weights, sys.argv[4])
+    # The way out of Python, where torch's C++ threads are torn down, now and then aborts a process that is done.
+    os._exit(0)

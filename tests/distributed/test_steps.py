@@ -8,9 +8,9 @@ import pytest
 import torch
 
 
-def step(tmp_path, processes, batch_size, accumulate):
-    path = tmp_path / f"{processes}-{batch_size}-{accumulate}.pt"
-    arguments = [Path(__file__).with_name("step.py"), processes, batch_size, accumulate, path]
+def step(tmp_path, processes, batch_size, accumulate, strategy):
+    path = tmp_path / f"{processes}-{batch_size}-{accumulate}-{strategy}.pt"
+    arguments = [Path(__file__).with_name("step.py"), processes, batch_size, accumulate, path, strategy]
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -18,7 +18,7 @@ def step(tmp_path, processes, batch_size, accumulate):
         [*launcher, *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -27,8 +27,8 @@ def step(tmp_path, processes, batch_size, accumulate):
 
 @pytest.mark.slow
 def test_one_two_and_four_pieces_make_the_same_step(tmp_path):
-    whole = step(tmp_path, 1, 8, 1)
-    for cut in ((2, 4, 1), (2, 2, 2), (1, 4, 2)):
+    whole = step(tmp_path, 1, 8, 1, "auto")
+    for cut in ((2, 4, 1, "ddp"), (2, 2, 2, "ddp"), (1, 4, 2, "auto"), (2, 4, 1, "fsdp"), (2, 2, 2, "fsdp")):
         pieces = step(tmp_path, *cut)
         assert pieces.keys() == whole.keys()
         for name, tensor in whole.items():

@@ -1,6 +1,7 @@
 """One process of several that evaluate together; started by ``test_processes.py``, prints what it got as JSON."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gau_alpha.scaling import InfoScale
 from gau_alpha.vocabulary import Vocabulary
 
 PLAIN = ("plain", "single-mask", "single-mask sampled", "resumed")
+WEIGHTS = "3, 50 and 400 targets"
 # Fails where → ranks that fail, and in which batch of 32 tokens (the engine then tries smaller ones).
 FAILURES = {
     "all ranks, first batch": ((0, 1), 1),
@@ -56,8 +58,15 @@ def main(rank: int, world_size: int, store: str, scenario: str) -> None:
     model = Noting(config, fails)
     sizes = (20, 33, 8, 64, 17, 9, 30) if plain else [100] * 12
     documents = [np.random.default_rng(seed).integers(2, 40, size=size) for seed, size in enumerate(sizes)]
+    ratios = [1, 4, 8, 16] if plain else [1, 2, 4, 8]
+    if scenario == WEIGHTS:
+        documents = [np.full(2700, 2) for _ in range(3)]
+        for document, ordinary in zip(documents, (20, 333, 2667), strict=True):
+            document[:ordinary] = np.random.default_rng(ordinary).integers(3, 40, size=ordinary)
+        documents[0] = np.append(documents[0], [2] * 2700)  # alone at twice the length
+        ratios = [1, 2]
     engine = ExtrapolationEngine(
-        documents, Vocabulary(40, 1, 0), 8, length_ratios=[1, 4, 8, 16] if plain else [1, 2, 4, 8],
+        documents, Vocabulary(40, 1, 0, (2,)), 2700 if scenario == WEIGHTS else 8, length_ratios=ratios,
         tokens_per_batch=40 if plain else 64, num_resamples=100,
         protocol={"single-mask": SingleMask(), "single-mask sampled": SingleMask(5)}.get(scenario),
     )  # fmt: skip
@@ -87,3 +96,6 @@ def main(rank: int, world_size: int, store: str, scenario: str) -> None:
 
 
 main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4])
+# The way out of Python, where torch's C++ threads are torn down, now and then aborts a process that is done.
+sys.stdout.flush()
+os._exit(0)

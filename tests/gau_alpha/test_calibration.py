@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.calibrate import Calibration, calibrate
+from gau_alpha.calibrate import PRECISION, Calibration, _drawn, _masked, calibrate, solve
 from gau_alpha.extrapolation import ExtrapolationEngine
 from gau_alpha.extrapolation.stretches import document_fingerprint
-from gau_alpha.kernels import Reference
-from gau_alpha.position import RoPE
+from gau_alpha.kernels import Reference, attend_at
+from gau_alpha.position import ALiBi, DynamicNTK, LeakyReRoPE, NoPosition, ReRoPE, RoPE, YaRN
 from gau_alpha.scaling import CalibratedScale, InfoScale, LogLength
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Window
@@ -60,8 +60,15 @@ def entropies(model, method, tokens, length):
         AttentionMethod(scaling=LogLength(base=4.0)),
         AttentionMethod(CosScale(5.0)),
         AttentionMethod(scaling=InfoScale(8), position=RoPE(100.0)),
+        AttentionMethod(position=ReRoPE(window=4, train_length=8)),
+        AttentionMethod(CosScale(5.0), position=ReRoPE(window=4, train_length=8)),
+        AttentionMethod(position=LeakyReRoPE(window=4, factor=8, train_length=8)),
+        AttentionMethod(position=ALiBi(slope=0.01)),
+        AttentionMethod(position=YaRN(train_length=8)),
+        AttentionMethod(position=DynamicNTK(train_length=8)),
+        AttentionMethod(position=NoPosition()),
     ],
-    ids=["softmax", "softmax_plus", "cosscale", "infoscale"],
+    ids=lambda method: f"{method.similarity!r} {method.scaling!r} {method.position!r}",
 )
 def test_every_layer_has_its_entropy_back(method):
     model, docs = build(method), documents(*[64] * 6)
@@ -89,8 +96,53 @@ def test_a_few_queries_are_nearly_as_good_as_all():
     model, docs = build(), documents(*[512] * 4)
     all_queries = np.array(found(model, docs, length_ratios=[8, 64], queries_per_document=512).scale.temperatures)
     some = np.array(found(model, docs, length_ratios=[8, 64], queries_per_document=128).scale.temperatures)
-    np.testing.assert_allclose(some, all_queries, rtol=0.1)
+    np.testing.assert_allclose(some, all_queries, rtol=0.2)
     assert not np.array_equal(some, all_queries)
+
+
+def test_the_same_queries_are_looked_at_in_rows_of_every_length(monkeypatch):
+    model, docs = build(), documents(64, 64)
+    looked_at = {}
+
+    def note(index, query, key, *args, **kwargs):
+        length = key.shape[1]
+        context = attend_at(index, query, key, *args, **kwargs)
+        looked_at.setdefault(length, index)
+        return context
+
+    monkeypatch.setattr("gau_alpha.calibrate.attend_at", note)
+    found(model, docs, length_ratios=[1, 2, 8], queries_per_document=10)
+    assert {length: len(index) for length, index in looked_at.items()} == {8: 16, 16: 8, 64: 2}
+    places = looked_at[64]  # (documents, 10)
+    assert places.shape == (2, 10)
+    assert places[0].tolist() != places[1].tolist()
+    pieces = (places.double() * 10 / 64).floor()  # a place of a piece's lower edge may count to the one before
+    assert (pieces - torch.arange(10)).abs().max() <= 1
+    for length in (8, 16):
+        for row, index in enumerate(looked_at[length]):
+            document, start = row * length // 64, row * length % 64
+            mine = [place - start for place in places[document].tolist() if start <= place < start + length]
+            assert index.tolist()[: len(mine)] == mine
+            assert not any(index.tolist()[len(mine) :]), "filled up"
+
+
+def test_a_mean_over_sampled_queries_is_that_of_these_queries():
+    """The table's entropies before calibration, from the whole weights of plain passes over rows."""
+    model, docs = build(), documents(64, 64)
+    calibration = found(model, docs, length_ratios=[1, 2], queries_per_document=7)
+    places = [_drawn(16, 7, document, 0) for document in (0, 1)]
+    hidden = [_masked(document[:16], place, VOCABULARY, 0) for place, document in enumerate(docs)]
+    total = np.zeros(3)
+    model.kernel = Reference()
+    for tokens, wanted in zip(hidden, places, strict=True):
+
+        def observe(layer, weights, *_, wanted=wanted):
+            a = weights.double().numpy().reshape(-1, weights.shape[-1])[wanted]
+            total[layer] -= (a * np.log(np.where(a > 0, a, 1))).sum()
+
+        with torch.no_grad():
+            model(tokens.view(-1, 8), observer=observe)
+    np.testing.assert_allclose(np.array(calibration.provenance["entropy_before"])[:, 0], total / 14, rtol=1e-5)
 
 
 def test_lengths_need_not_divide_each_other():
@@ -129,6 +181,24 @@ def test_a_layer_that_attends_to_nothing_in_particular_has_no_temperature():
         model.gau_alpha.encoder.layer[1].gau.q_scaleoffset.weight.zero_()
     with pytest.raises(ValueError, match=r"No temperature restores the entropy of 2\.079 nats in layer 1 at 2×"):
         found(model, documents(64, 64))
+
+
+@pytest.mark.parametrize("wanted", [0.01, 0.5, 2.0, 3.9])
+@pytest.mark.parametrize("start", [0.05, 1.0, 30.0])
+def test_solving_needs_few_evaluations(wanted, start):
+    scores = np.random.default_rng(0).normal(size=60) * 3
+    asked = []
+
+    def entropy(tau):
+        asked.append(tau)
+        a = np.exp(tau * (scores - scores.max()))
+        a /= a.sum()
+        return float(-(a * np.log(np.where(a > 0, a, 1))).sum())
+
+    tau, reached = solve(entropy, wanted, start, 1.0, "")
+    assert reached == pytest.approx(wanted, rel=PRECISION)
+    assert len(asked) <= 20
+    assert entropy(tau) == pytest.approx(reached, rel=1e-9)
 
 
 # ---- the table ----

@@ -143,18 +143,21 @@ def test_agrees_with_plain_loops_on_documents_of_very_different_weight(model):
 
 
 def test_neither_batches_nor_budgets_nor_blocks_change_a_result(model):
-    docs = [sparse_document(0, 512, 20), sparse_document(1, 512, 333), *documents(512, 600)]
+    length = 2700
+    docs = [sparse_document(seed, length, ordinary) for seed, ordinary in enumerate((20, 333, 2667))]
     results = []
-    for tokens_per_batch, block_size in [(1, 256), (1024, 256), (1536, 7), (10**6, 64)]:
+    for tokens_per_batch, block_size in [(1, 256), (2 * length, 256), (3 * length, 7), (10**6, 64)]:
         model.kernel.block_size = block_size
         model.calls.clear()
         methods = {"own": model.method}
-        results += engine(docs, 512, length_ratios=[1], tokens_per_batch=tokens_per_batch).rows(model, methods)
+        one = engine(docs, length, length_ratios=[1], tokens_per_batch=tokens_per_batch)
+        assert [len(each.positions) for each in one.passes(length)] == [3, 50, 400]
+        results += one.rows(model, methods)
         rows = [call[0] for call in model.calls]
-        assert rows == {1: [1, 1, 1, 1], 1024: [2, 2], 1536: [3, 1], 10**6: [4]}[tokens_per_batch]
-    for row in results[1:]:
-        assert row.num_targets == results[0].num_targets
-        for name in ("loss", "accuracy", "attention_entropy", "loss_low", "perplexity_high"):
+        assert rows == {1: [1, 1, 1], 2 * length: [2, 1], 3 * length: [3], 10**6: [3]}[tokens_per_batch]
+    for row in results:
+        assert row.num_targets == 453
+        for name in ("loss", "perplexity", "accuracy", "attention_entropy", "loss_low", "perplexity_high"):
             assert getattr(row, name) == pytest.approx(getattr(results[0], name), rel=1e-5)
 
 

@@ -10,6 +10,7 @@ import torch
 from strategy_cases import CASES, KEY_SIZE
 
 from gau_alpha.kernels import Blocked, Fused, Reference, attend_at, build_kernel
+from gau_alpha.kernels.blocks import LARGEST, queries_per_block
 from gau_alpha.layers import take
 from gau_alpha.method import AttentionMethod
 from gau_alpha.rows import Rows
@@ -140,6 +141,19 @@ def test_unknown_kernel_is_named():
         build_kernel("flash")
     with pytest.raises(ValueError, match="block_size must be at least 1"):
         Blocked(0)
+
+
+def test_blocks_grow_to_the_cache_and_stay_small_for_windows(monkeypatch):
+    monkeypatch.setattr("gau_alpha.kernels.blocks._SECOND_LEVEL_CACHE", 2**21)
+    full, window = AttentionMethod(), AttentionMethod(visibility=Window(32))
+
+    def chosen(batch, length, method=full, most=LARGEST):
+        return queries_per_block(most, batch, method.plan(Rows.layout(length, torch.device("cpu")), 8))
+
+    assert [chosen(4, 512), chosen(8, 512), chosen(1, 4096), chosen(1, 8192)] == [1024, 512, 512, 256]
+    assert chosen(1, 50_000) == chosen(64, 10_000) == 128, "never smaller, whatever the cache"
+    assert chosen(1, 4096, window) == 128
+    assert [chosen(1, 4096, most=most) for most in (7, 128, 200)] == [7, 128, 200], "memory may ask for less"
 
 
 LONG_ROW = """

@@ -66,6 +66,23 @@ def test_finite_in_every_precision(model, name, precision):
             assert model(torch.randint(1, 50, (1, length))).isfinite().all()
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_131072_tokens_in_every_precision(name):
+    """One layer, so that only four queries are computed, but over all keys."""
+    ids = torch.randint(1, 50, (1, 131_072))
+    places = torch.tensor([[0, 1, 65_536, 131_071]])
+    results = {}
+    for precision in ("float32", "autocast", "bfloat16"):
+        torch.manual_seed(1)
+        model = GAUAlphaForMaskedLM(GAUAlphaConfig(50, 16, 16, 8, 1, initializer_range=0.3), CASES[name].method).eval()
+        if precision == "bfloat16":
+            model.to(torch.bfloat16)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+            results[precision] = model(ids, target_positions=places).float()
+        torch.testing.assert_close(results[precision], results["float32"], atol=0.1, rtol=0)
+    assert results["float32"].isfinite().all()
+
+
 def test_selected_logits_are_those_of_the_whole(model):
     ids = torch.randint(1, 50, (2, 9))
     index = torch.tensor([0, 5, 17])

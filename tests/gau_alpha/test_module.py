@@ -94,6 +94,42 @@ def test_no_logits_beside_targets(monkeypatch):
     assert shapes == [(7, 20)]
 
 
+def gradients_of(module, batch):
+    module.zero_grad()
+    nll, correct, count = module._evaluate(batch)
+    nll.backward()
+    return (nll, correct, count), [parameter.grad.clone() for parameter in module.model.parameters()]
+
+
+def test_loss_in_pieces_is_the_loss_at_once(monkeypatch):
+    module = GAUAlphaModule(CONFIG, train_length=12)
+    batch = {name: torch.stack([row[name] for row in rows([2, 5, 4])]) for name in ("input_ids", "labels")}
+    expected, wanted = gradients_of(module, batch)
+    monkeypatch.setattr("gau_alpha.module.LOGITS_AT_ONCE", 4 * 20)
+    shapes = []
+    module.model.cls.register_forward_hook(lambda layer, inputs, output: shapes.append(tuple(output.shape)))
+    sums, gradients = gradients_of(module, batch)
+    assert shapes[:3] == [(4, 20), (4, 20), (3, 20)]
+    assert sums[1:] == expected[1:]
+    torch.testing.assert_close(sums[0], expected[0])
+    for ours, theirs in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_recomputed_layers_give_the_same_bits_dropout_included():
+    config = GAUAlphaConfig(20, 16, 24, 8, 2, initializer_range=0.3)
+    batch = {name: torch.stack([row[name] for row in rows([2, 5])]) for name in ("input_ids", "labels")}
+    results, calls = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        module = GAUAlphaModule(config, 12, AttentionMethod(scaling=ScalableSoftmax()), recompute=recompute)
+        module.model.gau_alpha.encoder.layer[0].gau.o_dense.register_forward_hook(lambda *_: calls.append(1))
+        torch.manual_seed(1)
+        results.append(gradients_of(module, batch)[1])
+    assert len(calls) == 3, "once, then twice"
+    assert all(map(torch.equal, *results))
+
+
 def test_metrics_are_sums_and_counts():
     metrics = MaskedLMMetrics("train/")
     metrics.add(torch.tensor(6.0), torch.tensor(1), torch.tensor(2))

@@ -46,6 +46,14 @@ def test_one_two_and_three_processes_print_the_same_table(tmp_path, scenario):
             assert said["rows"] == alone["rows"]  # to the last digit: JSON keeps them all
 
 
+def test_documents_of_very_different_weight_and_one_document_on_two_processes(tmp_path):
+    (alone,) = run_workers(tmp_path, 1, "3, 50 and 400 targets")
+    assert [(row["num_documents"], row["num_targets"]) for row in alone["rows"]] == [(3, 3 + 50 + 400), (1, 3)]
+    for world_size in (2, 3):
+        for said in run_workers(tmp_path, world_size, "3, 50 and 400 targets"):
+            assert said["rows"] == alone["rows"]
+
+
 def test_a_resumed_table_is_the_same_on_all_processes(tmp_path):
     (alone,) = run_workers(tmp_path, 1, "plain")
     said = run_workers(tmp_path, 2, "resumed")

@@ -8,10 +8,15 @@ import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import ExtrapolationEngine, SingleMask
+from gau_alpha.extrapolation.batches import Pass
+from gau_alpha.extrapolation.statistics import student
+from gau_alpha.extrapolation.sums import DocumentSums
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Window
 from gau_alpha.vocabulary import Vocabulary
+
+REPETITIONS = 200
 
 VOCABULARY = Vocabulary(size=40, mask_id=1, pad_id=0, special_ids=(2, 3))
 
@@ -166,11 +171,28 @@ def test_wrong_number_of_positions():
         SingleMask(0)
 
 
-@pytest.fixture(scope="module")
-def exact():
-    model, docs = build(), documents(*[96] * 6)
+def partly_predictable(model, document, seed):
+    """The document with the model's own guesses in place of most tokens: some predictions are right."""
+    rng = np.random.default_rng(seed)
+    places = torch.arange(len(document))
+    for _ in range(4):
+        rows = torch.as_tensor(document).repeat(len(document), 1)
+        rows[places, places] = VOCABULARY.mask_id
+        with torch.no_grad():
+            guesses = model(rows, target_positions=places[:, None])[:, 0].argmax(-1).numpy()
+        document = np.where(rng.random(len(document)) < 0.7, guesses, document)
+    return document
+
+
+def truth_of(docs):
+    model = build()
     (row,) = engine(docs, SingleMask(), 96, entropy=False, distances=False).rows(model, {"own": model.method})
     return model, docs, row
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return truth_of(documents(*[96] * 6))
 
 
 def sampled(exact, seed, asked):
@@ -179,18 +201,61 @@ def sampled(exact, seed, asked):
     return next(one.rows(model, {"own": model.method}))
 
 
+def repeated(exact, name):
+    """Low end, high end and middle of the estimates of many seeds, (3, REPETITIONS)."""
+    rows = [sampled(exact, seed, 24) for seed in range(REPETITIONS)]
+    *_, truth = exact
+    assert {row.num_positions for row in rows} == {truth.num_targets}
+    assert {row.num_targets for row in rows} == {6 * 24}
+    fields = (f"{name}_sampling_low", f"{name}_sampling_high", name)
+    return np.array([[getattr(row, field) for field in fields] for row in rows], np.float64).T
+
+
 @pytest.mark.slow
 def test_the_interval_covers_the_exact_value_as_often_as_it_says(exact):
     *_, truth = exact
-    rows = [sampled(exact, seed, 24) for seed in range(100)]
-    covered = sum(row.loss_sampling_low <= truth.loss <= row.loss_sampling_high for row in rows)
-    assert 93 <= covered <= 97
-    losses = np.array([row.loss for row in rows])
-    assert abs(losses.mean() - truth.loss) < 3 * losses.std(ddof=1) / 10, "unbiased"
-    assert {row.num_positions for row in rows} == {truth.num_targets}
-    assert {row.num_targets for row in rows} == {6 * 24}
-    reach = np.mean([row.loss_sampling_high - row.loss_sampling_low for row in rows]) / 2
-    assert reach == pytest.approx(1.96 * losses.std(ddof=1), rel=0.25)
+    low, high, middle = repeated(exact, "loss")
+    assert 0.93 <= ((low <= truth.loss) & (truth.loss <= high)).mean() <= 0.97
+    assert abs(middle.mean() - truth.loss) < 3 * middle.std(ddof=1) / REPETITIONS**0.5, "unbiased"
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_accuracy_covers_it_too():
+    """At least as often as it says: where most positions of a stratum agree, few degrees of freedom make it wide."""
+    model = build()
+    exact = truth_of([partly_predictable(model, document, seed) for seed, document in enumerate(documents(*[96] * 6))])
+    *_, truth = exact
+    assert 0.1 < truth.accuracy < 0.9
+    low, high, middle = repeated(exact, "accuracy")
+    told = np.isfinite(low)  # if no draw differs from its partner, nothing is known of the variance
+    assert told.mean() > 0.9
+    assert ((low <= truth.accuracy) & (truth.accuracy <= high))[told].mean() >= 0.93
+    assert abs(middle.mean() - truth.accuracy) < 3 * middle.std(ddof=1) / REPETITIONS**0.5, "unbiased"
+
+
+def test_students_distribution():
+    """Quantiles from printed tables (Abramowitz and Stegun 1964, table 26.10)."""
+    printed = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 10: 2.228, 30: 2.042, 120: 1.980}
+    for freedom, quantile in printed.items():
+        assert student(freedom) == pytest.approx(quantile, rel=0.01 if freedom == 2 else 2e-3)
+    assert student(1e12) == pytest.approx(1.959964)
+
+
+def test_variance_and_its_doubt_of_one_document_by_hand():
+    strata = [(10, [0.5, 1.5]), (9, [2.0, 2.0, 5.0])]
+    passes = [
+        Pass(0, np.arange(1), number == 0, stratum, size)
+        for stratum, (size, drawn) in enumerate(strata)
+        for number, _ in enumerate(drawn)
+    ]
+    losses = [loss for _, drawn in strata for loss in drawn]
+    sums = DocumentSums.from_passes(np.array([[loss, 1.0] for loss in losses]), passes)
+    # s² = 0.5 of the two, 3 of the three.
+    first, second = 10**2 * (1 - 2 / 10) * 0.5 / 2, 9**2 * (1 - 3 / 9) * 3.0 / 3
+    assert sums.loss.tolist() == pytest.approx([10 * 1.0 + 9 * 3.0])
+    assert sums.loss_variance.tolist() == pytest.approx([first + second])
+    assert sums.loss_doubt.tolist() == pytest.approx([first**2 / 1 + second**2 / 2])
+    assert sums.correct_variance.tolist() == sums.correct_doubt.tolist() == [0.0]
 
 
 def test_one_position_gives_no_interval(exact):

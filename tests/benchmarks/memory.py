@@ -1,0 +1,62 @@
+"""Memory above the weights that long rows need: ``python tests/benchmarks/memory.py [--quick]``.
+
+6 × 768, every 8th position a target, in a process of its own per length: resident memory only ever grows.
+"""
+
+import resource
+import subprocess
+import sys
+
+from harness import main, table
+
+FULL_QUERIES = 4_096
+"""At 131,072 tokens only so many queries see the whole row: any block needs what the first blocks need, and all of them
+take minutes."""
+
+
+def measure(length: int, layers: int, attention: str) -> int:
+    """Bytes that a pass adds to the peak of resident memory, in this process."""
+    import torch
+
+    from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+    from gau_alpha.visibility import Full, Window
+
+    class FullAtFirst(Full):
+        def key_ranges(self, start, stop, rows):
+            return ((0, rows.length),) if start < FULL_QUERIES else ((0, 128),)
+
+    visibility = {"full": Full, "full at first": FullAtFirst, "window": lambda: Window(32)}[attention]()
+    model = GAUAlphaForMaskedLM(
+        GAUAlphaConfig(12_000, num_hidden_layers=layers), AttentionMethod(visibility=visibility)
+    )
+    model.eval()
+    ids = torch.randint(2, 12_000, (1, length))
+    with torch.no_grad():
+        model(ids[:, :256])  # libraries have set up what they need
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        model(ids, target_index=torch.arange(0, length, length // 1_024))  # 1,024 targets at a time, as in evaluation
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def report(quick: bool) -> list[str]:
+    """Peak memory of long rows."""
+    cases = [(8_192, 2, "full"), (32_768, 2, "window")] if quick else [
+        (32_768, 6, "full"), (131_072, 6, "full at first"), (131_072, 6, "window"),
+    ]  # fmt: skip
+    rows = []
+    for length, layers, attention in cases:
+        command = [sys.executable, __file__, str(length), str(layers), attention]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append([f"{length:,} tokens", attention, str(layers), f"{int(done.stdout) / 2**30:.2f} GiB"])
+    return [
+        "## Memory above the weights, hidden size 768", "", *table(["row", "attention", "layers", "peak"], rows),
+        f"*full at first*: {FULL_QUERIES:,} queries see the whole row, the others 128 keys; each block of queries is",
+        "freed before the next, so that the peak is that of full attention.", "",
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] and sys.argv[1].isdigit():
+        print(measure(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    else:
+        main(report)

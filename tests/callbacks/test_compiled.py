@@ -1,0 +1,101 @@
+"""Compiled training: the callbacks measure it, and leave it as it would have been."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from callbacks.attention_entropy import AttentionEntropy
+from callbacks.extrapolation import ExtrapolationEvaluation
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
+from gau_alpha.scaling import ScalableSoftmax
+from gau_alpha.vocabulary import Vocabulary
+
+TRAIN_LENGTH = 16
+
+
+class Rows(LightningDataModule):
+    """Rows of random tokens, each with one target."""
+
+    vocabulary = Vocabulary(30, 1, 0)
+    train_length = TRAIN_LENGTH
+
+    def evaluation_documents(self):
+        return [torch.randint(2, 30, (40,), generator=torch.Generator().manual_seed(seed)).numpy() for seed in (1, 2)]
+
+    def train_dataloader(self):
+        tokens = torch.randint(2, 30, (24, TRAIN_LENGTH), generator=torch.Generator().manual_seed(0))
+        labels = torch.full_like(tokens, -100)
+        labels[:, 5] = tokens[:, 5]
+        tokens[:, 5] = 1
+        rows = [{"input_ids": x, "labels": y} for x, y in zip(tokens, labels, strict=True)]
+        return DataLoader(rows, batch_size=4)
+
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+
+def in_place(module, backend):
+    module.model.compile(backend=backend)
+    return module
+
+
+def wrapped(module, backend):
+    module.model = torch.compile(module.model, backend=backend)
+    return module
+
+
+def whole(module, backend):
+    return torch.compile(module, backend=backend)
+
+
+def fit(folder, compiled, backend, callbacks):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    torch.manual_seed(1)
+    config = GAUAlphaConfig(30, hidden_size=16, intermediate_size=24, attention_key_size=8, num_hidden_layers=2)
+    module = GAUAlphaModule(config, TRAIN_LENGTH, AttentionMethod(scaling=ScalableSoftmax()))
+    slopes = [block.gau.method.scaling for block in module.model.gau_alpha.encoder.blocks()]
+    before = [{name: value.clone() for name, value in slope.state_dict().items()} for slope in slopes]
+    trainer = Trainer(
+        max_steps=5, accelerator="cpu", logger=CSVLogger(folder), callbacks=callbacks, num_sanity_val_steps=1,
+        limit_val_batches=1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(compiled(module, backend), datamodule=Rows())
+    for slope, old in zip(slopes, before, strict=True):
+        assert all(not torch.equal(value, old[name]) for name, value in slope.state_dict().items()), "it learned"
+    moments = trainer.optimizers[0].state_dict()["state"]
+    return (
+        [parameter.tolist() for parameter in module.parameters()],
+        {key: {name: torch.as_tensor(value).tolist() for name, value in one.items()} for key, one in moments.items()},
+        dict(torch._dynamo.utils.counters["stats"]),  # which of the graphs were compiled
+    )
+
+
+def compare(tmp_path, compiled, backend):
+    without = fit(tmp_path / "without", compiled, backend, [])
+    assert without[-1]["unique_graphs"] > 0, "nothing was compiled: nothing was tested"
+    callbacks = [
+        ExtrapolationEvaluation(2, length_ratios=[1, 2], methods=["trained", "infoscale"]),
+        AttentionEntropy(1, distances=True),
+    ]
+    having = fit(tmp_path / "with", compiled, backend, callbacks)
+    (path,) = tmp_path.rglob("step_5/extrapolation.json")
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["status"], row["num_documents"]) for row in rows] == [("ok", 2)] * 4
+    assert all(row["layers"]["attention_entropy"] for row in rows)
+    assert having == without, "weights, moments, and the graphs that were compiled"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [in_place, wrapped, whole])
+def test_compiled_training_is_bit_identical_with_and_without(tmp_path, compiled):
+    compare(tmp_path, compiled, "aot_eager")
+
+
+@pytest.mark.slow
+def test_with_generated_code_too(tmp_path):
+    compare(tmp_path, in_place, "inductor")

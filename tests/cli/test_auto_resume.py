@@ -1,0 +1,129 @@
+"""``fit --auto_resume true``: interrupted and gone on with equals undisturbed."""
+
+import os
+import shutil
+import signal
+from itertools import pairwise
+from typing import ClassVar
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+
+from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.cli import main
+
+
+class Signal(Callback):
+    """Sends this process a signal amid a step."""
+
+    def __init__(self, number: int, step: int) -> None:
+        self.number, self.step = number, step
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+class Rates(Callback):
+    """Keeps the learning rate of every step."""
+
+    seen: ClassVar[list[float]] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.seen.append(optimizer.param_groups[0]["lr"])
+
+
+def config(folder, run, steps=12, callbacks=()):
+    content = yaml.safe_load(run.config.read_text().replace(str(run.config.parent), str(folder)))
+    content["trainer"] |= {"max_steps": steps, "accumulate_grad_batches": 2}
+    saver = {"save_last": True, "every_n_train_steps": 4, "save_top_k": -1}
+    content["trainer"]["callbacks"] = [
+        {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver},
+        *callbacks,
+    ]
+    content["auto_resume"] = True
+    folder.mkdir(exist_ok=True)
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return ["fit", "--config", str(path)]
+
+
+def final(folder):
+    return read_checkpoint(folder / "run/first/checkpoints/last.ckpt")
+
+
+def assert_same(one, two):
+    assert one["global_step"] == two["global_step"]
+    for name, tensor in one["state_dict"].items():
+        assert torch.equal(tensor, two["state_dict"][name]), name
+    moments = one["optimizer_states"][0]["state"], two["optimizer_states"][0]["state"]
+    assert all(torch.equal(moments[0][i][k], moments[1][i][k]) for i in moments[0] for k in moments[0][i])
+    assert one["lr_schedulers"] == two["lr_schedulers"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, run):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main(config(folder, run)) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 5), (signal.SIGUSR1, 7)])
+def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, undisturbed, capsys, number, step):
+    folder = tmp_path / "runs"
+    send = {"class_path": f"{__name__}.Signal", "init_args": {"number": int(number), "step": step}}
+    with pytest.raises(SystemExit) as ended:
+        main(config(folder, run, callbacks=[send]))
+    assert ended.value.code == 128 + number
+    assert read_checkpoint(folder / "run/first/checkpoints/interrupted.ckpt")["global_step"] == step + 1
+    assert signal.getsignal(number) in (signal.SIG_DFL, None)
+    capsys.readouterr()
+    assert main(config(folder, run)) == 0
+    assert "trainer.callbacks" in capsys.readouterr().out  # the changed config is listed
+    assert_same(final(undisturbed), final(folder))
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(tmp_path, run, undisturbed, caplog):
+    folder = tmp_path / "runs"
+    shutil.copytree(undisturbed, folder)
+    checkpoints = folder / "run/first/checkpoints"
+    (checkpoints / ".last.ckpt.99").write_text("half")
+    for path in (checkpoints / "last.ckpt", checkpoints / "epoch=0-step=12.ckpt"):
+        path.write_bytes(path.read_bytes()[:-1000])
+    with caplog.at_level("INFO"):
+        assert main(config(folder, run)) == 0
+    assert "last.ckpt is damaged" in caplog.text
+    assert "step=8.ckpt, the newest whole checkpoint, saved at step 8" in caplog.text
+    assert not (checkpoints / ".last.ckpt.99").exists()
+    resumed = max(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert_same(final(undisturbed), read_checkpoint(resumed))
+
+
+@pytest.mark.slow
+def test_an_explicit_path_wins(tmp_path, run, undisturbed, caplog):
+    folder = tmp_path / "runs"
+    shutil.copytree(undisturbed, folder)
+    asked = folder / "run/first/checkpoints/epoch=0-step=4.ckpt"
+    with caplog.at_level("INFO"):
+        assert main([*config(folder, run), "--ckpt_path", str(asked)]) == 0
+    assert "was given and wins" in caplog.text
+    assert f"Restored all states from the checkpoint at {asked}" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [10, 40])
+def test_another_number_of_steps_never_raises_the_rate(tmp_path, run, undisturbed, steps):
+    folder = tmp_path / "runs"
+    shutil.copytree(undisturbed, folder)
+    asked = folder / "run/first/checkpoints/epoch=0-step=8.ckpt"
+    Rates.seen.clear()
+    args = config(folder, run, steps, [{"class_path": f"{__name__}.Rates"}])
+    assert main([*args, "--ckpt_path", str(asked)]) == 0
+    assert len(Rates.seen) == steps - 8
+    assert Rates.seen[0] == read_checkpoint(asked)["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert all(later <= before for before, later in pairwise(Rates.seen))
+    assert Rates.seen[-1] < Rates.seen[0]

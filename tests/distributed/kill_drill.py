@@ -1,0 +1,219 @@
+"""Kills a run again and again, restarts it with ``auto_resume``, and compares it with one that was left alone.
+
+    python tests/distributed/kill_drill.py                  20 SIGKILLs and 5 SIGTERMs
+    python tests/distributed/kill_drill.py --kills 2 --terms 1
+
+Moments are drawn by stage: while tokenising (the cache is then thrown away first), while training, while a checkpoint
+is being written, and while the model is being evaluated. Ends with code 1 if anything differs or was lost.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+import yaml
+
+from gau_alpha.checkpoints import damage, load_plain
+
+STAGES = ("tokenising", "training", "saving", "evaluating")
+TIMED = ("seconds", "tokens_per_second", "peak_memory_bytes")
+EVERY = 20
+"""Optimizer steps between checkpoints; twice as many between validations, three times between measurements."""
+
+
+def write_corpus(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    dice = random.Random(0)
+    for number in range(300):
+        words = ("".join(dice.choices("abcdefgh ", k=8)) for _ in range(90 + number % 7))
+        (folder / f"{number:03}.txt").write_text(" ".join(words))
+    return folder
+
+
+def write_config(folder: Path, corpus: Path, steps: int) -> Path:
+    saver = {"save_last": True, "every_n_train_steps": EVERY, "enable_version_counter": False}
+    measuring = {"every_n_train_steps": EVERY * 3, "length_ratios": [1, 4, 16], "max_documents": 40}
+    config = {
+        "auto_resume": True,
+        "seed_everything": 1,
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": steps,
+            "val_check_interval": EVERY * 2,
+            "check_val_every_n_epoch": None,
+            "limit_val_batches": 5,
+            "accumulate_grad_batches": 2,
+            "num_sanity_val_steps": 0,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "default_root_dir": str(folder),
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                "init_args": {"save_dir": str(folder), "name": "run", "version": "drill"},
+            },
+            "callbacks": [
+                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver},
+                {"class_path": "callbacks.extrapolation.ExtrapolationEvaluation", "init_args": measuring},
+            ],
+        },
+        "model": {
+            "config": {
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "attention_key_size": 16,
+                "num_hidden_layers": 2,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+            }
+        },
+        "data": {
+            "class_path": "datamodules.TextDataModule",
+            "init_args": {
+                "source": {"class_path": "datamodules.TextFiles", "init_args": {"paths": [str(corpus)]}},
+                "tokenizer": "datamodules.ByteTokenizer",
+                "train_length": 16,
+                "batch_size": 4,
+                "cache_dir": str(folder / "cache"),
+            },
+        },
+    }
+    folder.mkdir(parents=True)
+    path = folder / "drill.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def start(config: Path) -> subprocess.Popen[bytes]:
+    log = (config.parent / "log.txt").open("ab")
+    command = [sys.executable, "-m", "gau_alpha.cli", "fit", "--config", str(config)]
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+
+
+def reached(stage: str, folder: Path, before: set[Path]) -> bool:
+    """Say whether a process is at a stage, by what it has left on the disk that was not there before."""
+    run = folder / "run" / "drill"
+    if stage == "tokenising":
+        return any((folder / "cache").glob("*")) if (folder / "cache").exists() else False
+    if stage == "saving":
+        return any(set(run.glob("checkpoints/.*")) - before)
+    if stage == "evaluating":
+        return any(set(run.glob("extrapolation/step_*")) - before)
+    return any(set(run.glob("events.*")) - before)
+
+
+def interrupt(config: Path, number: int, stage: str, dice: random.Random) -> str:
+    """Start the command, send a signal at the stage, wait for the end; return what happened."""
+    folder = config.parent
+    if stage == "tokenising":
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    before = set((folder / "run" / "drill").rglob("*")) if (folder / "run").exists() else set()
+    process = start(config)
+    while process.poll() is None and not reached(stage, folder, before):
+        time.sleep(0.0005)
+    # writing takes a few milliseconds; of the rest some are long
+    time.sleep(dice.random() * {"saving": 0.004, "tokenising": 0.05, "training": 0.8, "evaluating": 0.3}[stage])
+    if process.poll() is not None:
+        return f"had ended with {process.returncode}"
+    process.send_signal(number)
+    return f"ended with {process.wait(timeout=120)}"
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Read the steps of all whole checkpoints."""
+    paths = (folder / "run" / "drill" / "checkpoints").glob("*.ckpt")
+    return [load_plain(path)["global_step"] for path in paths if damage(path) is None]
+
+
+def tables(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for path in sorted((folder / "run" / "drill").glob("extrapolation/step_*/extrapolation.json")):
+        rows = json.loads(path.read_text())["rows"]
+        found[path.parent.name] = [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+    return found
+
+
+def compare(alone: Path, killed: Path, steps: int) -> list[str]:
+    """List what differs between the two runs, and what was left behind."""
+    faults = []
+    names = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "schedule")
+    one, two = (load_plain(x / "run" / "drill" / "checkpoints" / "last.ckpt") for x in (alone, killed))
+    faults += [f"{name} differs" for name in names if not same(one[name], two[name])]
+    if one["global_step"] != steps:
+        faults.append(f"the undisturbed run ended at step {one['global_step']}: nothing was compared")
+    if tables(alone) != tables(killed):
+        faults.append(f"tables differ: {sorted(tables(alone))} and {sorted(tables(killed))}")
+    if len(tables(alone)) != steps // (EVERY * 3):
+        faults.append("the undisturbed run measured too little: nothing was compared")
+    left = [path for path in killed.rglob(".*") if re.fullmatch(r"\..+\.\d+", path.name)]
+    left += [path for path in (killed / "cache").iterdir() if ".unfinished-" in path.name]
+    faults += [f"left behind: {path}" for path in left]
+    return faults
+
+
+def same(one: object, two: object) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        return len(one) == len(two) and all(map(same, one, two))
+    return one == two
+
+
+def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> list[str]:
+    """Run the drill; return what is wrong."""
+    corpus = write_corpus(folder / "corpus")
+    alone, killed = (write_config(folder / name, corpus, steps) for name in ("alone", "killed"))
+    if start(alone).wait(timeout=300):
+        return ["the undisturbed run failed:\n" + (alone.parent / "log.txt").read_text()[-2000:]]
+    dice = random.Random(seed)
+    signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
+    dice.shuffle(signals)
+    faults, seen = [], Counter[str]()
+    for turn, number in enumerate(signals):
+        stage = STAGES[turn % len(STAGES)]
+        before = max(saved_steps(killed.parent), default=0)
+        happened = interrupt(killed, number, stage, dice)
+        after = max(saved_steps(killed.parent), default=0)
+        print(f"{number.name} while {stage}: {happened}; newest whole checkpoint: step {before} → {after}", flush=True)
+        seen[f"{number.name} {happened.split(' with')[0]}"] += 1
+        if after < before:
+            faults.append(f"a checkpoint of step {before} was lost")
+        reported = re.findall(r"saved .*interrupted.ckpt at step (\d+)", (killed.parent / "log.txt").read_text())
+        if reported and after < int(reported[-1]):
+            faults.append(f"step {reported[-1]} was reported as saved and is lost")
+    if start(killed).wait(timeout=300):
+        return [*faults, "the last start failed:\n" + (killed.parent / "log.txt").read_text()[-2000:]]
+    print(dict(seen))
+    if not seen["SIGKILL ended"]:
+        faults.append("nothing was killed: nothing was tested")
+    return faults + compare(alone.parent, killed.parent, steps)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--terms", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1200, help="of the run; fewer than the signals need end it early")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to work, and to leave everything; default: temporary")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        faults = drill(args.folder or Path(temporary), args.kills, args.terms, args.steps, args.seed)
+    print("\n".join(faults) or "bit-identical: weights, optimizer, schedule and tables; nothing lost, nothing left")
+    return int(bool(faults))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The lean formulas give the digits of the plain ones, and right gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gau_alpha.pointwise import norm, silu_split
+
+SHAPES = [(1, 1, 1), (2, 7, 5), (3, 33, 192), (4, 64, 768)]
+
+
+def plain_norm(x, eps):
+    return x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 300.0])
+def test_norm_to_the_last_bit(shape, scale):
+    x = (scale * torch.randn(shape)).requires_grad_()
+    upstream = torch.randn(shape)
+    expected, ours = plain_norm(x, 1e-12), norm(x, 1e-12)
+    assert torch.equal(ours, expected)
+    assert torch.equal(ours, F.rms_norm(x, x.shape[-1:], eps=1e-12))
+    (wanted,), (gradient,) = (torch.autograd.grad(y, x, upstream) for y in (expected, ours))
+    assert torch.equal(gradient, wanted)
+
+
+def test_norm_gradient_in_float64():
+    x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: norm(x, 1e-3), x)
+    zero = torch.zeros(1, 4, requires_grad=True)
+    norm(zero, 1e-12).sum().backward()
+    assert zero.grad.isfinite().all()
+
+
+def test_norm_of_half_precision_is_taken_in_float32():
+    x = torch.full((1, 4), 300.0, dtype=torch.float16)  # 300² overflows float16
+    assert norm(x, 1e-12).dtype == torch.float16
+    assert torch.equal(norm(x, 1e-12), torch.ones(1, 4, dtype=torch.float16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sizes", [[3, 3, 2], [24, 24, 8], [1536, 1536, 128]], ids=str)
+def test_silu_split_to_the_last_bit(sizes, dtype):
+    x = (4 * torch.randn(2, 9, sum(sizes))).to(dtype).requires_grad_()
+    upstream = [torch.randn(2, 9, size).to(dtype) for size in sizes]
+    expected, ours = F.silu(x).split(sizes, dim=-1), silu_split(x, sizes)
+    assert all(map(torch.equal, ours, expected))
+    (wanted,), (gradient,) = (torch.autograd.grad(y, x, upstream) for y in (expected, ours))
+    assert torch.equal(gradient, wanted)
+
+
+def test_silu_split_with_a_part_unused():
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    u, _, base = silu_split(x, [3, 3, 2])
+    (gradient,) = torch.autograd.grad((u.sum() + base.sum(),), x)
+    assert (gradient[..., 3:6] == 0).all()
+    assert (gradient[..., :3] != 0).all()
+
+
+def test_silu_split_gradient_in_float64():
+    x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: silu_split(x, [3, 3, 2]), x)
+
+
+def test_silu_split_without_gradients_needs_no_second_tensor():
+    x = torch.randn(2, 5, 8)
+    expected = F.silu(x)
+    parts = silu_split(x, [3, 3, 2])
+    assert torch.equal(torch.cat(parts, dim=-1), expected)
+    assert parts[0].data_ptr() == x.data_ptr()

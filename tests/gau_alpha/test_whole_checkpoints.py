@@ -1,0 +1,133 @@
+"""Checkpoints on disk: checksum, disk full, which one a run goes on from, schedules of changed length."""
+
+import errno
+import os
+import random
+import zipfile
+
+import pytest
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from gau_alpha.checkpoint_io import WholeCheckpointIO
+from gau_alpha.checkpoints import damage, load_plain
+from gau_alpha.files import NotWrittenError, remove_unfinished, write_whole
+from gau_alpha.interruption import _confine
+from gau_alpha.resumption import newest_whole
+
+CONTENT = {"state_dict": {"weight": torch.arange(300.0)}, "global_step": 7}
+HYPER = {"config": {}, "train_length": 16, "method": {}}
+TRAINABLE = {**CONTENT, "hyper_parameters": HYPER, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+
+
+def saved(path, content=CONTENT):
+    WholeCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+def test_plain_torch_lightning_and_zip_read_it(tmp_path):
+    path = saved(tmp_path / "a.ckpt")
+    for read in (load_plain(path), torch.load(path, weights_only=True), TorchCheckpointIO().load_checkpoint(path)):
+        assert torch.equal(read["state_dict"]["weight"], CONTENT["state_dict"]["weight"])
+    assert torch.load(path, mmap=True, weights_only=True)["global_step"] == 7
+    assert zipfile.ZipFile(path).testzip() is None
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_every_single_flipped_byte_is_found(tmp_path):
+    path = saved(tmp_path / "a.ckpt")
+    assert damage(path) is None
+    whole = path.read_bytes()
+    for index in {*random.Random(0).sample(range(len(whole)), 300), *range(len(whole) - 100, len(whole))}:
+        path.write_bytes(whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :])
+        assert damage(path), index
+
+
+def test_every_truncation_is_refused(tmp_path):
+    path = saved(tmp_path / "a.ckpt")
+    whole = path.read_bytes()
+    for size in random.Random(0).sample(range(len(whole)), 60):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"a\.ckpt"):
+            load_plain(path)
+
+
+def test_without_a_checksum_changed_tensors_are_found(tmp_path):
+    path = tmp_path / "a.ckpt"
+    torch.save(CONTENT, path)
+    assert damage(path) is None
+    content = path.read_bytes()
+    at = content.index(CONTENT["state_dict"]["weight"].numpy().tobytes())
+    path.write_bytes(content[: at + 9] + b"x" + content[at + 10 :])
+    assert "data/0" in damage(path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch, code):
+    path = saved(tmp_path / "a.ckpt")
+    before = path.read_bytes()
+
+    def full(content, file):
+        file.write(b"x" * 100)
+        file.flush()
+        raise RuntimeError("writer failed") from OSError(code, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NotWrittenError, match=r"a\.ckpt could not be written \(100 bytes.* bytes are free"):
+        saved(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    def broken(path):
+        raise PermissionError(errno.EACCES, "no")
+
+    with pytest.raises(PermissionError):
+        write_whole(tmp_path / "a", broken)
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    for name in (".a.ckpt.123", ".hidden", "a.123", ".a.ckpt.12x"):
+        (tmp_path / name).write_text("x")
+    assert [path.name for path in remove_unfinished(tmp_path)] == [".a.ckpt.123"]
+    assert sorted(os.listdir(tmp_path)) == [".a.ckpt.12x", ".hidden", "a.123"]
+
+
+def aged(path, seconds):
+    os.utime(path, (seconds, seconds))
+    return path
+
+
+def test_the_newest_whole_checkpoint_is_chosen_and_the_reason_told(tmp_path):
+    old, older = (
+        aged(saved(tmp_path / "old.ckpt", TRAINABLE), 200),
+        aged(saved(tmp_path / "older.ckpt", TRAINABLE), 100),
+    )
+    assert newest_whole([tmp_path]).path == old
+    content = old.read_bytes()
+    old.write_bytes(content[:700] + b"xx" + content[702:])
+    aged(old, 200)
+    aged(saved(tmp_path / "weights.ckpt", {**CONTENT, "hyper_parameters": HYPER}), 300)
+    path, reasons = newest_whole([tmp_path])
+    assert path == older
+    assert "weights only" in reasons[0]
+    assert "old.ckpt is damaged" in reasons[1]
+    assert "saved at step 7" in reasons[2]
+    older.unlink()
+    path, reasons = newest_whole([tmp_path])
+    assert path is None
+    assert "starting afresh" in reasons[-1]
+
+
+def test_a_checkpoint_names_no_files_outside_its_folder(tmp_path):
+    precious, folder = tmp_path / "precious.txt", tmp_path / "checkpoints"
+    precious.write_text("x")
+    folder.mkdir()
+    (folder / "a.ckpt").write_text("x")
+    sneaky = f"{folder}/../precious.txt"
+    state = {"best_model_path": sneaky, "last_model_path": str(precious), "dirpath": "/", "kth_best_model_path": 3}
+    state["best_k_models"] = {sneaky: 1.0, "/elsewhere/a.ckpt": 2.0}
+    _confine(state, folder)
+    assert state["best_k_models"] == {str(folder / "a.ckpt"): 2.0}
+    assert {state[name] for name in ("best_model_path", "last_model_path", "kth_best_model_path")} == {""}
