@@ -11,6 +11,7 @@ from gau_alpha.checkpoints.fields import METHOD_KEY
 from gau_alpha.checkpoints.folders import (
     Stored,
     folder_config,
+    folder_head,
     load_folder,
     read_folder,
     save_folder,
@@ -19,13 +20,14 @@ from gau_alpha.checkpoints.folders import (
 )
 from gau_alpha.checkpoints.headed import load_headed
 from gau_alpha.checkpoints.start import initialise, initialise_headed
-from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_plain, load_weights
+from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
 from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
     "CARD",
+    "HEAD",
     "METHOD_KEY",
     "MODEL_PREFIX",
     "SPECIAL",
@@ -36,6 +38,7 @@ __all__ = [
     "check_fit",
     "damage",
     "folder_config",
+    "folder_head",
     "initialise",
     "initialise_headed",
     "load_folder",

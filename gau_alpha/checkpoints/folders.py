@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gau_alpha.checkpoints.fields import all_fields, method_in, read_fields, sizes_in, train_length_in
+from gau_alpha.checkpoints.head_fields import HEAD_KEY, labels_in
 from gau_alpha.checkpoints.tensors import HEAD, HEAD_BIAS, WORDS, check_fit, read_tensors, weights_file, write_tensors
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.files import write_whole
@@ -119,6 +120,20 @@ def folder_config(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str
     method = method_in(stored)
     sizes = {field.name: stored[field.name] for field in fields(GAUAlphaConfig) if field.name in stored}
     return sizes, None if method is None else method.describe()
+
+
+def folder_head(folder: str | PathLike[str]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Read what ``config.json`` says of a head that was written here: its class and arguments, and its labels.
+
+    Args:
+        folder: A folder that ``read_folder`` can read.
+
+    Returns:
+        None and no labels for a masked language model.
+    """
+    stored = read_fields(Path(folder) / CONFIG)
+    head = stored.get(HEAD_KEY)
+    return (None, ()) if head is None else (dict(head), labels_in(stored) or ())
 
 
 def load_folder(

@@ -3,8 +3,6 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,8 +15,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from callbacks.predictions import PredictionWriter
 from gau_alpha.checkpoint_io import WholeCheckpointIO
-from gau_alpha.checkpoints import folder_config, read_checkpoint
+from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.cli.arguments import CONFIG, checkpoint_in, options, start_in
 from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
+from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered, tokenizer_of_run
 from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
@@ -36,11 +36,6 @@ LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 EVALUATIONS = ("extrapolate", "calibrate")
 """Commands that read checkpoints and train nothing: they log nothing and draw a progress bar of their own."""
 
-CONFIG = ("--config", "-c")
-
-FILLED_IN = ("train_length", "vocab_size", "labels")
-"""What the model takes from the data, so that it is never typed."""
-
 
 def run(args: list[str]) -> None:
     """Run one of Lightning's commands.
@@ -54,7 +49,7 @@ def run(args: list[str]) -> None:
     """
     args = with_shipped_files(args)
     # A class of the user's own lies beside the YAML that names it, or where the command is typed.
-    for folder in (Path.cwd(), *(Path(value).parent for option, value in _options(args) if option in CONFIG)):
+    for folder in (Path.cwd(), *(Path(value).parent for option, value in options(args) if option in CONFIG)):
         make_importable(folder)
     fine_tunes = names_head(args)
     if fine_tunes and args[0] in EVALUATIONS:
@@ -96,56 +91,6 @@ def gather_lists(args: list[str]) -> list[str]:
             words = []
         gathered.append(arg)
     return gathered[:-1]
-
-
-def checkpoint_in(args: list[str]) -> str | None:
-    """Find the first checkpoint that the arguments name, on the command line or else in a config file.
-
-    It has to be known before the arguments are parsed, since what it remembers makes the defaults.
-    """
-    typed = [_first(value) for option, value in _options(args) if option == "--ckpt_path"]
-    written = [_first(content.get("ckpt_path")) for content in _contents(args, CONFIG)]
-    return next((path for path in (*reversed(typed), *reversed(written)) if path), None)
-
-
-def start_in(args: list[str]) -> str | None:
-    """Find the folder or checkpoint that ``model.init_from`` names, whose sizes and method make the defaults."""
-    typed = [value for option, value in _options(args) if option == "--model.init_from"]
-    written = [model.get("init_from") for model in _models(args)]
-    return next((path for path in (*reversed(typed), *reversed(written)) if path and path != "null"), None)
-
-
-def names_head(args: list[str]) -> bool:
-    """Say whether the model has a head to fine-tune: as typed, as written, or as a checkpoint remembers."""
-    typed = any(option.split("=")[0].startswith("--model.head") for option in args)
-    if typed or any(model.get("head") for model in _models(args)):
-        return True
-    path = checkpoint_in(args)
-    return bool(path and Path(path).is_file() and "head" in _remembered(Path(path))[0])
-
-
-def _models(args: list[str]) -> list[dict[str, Any]]:
-    """Collect what config files say of the model, in the order in which they are read."""
-    sections = [content.get("model") for content in _contents(args, CONFIG)]
-    return [section for section in (*sections, *_contents(args, ("--model",))) if isinstance(section, dict)]
-
-
-def _contents(args: list[str], options: tuple[str, ...]) -> list[dict[str, Any]]:
-    files = [Path(value) for option, value in _options(args) if option in options]
-    contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
-    return [content for content in contents if isinstance(content, dict)]
-
-
-def _options(args: list[str]) -> Iterator[tuple[str, str]]:
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        option, equals, value = arg.partition("=")
-        yield option, value if equals else following
-
-
-def _first(value: Any) -> str | None:
-    """Take the first of a list, which on the command line is written ``[a,b]``."""
-    parsed = yaml.safe_load(value) if isinstance(value, str) and value.startswith("[") else value
-    return parsed[0] if isinstance(parsed, list) and parsed else parsed or None
 
 
 class Parser(LightningArgumentParser):
@@ -200,9 +145,9 @@ class GAUAlphaCLI(LightningCLI):
         subcommand, path = args[0], checkpoint_in(args)
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
         if path and (Path(path).is_file() or subcommand in EVALUATIONS):
-            self._subcommand_parsers[subcommand].set_defaults(_defaults_from(path))
+            self._subcommand_parsers[subcommand].set_defaults(defaults_from(path))
         elif (start := start_in(args)) and Path(start).exists():
-            self._subcommand_parsers[subcommand].set_defaults(_defaults_to_start(Path(start)))
+            self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
         self.config = parser.parse_args(args)
         if self.config[subcommand].get("data") is None:
             raise ValueError(
@@ -296,54 +241,5 @@ class FineTuningCLI(GAUAlphaCLI):
         data, start = config.data.get("init_args", {}), config.model.get("init_from")
         if start and Path(start).exists() and "tokenizer" in data and data.tokenizer is None:
             folder = Path(start)
-            named = tokenizer_class_in(folder) if folder.is_dir() else _tokenizer_of(_remembered(folder)[1])
+            named = tokenizer_class_in(folder) if folder.is_dir() else tokenizer_of_run(remembered(folder)[1])
             data.tokenizer = None if named is None else dict_to_namespace(named)
-
-
-def _tokenizer_of(data: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Take the tokenizer out of a run's data."""
-    named = ((data or {}).get("init_args") or {}).get("tokenizer")
-    named = {"class_path": named} if isinstance(named, str) else named
-    return named if isinstance(named, dict) else None
-
-
-def _defaults_to_start(path: Path) -> dict[str, Any]:
-    """Return sizes and method of what training starts from as defaults of a parser."""
-    if path.is_dir():
-        config, described = folder_config(path)
-    else:
-        arguments, _ = _remembered(path)
-        config, described = arguments["config"], arguments["method"]
-    defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
-    if described is not None:
-        # It was made for the length of its training rows; now that of the data counts.
-        axes = {axis: _without_length(strategy) for axis, strategy in described.items()}
-        defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": axes}
-    return defaults
-
-
-def _without_length(strategy: dict[str, Any]) -> dict[str, Any]:
-    arguments = {name: value for name, value in strategy["init_args"].items() if name != "train_length"}
-    return {**strategy, "init_args": arguments}
-
-
-def _defaults_from(path: str) -> dict[str, Any]:
-    """Return a checkpoint's model, and the data it was trained on, as defaults of a parser."""
-    remembered, data = _remembered(Path(path))
-    arguments = dict(remembered)
-    config = arguments.pop("config")
-    defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
-    defaults |= {f"model.{name}": value for name, value in arguments.items() if name not in FILLED_IN}
-    defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": arguments["method"]}
-    return defaults | ({"data": data} if data else {})
-
-
-def _remembered(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    return _read_once(path, path.stat().st_mtime_ns if path.is_file() else 0)
-
-
-@lru_cache(maxsize=1)
-def _read_once(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return what a checkpoint remembers of its model and its data; weights, which take time to read, are dropped."""
-    checkpoint = read_checkpoint(path)
-    return checkpoint["hyper_parameters"], checkpoint.get(RUN_KEY, {}).get("config", {}).get("data")

@@ -119,8 +119,11 @@ QUIET = ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_a_head_learns_by_its_yaml(task, name):
-    folder = task(name, suffix="parquet" if name == "token" else "jsonl")
+    entropy = {"class_path": "callbacks.attention_entropy.AttentionEntropy", "init_args": {"every_n_train_steps": 40}}
+    more = [f"--trainer.callbacks+={json.dumps(entropy)}"]
+    folder = task(name, *more, suffix="parquet" if name == "token" else "jsonl")
     assert measured(folder, f"validation/{TASKS[name][1]}") > 0.95
+    assert measured(folder, "attention/entropy/mean") > 0
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     arguments = saved["hyper_parameters"]
     # sizes and method are those of what it started from; the length that the method was made for is the data's
@@ -157,6 +160,16 @@ def test_from_training_to_a_folder_and_labels_in_a_file(task, tmp_path, capsys):
     card = (folder / "huggingface/README.md").read_text()
     assert "text-classification" in card
     assert "from gau_alpha.heads import GAUAlphaForSequenceClassification" in card
+    # to a folder and back, nothing is lost
+    for source, target in ((checkpoint, "there"), ("there", "back.ckpt")):
+        assert main(["convert", source, target]) == 0
+    before, after = (torch.load(path, weights_only=True) for path in (checkpoint, "back.ckpt"))
+    assert before["hyper_parameters"] == after["hyper_parameters"]
+    assert list(before["state_dict"]) == list(after["state_dict"])
+    assert all(torch.equal(x, after["state_dict"][name]) for name, x in before["state_dict"].items())
+    assert main(["convert", "there", "lean.ckpt", "--weights_only"]) == 0
+    lean = GAUAlphaFineTuning.load_from_checkpoint("lean.ckpt")
+    assert lean.model.labels == ("negative", "positive")
     # such a checkpoint hides no tokens
     assert main(["extrapolate", "--ckpt_path", checkpoint]) == 2
     assert "a head for another task" in capsys.readouterr().err
