@@ -2,5 +2,6 @@
 
 - ``callbacks.extrapolation.ExtrapolationEvaluation``: measures at multiples of the training length while training.
 - ``callbacks.attention_entropy.AttentionEntropy``: how widely each layer attends on the training batch.
+- ``callbacks.predictions.PredictionWriter``: writes embeddings and labels; ``gau-alpha predict`` has one.
 - ``callbacks.export.ExportHuggingFace``: leaves the trained model as a Hugging Face folder.
 """

@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gau_alpha.extrapolation import undisturbed
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics
 from gau_alpha.extrapolation.ranks import Ranks
-from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.model import GAUAlphaModel
 
-_LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids")
+_LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_type_ids")
 
 
 class AttentionEntropy(Callback):
@@ -55,17 +55,17 @@ class AttentionEntropy(Callback):
             self._measure(trainer, pl_module, batch)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, batch: dict[str, torch.Tensor]) -> None:
-        model = cast(GAUAlphaForMaskedLM, pl_module.model)
+        model = cast(GAUAlphaModel, pl_module.model)
         train_length = cast(int, pl_module.train_length)
-        input_ids = batch["input_ids"]  # (B, L)
+        # With several choices per row, each is a row of its own.
+        layout = {name: batch[name].flatten(0, -2) for name in _LAYOUT if name in batch}  # (B, L) each
+        input_ids = layout["input_ids"]
         num_layers = model.config.num_hidden_layers
         meter = AttentionMeter(num_layers, input_ids.shape[1], train_length, self.distances)
-        real = batch.get("attention_mask")
+        real = layout.get("attention_mask")
         meter_of_real_tokens = meter if real is None else _RealQueries(meter, real.bool())
-        layout = {name: batch[name] for name in _LAYOUT if name in batch}
         with undisturbed(model), trainer.precision_plugin.forward_context():
-            # One target is as good as all: the head has nothing to do with attention.
-            model(**layout, target_index=input_ids.new_zeros(1), observer=meter_of_real_tokens)
+            model.encode(**layout, observer=meter_of_real_tokens)  # the head has nothing to do with attention
         assert meter.sums is not None, "every layer calls the meter"
         num_queries = float(input_ids.numel() if real is None else real.bool().sum())
         ranks = Ranks(input_ids.device)

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
 from gau_alpha.files import write_whole
+from gau_alpha.heads import HeadedModel
 from gau_alpha.interruption import Finisher
 from gau_alpha.module import GAUAlphaModule
 
@@ -50,6 +51,7 @@ class ExportHuggingFace(Finisher):
             {name.removeprefix(MODEL_PREFIX): x for name, x in weights.items() if name.startswith(MODEL_PREFIX)},
             pl_module.train_length,
             getattr(vocabulary, "pad_id", None),
+            *((model.describe_head(), model.labels) if isinstance(model, HeadedModel) else (None, ())),
         )
         for name, text in {**files, CARD: self._card(trainer, pl_module, folder.resolve().name)}.items():
             write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
@@ -61,13 +63,14 @@ class ExportHuggingFace(Finisher):
     def _card(self, trainer: Trainer, pl_module: LightningModule, title: str) -> str:
         assert isinstance(pl_module, GAUAlphaModule)
         model, data = pl_module.model, _data(trainer)
-        parts = {name: getattr(data, name, None) for name in ("source", "tokenizer")}
+        parts = {name: getattr(data, name, None) for name in ("source", "examples", "tokenizer")}
         described = {
             "class_path": _path_of(data),
             "init_args": {name: {"class_path": _path_of(part)} for name, part in parts.items() if part is not None},
         }
         known = None if data is None else described
-        return model_card(title, model.config, model.method, pl_module.train_length, self.licence, known)
+        head = model.describe_head() if isinstance(model, HeadedModel) else None
+        return model_card(title, model.config, model.method, pl_module.train_length, self.licence, known, head=head)
 
 
 def _data(trainer: Trainer) -> Any:

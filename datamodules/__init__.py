@@ -2,10 +2,18 @@
 
 To add a source: subclass ``datamodules.sources.TextSource``; to add a tokenizer: subclass
 ``datamodules.tokenizers.Tokenizer``; to add a way to make rows: subclass ``datamodules.rows.RowMaker``; to add a
-masking rule: subclass ``datamodules.masking.Masking``. Name the class by ``class_path`` in a YAML; no registration is
+masking rule: subclass ``datamodules.masking.Masking``; to add a kind of labelled task: subclass
+``datamodules.labelled.Examples``. Name the class by ``class_path`` in a YAML; no registration is
 needed.
 """
 
+from datamodules.labelled import (
+    LabelledTextDataModule,
+    MultipleChoiceExamples,
+    QuestionAnsweringExamples,
+    SequenceExamples,
+    TokenExamples,
+)
 from datamodules.masking import SpanMasking, TokenMasking, WholeWordMasking
 from datamodules.rows import Blocks, Packed, VariableLength
 from datamodules.sources import (
@@ -15,6 +23,7 @@ from datamodules.sources import (
     Mixture,
     Parquet,
     PythonStandardLibrary,
+    StandardInput,
     Synthetic,
     TextFiles,
 )
@@ -29,15 +38,21 @@ __all__ = [
     "Fasta",
     "HuggingFaceDataset",
     "JsonLines",
+    "LabelledTextDataModule",
     "Mixture",
+    "MultipleChoiceExamples",
     "Packed",
     "Parquet",
     "PythonStandardLibrary",
+    "QuestionAnsweringExamples",
+    "SequenceExamples",
     "SpanMasking",
+    "StandardInput",
     "StreamingTextDataModule",
     "Synthetic",
     "TextDataModule",
     "TextFiles",
+    "TokenExamples",
     "TokenMasking",
     "TokenizerFile",
     "VariableLength",

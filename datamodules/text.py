@@ -19,6 +19,7 @@ from datamodules.rows import Blocks, JoinedPlan, RowMaker
 from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, loader_options
 from datamodules.sources import Mixture, TextSource
 from datamodules.tokenizers import Tokenizer
+from datamodules.whole_rows import WholeRows
 from gau_alpha.vocabulary import Vocabulary
 
 DEFAULT_MASKING = TokenMasking()
@@ -93,7 +94,7 @@ class TextDataModule(LightningDataModule):
         Raises:
             ValueError: If the corpus is too small for one row or for two splits.
         """
-        if self._splits is None:
+        if self._splits is None and stage != "predict":  # which reads all documents, and be it a single one
             parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
             splits = [self._split(part) for part in parts]
             masking = self.masking.bound(self.tokenizer, _sample(parts, [training for training, _ in splits]))
@@ -126,8 +127,15 @@ class TextDataModule(LightningDataModule):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Load the validation rows, masked as for validation."""
-        return self.val_dataloader()
+        """Load all documents of the source, whole, in the source's order, nothing hidden: to embed them.
+
+        A batch has as many tokens as training's, ``batch_size`` · ``train_length``, padding included; a longer document
+        is a batch of its own.
+        """
+        parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
+        documents: Documents = parts[0] if len(parts) == 1 else JoinedDocuments(parts)
+        rows = WholeRows(documents, self.vocabulary.pad_id, self.batch_size * self.train_length)
+        return DataLoader(rows, **loader_options(self.num_workers, torch.cuda.is_available()))
 
     def evaluation_documents(self) -> "WholeDocuments":
         """Give the validation split's documents whole.

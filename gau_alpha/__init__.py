@@ -4,15 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gau_alpha.config import GAUAlphaConfig
+    from gau_alpha.fine_tuning import GAUAlphaFineTuning
     from gau_alpha.method import AttentionMethod
     from gau_alpha.model import GAUAlphaForMaskedLM
     from gau_alpha.module import GAUAlphaModule
 
-__all__ = ["AttentionMethod", "GAUAlphaConfig", "GAUAlphaForMaskedLM", "GAUAlphaModule"]
+__all__ = ["AttentionMethod", "GAUAlphaConfig", "GAUAlphaFineTuning", "GAUAlphaForMaskedLM", "GAUAlphaModule"]
 
 _HOMES = {
     "AttentionMethod": "gau_alpha.method",
     "GAUAlphaConfig": "gau_alpha.config",
+    "GAUAlphaFineTuning": "gau_alpha.fine_tuning",
     "GAUAlphaForMaskedLM": "gau_alpha.model",
     "GAUAlphaModule": "gau_alpha.module",
 }

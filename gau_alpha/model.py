@@ -1,4 +1,4 @@
-"""GAU-α with a masked-language-model head, in plain torch.
+"""GAU-α, and GAU-α with a masked-language-model head, in plain torch.
 
 Modules carry the names that weights have in Hugging Face GAU-α checkpoints, so a state dict needs no translation.
 
@@ -125,7 +125,102 @@ class MaskedLMHead(nn.Module):
         return self.predictions["decoder"](x)
 
 
-class GAUAlphaForMaskedLM(nn.Module):
+class GAUAlphaModel(nn.Module):
+    """Embeddings, encoder and attention method: what models with any head share.
+
+    Args:
+        config: Sizes and rates.
+        method: The attention method; default: dot product, no scaling, RoPE, everything visible.
+        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+    """
+
+    def __init__(self, config: GAUAlphaConfig, method: AttentionMethod | None = None, kernel: str = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.kernel = build_kernel(kernel)
+        self.gau_alpha = GAUAlpha(config, method or AttentionMethod())
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        target_positions: Tensor | None = None,
+        observer: LayerObserver | None = None,
+    ) -> Tensor:
+        """Compute hidden states.
+
+        Args:
+            input_ids: (B, L) int64.
+            attention_mask: (B, L), nonzero on real tokens. None: all are real.
+            position_ids: (B, L) int64. None: counted from 0 within each document.
+            segment_ids: (B, L) int64, equal within a document of a packed row. None: a row is one document.
+            token_type_ids: (B, L) int64 below ``type_vocab_size``: which part of a text pair. None: all are 0.
+            target_positions: (B, T) int64, the only places in each row that are wanted. None: all.
+            observer: Sees the attention weights and entropies of every layer.
+
+        Returns:
+            (B, L, H); (B, T, H) with ``target_positions``.
+
+        Raises:
+            ValueError: If ``input_ids`` is not of shape (B, L), or a companion's shape differs.
+        """
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}.")
+        if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
+            raise ValueError(
+                f"token_type_ids must have shape {tuple(input_ids.shape)}, got {tuple(token_type_ids.shape)}."
+            )
+        rows = Rows.layout(input_ids.shape[1], input_ids.device, attention_mask, position_ids, segment_ids)
+        x = self.gau_alpha.embeddings(input_ids, token_type_ids)  # (B, L, H)
+        return self.gau_alpha.encoder(x, rows, self.kernel, observer, target_positions)  # (B, L | T, H)
+
+    @property
+    def method(self) -> AttentionMethod:
+        """The attention method, as the first layer has it."""
+        return self._layer_methods()[0]
+
+    def set_method(self, method: AttentionMethod) -> None:
+        """Replace the attention method of all layers.
+
+        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
+        """
+        self._put(method.taken_over(self._layer_methods()))
+
+    @contextmanager
+    def using(self, method: AttentionMethod) -> Iterator[Self]:
+        """Use another method in a ``with`` block, and this model's own again afterwards.
+
+        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
+        """
+        own = self._layer_methods()
+        self.set_method(method)
+        try:
+            yield self
+        finally:
+            self._put(own)
+
+    def draw(self, module: nn.Module) -> None:
+        """Draw a layer's weights anew: normal, with the config's standard deviation; biases are 0."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def _layer_methods(self) -> list[AttentionMethod]:
+        return [block.gau.method for block in self.gau_alpha.encoder.blocks()]
+
+    def _put(self, methods: list[AttentionMethod]) -> None:
+        device = self.gau_alpha.embeddings.word_embeddings.weight.device
+        for method in {id(method): method for method in methods}.values():  # mostly one for all layers
+            method.to(device)
+        for block, method in zip(self.gau_alpha.encoder.blocks(), methods, strict=True):
+            block.gau.method = method
+
+
+class GAUAlphaForMaskedLM(GAUAlphaModel):
     """GAU-α with a masked-language-model head.
 
     Args:
@@ -143,13 +238,10 @@ class GAUAlphaForMaskedLM(nn.Module):
         kernel: str = "auto",
         recompute: bool = False,
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.kernel = build_kernel(kernel)
-        self.gau_alpha = GAUAlpha(config, method or AttentionMethod())
+        super().__init__(config, method, kernel)
         self.gau_alpha.encoder.recompute = recompute
         self.cls = MaskedLMHead(config)
-        self.apply(self._initialise)
+        self.apply(self.draw)
         self.tie()
 
     def forward(
@@ -186,17 +278,11 @@ class GAUAlphaForMaskedLM(nn.Module):
             ValueError: If ``input_ids`` is not of shape (B, L), a companion's shape differs, or targets are given in
                 both ways.
         """
-        if input_ids.ndim != 2:
-            raise ValueError(f"input_ids must have shape (batch, length), got {tuple(input_ids.shape)}.")
-        if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
-            raise ValueError(
-                f"token_type_ids must have shape {tuple(input_ids.shape)}, got {tuple(token_type_ids.shape)}."
-            )
-        rows = Rows.layout(input_ids.shape[1], input_ids.device, attention_mask, position_ids, segment_ids)
-        x = self.gau_alpha.embeddings(input_ids, token_type_ids)  # (B, L, H)
         if target_index is not None and target_positions is not None:
             raise ValueError("target_index and target_positions say the same in two ways: give one of them.")
-        x = self.gau_alpha.encoder(x, rows, self.kernel, observer, target_positions)  # (B, L | T, H)
+        x = self.encode(
+            input_ids, attention_mask, position_ids, segment_ids, token_type_ids, target_positions, observer
+        )  # (B, L | T, H)
         if target_index is not None:
             x = x.flatten(0, 1)[target_index]  # (N, H)
         return self.cls(x) if head else x
@@ -205,31 +291,6 @@ class GAUAlphaForMaskedLM(nn.Module):
         """Let the head share its weight with the word embeddings, if the config says so."""
         if self.config.tie_word_embeddings:
             self.cls.predictions["decoder"].weight = self.gau_alpha.embeddings.word_embeddings.weight
-
-    @property
-    def method(self) -> AttentionMethod:
-        """The attention method, as the first layer has it."""
-        return self._layer_methods()[0]
-
-    def set_method(self, method: AttentionMethod) -> None:
-        """Replace the attention method of all layers.
-
-        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
-        """
-        self._put(method.taken_over(self._layer_methods()))
-
-    @contextmanager
-    def using(self, method: AttentionMethod) -> Iterator[Self]:
-        """Use another method in a ``with`` block, and this model's own again afterwards.
-
-        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
-        """
-        own = self._layer_methods()
-        self.set_method(method)
-        try:
-            yield self
-        finally:
-            self._put(own)
 
     @classmethod
     def from_pretrained(
@@ -261,17 +322,3 @@ class GAUAlphaForMaskedLM(nn.Module):
         from gau_alpha.checkpoints import save_folder
 
         save_folder(self, folder)
-
-    def _layer_methods(self) -> list[AttentionMethod]:
-        return [block.gau.method for block in self.gau_alpha.encoder.blocks()]
-
-    def _put(self, methods: list[AttentionMethod]) -> None:
-        device = self.gau_alpha.embeddings.word_embeddings.weight.device
-        for block, method in zip(self.gau_alpha.encoder.blocks(), methods, strict=True):
-            block.gau.method = method.to(device)
-
-    def _initialise(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.initializer_range)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -1,11 +1,12 @@
 """The LightningModule that pretrains GAU-α as a masked language model.
 
-B batch, L length, N targets, V vocabulary.
+B batch, L length, H hidden size, N targets, V vocabulary.
 """
 
 import math
 from dataclasses import asdict
 from os import PathLike
+from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
+from gau_alpha.heads.pooling import first_token, mean_token
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
@@ -50,13 +52,15 @@ class GAUAlphaModule(LightningModule):
         schedule: How the rate moves over the run. Default: Cosine.
         kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
         init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
-            more layers than ``config`` asks for. A checkpoint to go on with replaces these weights.
+            more layers than ``config`` asks for. A checkpoint to go on with replaces these weights, and then there need
+            be nothing at ``init_from`` any more.
         recompute: Whether training keeps only each layer's input in memory and computes the rest again for the
             gradient: a third more work, for rows that are too long otherwise.
 
     Raises:
         ValueError: If ``method`` was built for another ``train_length``, a rate is not positive, or the weights of
-            ``init_from`` are of other sizes than ``config`` says.
+            ``init_from`` are of other sizes than ``config`` says. When a run begins, if there is nothing at
+            ``init_from`` and no checkpoint was loaded.
     """
 
     def __init__(
@@ -81,12 +85,15 @@ class GAUAlphaModule(LightningModule):
         self.betas = (betas[0], betas[1])
         self.schedule = schedule or Cosine()
         bound = (method or AttentionMethod()).bound(train_length)
-        self.model = GAUAlphaForMaskedLM(config, bound, kernel, recompute)
-        if init_from is not None:
-            initialise(self.model, init_from)
-        self.train_metrics = MaskedLMMetrics("train/")
-        self.validation_metrics = MaskedLMMetrics("validation/")
-        self.test_metrics = MaskedLMMetrics("test/")
+        self.model = self._build_model(config, bound, kernel)
+        self.model.gau_alpha.encoder.recompute = recompute
+        # A checkpoint to go on with brings the weights; the run that wrote it may have started from what is gone now.
+        self._missing_start = init_from if init_from is not None and not Path(init_from).exists() else None
+        if init_from is not None and self._missing_start is None:
+            self._start_from(init_from)
+        self.train_metrics = self._build_metrics("train/")
+        self.validation_metrics = self._build_metrics("validation/")
+        self.test_metrics = self._build_metrics("test/")
         # Not init_from: where training started is the run's record, and no part of what the checkpoint is. Nor
         # recompute, which changes no number.
         # Plain data, under the names of the arguments: a checkpoint can be read without unpickling anything of ours.
@@ -118,7 +125,7 @@ class GAUAlphaModule(LightningModule):
         """Return the summed loss; ``on_before_optimizer_step`` divides the gradient by the number of targets."""
         position = self.model.method.position
         if position.draws_ids:
-            length = batch["input_ids"].shape[1]
+            length = batch["input_ids"].shape[-1]
             ids = position.training_ids(batch["sample_ids"].tolist(), self.current_epoch, length)  # (B, L)
             batch = {**batch, "position_ids": ids.to(self.device)}
         nll, correct, count = self._evaluate(batch)
@@ -165,9 +172,37 @@ class GAUAlphaModule(LightningModule):
         """Log loss, perplexity and accuracy over all targets of all ranks."""
         self._log_epoch(self.test_metrics)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the most likely token at each position, (B, L) int64."""
-        return self.model(**_layout(batch)).argmax(-1)
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Embed texts.
+
+        Returns:
+            ``sample_ids`` (B,), the numbers of the rows; ``num_tokens`` (B,); ``mean`` (B, H) float32, the average of
+            the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of the first token. A row
+            without tokens gets zeros.
+        """
+        hidden, mask = self.model.encode(**_layout(batch)), batch["attention_mask"]  # (B, L, H), (B, L)
+        return {
+            "sample_ids": batch["sample_ids"],
+            "num_tokens": mask.sum(1),
+            "mean": mean_token(hidden, mask),
+            "first": first_token(hidden, mask).float(),
+        }
+
+    def on_fit_start(self) -> None:
+        """See that there are weights to start from."""
+        self._check_start()
+
+    def on_validation_start(self) -> None:
+        """See that there are weights to evaluate."""
+        self._check_start()
+
+    def on_test_start(self) -> None:
+        """See that there are weights to evaluate."""
+        self._check_start()
+
+    def on_predict_start(self) -> None:
+        """See that there are weights to predict with."""
+        self._check_start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the schedule was made for, so that a run of another length can go on from it."""
@@ -180,6 +215,7 @@ class GAUAlphaModule(LightningModule):
             ValueError: If sizes differ, anything but training is asked for on rows of another length, or training
                 should go on from weights alone.
         """
+        self._missing_start = None
         stored = checkpoint.get("hyper_parameters", {})
         own = asdict(self.model.config)
         differing = [
@@ -220,14 +256,7 @@ class GAUAlphaModule(LightningModule):
             ValueError: If it is no checkpoint of a ``GAUAlphaModule``.
         """
         checkpoint = read_checkpoint(checkpoint_path)
-        stored = checkpoint["hyper_parameters"]
-        arguments = {
-            **{name: stored[name] for name in ("train_length", "learning_rate", "weight_decay", "betas", "kernel")},
-            "config": GAUAlphaConfig(**stored["config"]),
-            "method": method_from(stored["method"]),
-            "schedule": build_schedule(stored["schedule"]),
-        }
-        module = cls(**{**arguments, **kwargs})
+        module = cls(**{**cls._stored_arguments(checkpoint["hyper_parameters"], str(checkpoint_path)), **kwargs})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
         return module
 
@@ -262,6 +291,34 @@ class GAUAlphaModule(LightningModule):
         self.trainer.fit_loop._combined_loader = None
         return int(steps)
 
+    # What another task does otherwise; see GAUAlphaFineTuning.
+
+    def _build_model(self, config: GAUAlphaConfig, method: AttentionMethod, kernel: str) -> Any:
+        return GAUAlphaForMaskedLM(config, method, kernel)
+
+    def _start_from(self, source: str) -> None:
+        initialise(self.model, source)
+
+    def _build_metrics(self, prefix: str) -> Any:
+        return MaskedLMMetrics(prefix)
+
+    @classmethod
+    def _stored_arguments(cls, stored: dict[str, Any], path: str) -> dict[str, Any]:
+        """Turn the hyperparameters of a checkpoint into the constructor's arguments."""
+        if "head" in stored:
+            raise ValueError(
+                f"{path} holds a model with the head {stored['head']['class_path']}, which predicts no hidden tokens: "
+                f"open it with GAUAlphaFineTuning."
+            )
+        return constructor_arguments(stored)
+
+    def _check_start(self) -> None:
+        if self._missing_start is not None:
+            raise ValueError(
+                f"There is nothing at model.init_from {self._missing_start!r} to start from, and no checkpoint to go "
+                f"on with: correct the path, or name a checkpoint with --ckpt_path."
+            )
+
     def _keep_below(self, checkpoint: dict[str, Any]) -> None:
         """Follow the curve of a changed number of steps, but never above the rate of a decay that has begun."""
         stored = checkpoint.get("schedule")
@@ -284,8 +341,8 @@ class GAUAlphaModule(LightningModule):
             f"rate follows the new curve, but stays at or below {self._rate_ceiling * self.learning_rate:.3g}."
         )
 
-    def _evaluate(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return summed loss, right predictions and number of targets, () each."""
+    def _evaluate(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
+        """Return summed loss, right predictions and number of targets, () each: what metrics add."""
         labels = batch["labels"].flatten()  # (B · L,)
         target_index = (labels != -100).nonzero().squeeze(1)  # (N,)
         targets = labels[target_index]  # (N,)
@@ -328,6 +385,16 @@ class GAUAlphaModule(LightningModule):
         values = {name: value.float() for name, value in metrics.compute().items()}
         metrics.reset()
         self.log_dict(values, prog_bar=True, rank_zero_only=False)
+
+
+def constructor_arguments(stored: dict[str, Any]) -> dict[str, Any]:
+    """Turn the hyperparameters of a checkpoint into the constructor's arguments that every task has."""
+    return {
+        **{name: stored[name] for name in ("train_length", "learning_rate", "weight_decay", "betas", "kernel")},
+        "config": GAUAlphaConfig(**stored["config"]),
+        "method": method_from(stored["method"]),
+        "schedule": build_schedule(stored["schedule"]),
+    }
 
 
 def _sums(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

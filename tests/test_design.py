@@ -32,9 +32,11 @@ ALLOWED = {
     "layers": MODEL - {"layers"},
     "presets": AXES | {"method"},
     "model": MODEL | {"checkpoints"},
-    "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "model"},
+    "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
+    "heads": MODEL | {"model", "metrics", "checkpoints"},
+    "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization"},
     "sharding": {"checkpoints", "model"},
-    "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "sharding"},
+    "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
     "checkpoint_io": {"checkpoints", "files"},
@@ -69,7 +71,7 @@ ALLOWED = {
     },
 }
 PLAIN_TORCH = MODEL | {"model", "metrics", "optimization", "extrapolation", "vocabulary"}
-WITHOUT_LIGHTNING = PLAIN_TORCH | {"presets", "checkpoints", "report", "files", "calibrate"}
+WITHOUT_LIGHTNING = PLAIN_TORCH | {"heads", "presets", "checkpoints", "report", "files", "calibrate"}
 
 
 def sources(package):

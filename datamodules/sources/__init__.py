@@ -12,6 +12,7 @@ from datamodules.sources.json_lines import JsonLines
 from datamodules.sources.mixture import Mixture
 from datamodules.sources.parquet import Parquet
 from datamodules.sources.python_standard_library import PythonStandardLibrary
+from datamodules.sources.standard_input import StandardInput
 from datamodules.sources.synthetic import Synthetic
 from datamodules.sources.text_files import TextFiles
 
@@ -22,6 +23,7 @@ __all__ = [
     "Mixture",
     "Parquet",
     "PythonStandardLibrary",
+    "StandardInput",
     "Synthetic",
     "TextFiles",
     "TextSource",

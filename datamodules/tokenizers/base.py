@@ -22,6 +22,14 @@ class Tokenizer(ABC):
     def encode_batch(self, texts: list[str]) -> list[NDArray[np.int32]]:
         """Encode whole documents: nothing truncated, nothing padded, no special tokens added."""
 
+    def offsets(self, text: str) -> NDArray[np.int64]:
+        """Say which characters each token of ``encode_batch([text])`` stands for: (tokens, 2), first and behind last.
+
+        Raises:
+            ValueError: If the tokenizer does not tell.
+        """
+        raise ValueError(f"{type(self).__name__} does not tell which characters a token stands for.")
+
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """Turn ids into text; mask and padding are written out by name."""

@@ -26,6 +26,12 @@ class ByteTokenizer(Tokenizer):
         """Encode as UTF-8."""
         return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32) for text in texts]
 
+    def offsets(self, text: str) -> NDArray[np.int64]:
+        """Each byte stands for the character that it is a part of."""
+        sizes = [len(character.encode()) for character in text]
+        places = np.repeat(np.arange(len(text)), np.array(sizes, dtype=np.int64))  # (bytes,)
+        return np.stack([places, places + 1], axis=1)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Decode UTF-8; bytes that are none show as U+FFFD."""
         return b"".join(self._PIECES[token] for token in ids).decode(errors="replace")

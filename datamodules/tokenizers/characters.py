@@ -53,6 +53,11 @@ class CharacterTokenizer(Tokenizer):
         """Look characters up."""
         return [self._encode(text) for text in texts]
 
+    def offsets(self, text: str) -> NDArray[np.int64]:
+        """Each token stands for one character."""
+        places = np.arange(len(text))
+        return np.stack([places, places + 1], axis=1)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Write characters, special ones by name."""
         pieces = (*self.characters, *_SPECIAL)

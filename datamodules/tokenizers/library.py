@@ -90,6 +90,19 @@ class LibraryTokenizer(Tokenizer):
             for text, ids in zip(texts, documents, strict=True)
         ]
 
+    def offsets(self, text: str) -> NDArray[np.int64]:
+        """Read from the library's encoding, cut where ``encode_batch`` cuts."""
+        pieces = [(0, text)]
+        whole = self._tokenizer.encode(text, add_special_tokens=False)
+        if np.isin(whole.ids, self._never_in_text).any():
+            pieces = self._cut(text)
+        found = [
+            (start + first, start + stop)
+            for start, piece in pieces
+            for first, stop in self._tokenizer.encode(piece, add_special_tokens=False).offsets
+        ]
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Decode, special tokens written out."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
@@ -132,8 +145,7 @@ class LibraryTokenizer(Tokenizer):
         A model may have "[MASK]" as an ordinary entry (word-level models do). Cut after its first letter, the name
         can't be recognised any more.
         """
-        cuts = [0, *(match.start() + 1 for match in self._special_names.finditer(text)), len(text)]
-        pieces = [text[start:end] for start, end in pairwise(cuts)]
+        pieces = [piece for _, piece in self._cut(text)]
         encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
         ids = np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
         special = np.isin(ids, self._never_in_text)
@@ -146,6 +158,11 @@ class LibraryTokenizer(Tokenizer):
                 )
             ids[special] = self._unknown_id
         return ids
+
+    def _cut(self, text: str) -> list[tuple[int, str]]:
+        """Cut a text behind the first letter of everything that is written like a special token: where, and what."""
+        cuts = [0, *(match.start() + 1 for match in self._special_names.finditer(text)), len(text)]
+        return [(start, text[start:end]) for start, end in pairwise(cuts)]
 
 
 def _unknown_id(tokenizer: tokenizers.Tokenizer, model: Mapping[str, Any]) -> int | None:

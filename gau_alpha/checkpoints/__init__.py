@@ -1,7 +1,8 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
 
-``fields.py`` knows ``config.json``, ``tensors.py`` the files of weights, ``folders.py`` puts both together,
-``training.py`` reads Lightning checkpoints, ``whole.py`` knows their checksum, ``tokenizer.py`` and ``card.py`` write
+``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
+``folders.py`` puts them together, ``headed.py`` for models with heads; ``training.py`` reads Lightning checkpoints,
+``whole.py`` knows their checksum, ``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write
 what else a folder holds.
 """
 
@@ -9,20 +10,24 @@ from gau_alpha.checkpoints.card import CARD, model_card
 from gau_alpha.checkpoints.fields import METHOD_KEY
 from gau_alpha.checkpoints.folders import (
     Stored,
-    initialise,
+    folder_config,
+    folder_head,
     load_folder,
     read_folder,
     save_folder,
     unfilled,
     write_folder,
 )
-from gau_alpha.checkpoints.tensors import WEIGHTS, check_fit, load_plain, load_weights
+from gau_alpha.checkpoints.headed import load_headed
+from gau_alpha.checkpoints.start import initialise, initialise_headed
+from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
 from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
     "CARD",
+    "HEAD",
     "METHOD_KEY",
     "MODEL_PREFIX",
     "SPECIAL",
@@ -32,8 +37,12 @@ __all__ = [
     "Stored",
     "check_fit",
     "damage",
+    "folder_config",
+    "folder_head",
     "initialise",
+    "initialise_headed",
     "load_folder",
+    "load_headed",
     "load_plain",
     "load_weights",
     "model_card",

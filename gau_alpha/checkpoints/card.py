@@ -10,6 +10,15 @@ from gau_alpha.method import AttentionMethod
 
 CARD = "README.md"
 
+TASKS = {
+    "GAUAlphaForMaskedLM": ("fill-mask", "gau-alpha, masked-lm"),
+    "GAUAlphaForSequenceClassification": ("text-classification", "gau-alpha"),
+    "GAUAlphaForTokenClassification": ("token-classification", "gau-alpha"),
+    "GAUAlphaForMultipleChoice": ("multiple-choice", "gau-alpha"),
+    "GAUAlphaForQuestionAnswering": ("question-answering", "gau-alpha"),
+}
+"""Model class → what the Hugging Face hub calls its task, and tags."""
+
 
 def model_card(
     title: str,
@@ -19,6 +28,7 @@ def model_card(
     licence: str = "unknown",
     data: Mapping[str, Any] | None = None,
     results: Path | None = None,
+    head: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a model card in Markdown.
 
@@ -32,17 +42,21 @@ def model_card(
         data: The section ``data`` of the run's config, if known. Classes are named, paths are not: they are nobody
             else's business.
         results: An ``extrapolation.json`` whose perplexities make a table, if there is one.
+        head: The head's class and its own arguments; None: the masked-language-model head.
 
     Raises:
         ValueError: If ``results`` is no such file, or ``licence`` is not one plain word.
     """
     if not licence or not licence.replace("-", "").replace(".", "").isalnum():
         raise ValueError(f"licence must be an identifier such as apache-2.0 or unknown, got {licence!r}.")
+    cls = "GAUAlphaForMaskedLM" if head is None else str(head["class_path"]).rpartition(".")[2]
+    task, tags = TASKS.get(cls, (None, "gau-alpha"))
+    module = "gau_alpha" if head is None else "gau_alpha.heads"
     lines = [
         "---",
         f"license: {licence}",
-        "pipeline_tag: fill-mask",
-        "tags: [gau-alpha, masked-lm, length-extrapolation]",
+        *([f"pipeline_tag: {task}"] if task else []),
+        f"tags: [{tags}, length-extrapolation]",
         "---",
         "",
         f"# {title}",
@@ -65,9 +79,9 @@ def model_card(
     lines += [
         "",
         "```python",
-        "from gau_alpha import GAUAlphaForMaskedLM",
+        f"from {module} import {cls}",
         "",
-        'model = GAUAlphaForMaskedLM.from_pretrained("this/folder")',
+        f'model = {cls}.from_pretrained("this/folder")',
         "```",
     ]
     return "\n".join(lines) + "\n"

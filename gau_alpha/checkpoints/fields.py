@@ -7,16 +7,19 @@ published code stops at that, instead of computing something else.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from gau_alpha.checkpoints.head_fields import HEAD_KEY, head_fields
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 from gau_alpha.presets import method_from
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling, Scaling
 from gau_alpha.similarity import CosScale, DotProduct
+
+MASKED_LM = "GAUAlphaForMaskedLM"
 
 METHOD_KEY = "attention_method"
 """The entry of ``config.json`` that describes the attention method in full."""
@@ -76,7 +79,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise ValueError(f"{path} holds a JSON {type(stored).__name__}; it should be an object.")
     sizes = get_type_hints(GAUAlphaConfig)
-    known = {*sizes, *ONLY, *WITHOUT_EFFECT, *METHOD_FIELDS, METHOD_KEY, EPSILON, "embedding_size"}
+    known = {*sizes, *ONLY, *WITHOUT_EFFECT, *METHOD_FIELDS, METHOD_KEY, HEAD_KEY, EPSILON, "embedding_size"}
     if unknown := sorted(stored.keys() - known):
         raise ValueError(
             f"{path} has fields that are not known here: {', '.join(unknown)}. They may change what the model "
@@ -133,7 +136,8 @@ def method_in(stored: Mapping[str, Any]) -> AttentionMethod | None:
     if METHOD_KEY in stored:
         if not isinstance(stored[METHOD_KEY], dict):
             raise ValueError(f"config.json: {METHOD_KEY} must give a strategy per axis, got {stored[METHOD_KEY]!r}.")
-        method = method_from(stored[METHOD_KEY])
+        # The published names, where they say all of it, are read in no time; a description is parsed as a config is.
+        method = _published(named, stored) or method_from(stored[METHOD_KEY])
         said = published_names(method)
         if contradicting := [name for name in named if said.get(name) != named[name]]:
             parts = [f"{name} is {named[name]!r}" for name in contradicting]
@@ -142,8 +146,21 @@ def method_in(stored: Mapping[str, Any]) -> AttentionMethod | None:
                 f"Correct one of them."
             )
         return method
-    if not named:
+    return _from_published(named, stored) if named else None
+
+
+def _published(named: Mapping[str, Any], stored: Mapping[str, Any]) -> AttentionMethod | None:
+    """Build the method from the published names, if that is just what the full description says."""
+    if "normalization" not in named:
         return None
+    try:
+        method = _from_published(named, stored)
+    except ValueError:  # said of the description in the caller's words
+        return None
+    return method if method.describe() == stored[METHOD_KEY] else None
+
+
+def _from_published(named: Mapping[str, Any], stored: Mapping[str, Any]) -> AttentionMethod:
     if algorithm := _info(stored).get("algorithm"):
         raise ValueError(
             f"config.json says algorithm {algorithm!r} in my_info_dict, which the published code applies when it "
@@ -215,7 +232,12 @@ def published_names(method: AttentionMethod) -> dict[str, Any]:
 
 
 def all_fields(
-    config: GAUAlphaConfig, method: AttentionMethod, train_length: int | None = None, pad_token_id: int | None = None
+    config: GAUAlphaConfig,
+    method: AttentionMethod,
+    train_length: int | None = None,
+    pad_token_id: int | None = None,
+    head: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Say in plain data what goes into ``config.json``.
 
@@ -224,13 +246,15 @@ def all_fields(
         method: The attention method.
         train_length: Tokens per training row, if known.
         pad_token_id: The id that fills rows, if known; the published code hides it from attention.
+        head: A head's class and its own arguments; None: the masked-language-model head.
+        labels: What the head chooses from.
     """
     sizes = asdict(config)
     epsilon = sizes.pop("norm_eps")
     length = train_length or getattr(method.scaling, "train_length", None)
     return {
         "model_type": "gau_alpha",
-        "architectures": ["GAUAlphaForMaskedLM"],
+        "architectures": [MASKED_LM if head is None else str(head["class_path"]).rpartition(".")[2]],
         **sizes,
         EPSILON: epsilon,
         "hidden_act": "swish",
@@ -239,6 +263,7 @@ def all_fields(
         **({} if pad_token_id is None else {"pad_token_id": pad_token_id}),
         **published_names(method),
         METHOD_KEY: method.describe(),
+        **({} if head is None else head_fields(head, labels)),
     }
 
 

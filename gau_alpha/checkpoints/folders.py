@@ -2,26 +2,26 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gau_alpha.checkpoints.fields import all_fields, method_in, read_fields, sizes_in, train_length_in
+from gau_alpha.checkpoints.head_fields import HEAD_KEY, labels_in
 from gau_alpha.checkpoints.tensors import HEAD, HEAD_BIAS, WORDS, check_fit, read_tensors, weights_file, write_tensors
-from gau_alpha.checkpoints.training import model_of, read_checkpoint
-from gau_alpha.config import SHAPING, GAUAlphaConfig
+from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.files import write_whole
 from gau_alpha.method import AttentionMethod
 
 if TYPE_CHECKING:
-    from gau_alpha.model import GAUAlphaForMaskedLM
+    from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
 
 Model = TypeVar("Model", bound="GAUAlphaForMaskedLM")
 
@@ -102,6 +102,40 @@ def read_folder(
     return Stored(config, named or AttentionMethod(), weights, train_length_in(stored, named), source)
 
 
+def folder_config(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Read what ``config.json`` says, and no weights.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The fields of ``GAUAlphaConfig`` that it gives, and the attention method as plain data; None if it names none.
+
+    Raises:
+        ValueError: If it is missing, or has unknown or contradictory fields.
+    """
+    if not (Path(folder) / CONFIG).is_file():
+        raise ValueError(f"{folder} is no model folder: it has no {CONFIG}.")
+    stored = read_fields(Path(folder) / CONFIG)
+    method = method_in(stored)
+    sizes = {field.name: stored[field.name] for field in fields(GAUAlphaConfig) if field.name in stored}
+    return sizes, None if method is None else method.describe()
+
+
+def folder_head(folder: str | PathLike[str]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Read what ``config.json`` says of a head that was written here: its class and arguments, and its labels.
+
+    Args:
+        folder: A folder that ``read_folder`` can read.
+
+    Returns:
+        None and no labels for a masked language model.
+    """
+    stored = read_fields(Path(folder) / CONFIG)
+    head = stored.get(HEAD_KEY)
+    return (None, ()) if head is None else (dict(head), labels_in(stored) or ())
+
+
 def load_folder(
     cls: type[Model],
     folder: str | PathLike[str],
@@ -123,14 +157,31 @@ def load_folder(
     with unfilled():  # the file's tensors become the parameters
         model = cls(stored.config, stored.method)
     check_fit(model, stored.weights, str(folder))
-    weights = {name: tensor.float() for name, tensor in stored.weights.items()}
-    model.load_state_dict(weights, assign=True)
+    fill(model, stored.weights, stored.method)
     model.tie()
-    # Strategies may hold tensors that are no weights, so no file fills them: made anew, on a real device.
-    model.set_method(stored.method)
-    if learned := {name: tensor for name, tensor in weights.items() if METHOD_PART in name}:
-        model.load_state_dict(learned, strict=False)
     return model.eval()
+
+
+def fill(model: "GAUAlphaModel", weights: dict[str, Tensor], method: AttentionMethod) -> None:
+    """Let tensors become the parameters of a model that was built unfilled, in float32.
+
+    Args:
+        model: The model.
+        weights: What was checked to fit it; a head's weights may be missing.
+        method: Its attention method.
+    """
+    owners = dict(model.named_modules())
+    learned = {}
+    for name, tensor in weights.items():
+        owner, _, leaf = name.rpartition(".")
+        if METHOD_PART in name:
+            learned[name] = tensor
+        else:  # what load_state_dict(assign=True) does in three times the time
+            setattr(owners[owner], leaf, nn.Parameter(tensor.float()))
+    # Strategies may hold tensors that are no weights, so no file fills them: made anew, on a real device.
+    model.set_method(method)
+    if learned:
+        model.load_state_dict(learned, strict=False)
 
 
 def write_folder(
@@ -140,6 +191,8 @@ def write_folder(
     weights: dict[str, Tensor],
     train_length: int | None = None,
     pad_token_id: int | None = None,
+    head: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write ``model.safetensors`` and ``config.json``; each file appears whole or not at all.
 
@@ -150,16 +203,23 @@ def write_folder(
         weights: The model's state dict, stored as it is.
         train_length: Tokens per training row, if known.
         pad_token_id: The id that fills rows, if known.
+        head: A head's class and its own arguments; None: the masked-language-model head.
+        labels: What the head chooses from.
     """
     folder = Path(folder)
-    text = json.dumps(all_fields(config, method, train_length, pad_token_id), indent=2) + "\n"
+    text = json.dumps(all_fields(config, method, train_length, pad_token_id, head, labels), indent=2) + "\n"
     write_tensors(folder, weights, config.tie_word_embeddings)
     write_whole(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def save_folder(model: "GAUAlphaForMaskedLM", folder: str | PathLike[str]) -> None:
-    """Write a model as ``config.json`` and ``model.safetensors``."""
-    write_folder(folder, model.config, model.method, model.state_dict())
+def save_folder(
+    model: "GAUAlphaModel",
+    folder: str | PathLike[str],
+    head: Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+) -> None:
+    """Write a model as ``config.json`` and ``model.safetensors``; see ``write_folder``."""
+    write_folder(folder, model.config, model.method, model.state_dict(), head=head, labels=labels)
 
 
 @contextmanager
@@ -177,47 +237,3 @@ class _Undrawn(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
-
-
-def initialise(model: "GAUAlphaForMaskedLM", source: str | PathLike[str]) -> None:
-    """Start a model from the weights of another: a folder, or a Lightning checkpoint.
-
-    The other may be deeper; its first layers are taken. The attention method stays the model's own. What the method
-    learns is taken over where the other learned the same, and else starts as new, with a warning.
-
-    Args:
-        model: The model to start; on the CPU.
-        source: The folder or checkpoint.
-
-    Raises:
-        ValueError: If the source can't be read, or its sizes differ; the message names them.
-    """
-    path = Path(source)
-    if path.is_dir():
-        stored = read_folder(path, model.method, model.config.num_hidden_layers)
-        config, weights = stored.config, stored.weights
-    else:
-        config, _, weights = model_of(read_checkpoint(path))
-    own = asdict(model.config)
-    differing = [
-        f"{name} is {value} there and {own[name]} here"
-        for name, value in asdict(config).items()
-        if name in SHAPING and (own[name] > value if name == "num_hidden_layers" else own[name] != value)
-    ]
-    if differing:
-        raise ValueError(f"The model can't start from {path}: {'; '.join(differing)}. Set model.config to its sizes.")
-    expected = model.state_dict()
-    layers = tuple(f"gau_alpha.encoder.layer.{layer}." for layer in range(model.config.num_hidden_layers))
-    weights = {name: tensor for name, tensor in weights.items() if ".layer." not in name or name.startswith(layers)}
-    new = sorted(name for name in expected.keys() - weights.keys() if METHOD_PART in name)
-    unused = sorted(name for name in weights.keys() - expected.keys() if METHOD_PART in name)
-    if new or unused:
-        warnings.warn(
-            f"{path} was trained with another attention method: {len(new)} of the method's tensors start as new, "
-            f"{len(unused)} are not used.",
-            stacklevel=2,
-        )
-    weights = {name: tensor for name, tensor in weights.items() if name not in unused}
-    weights |= {name: expected[name] for name in new}
-    check_fit(model, weights, str(path))
-    model.load_state_dict(weights)

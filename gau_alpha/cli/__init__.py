@@ -1,8 +1,9 @@
 """The command line: ``gau-alpha COMMAND``. Nothing imports it.
 
-``lightning.py`` holds the commands that train and evaluate, ``methods.py`` the list of methods, ``tokenizer.py``,
-``convert.py`` and ``fill_mask.py`` the commands of these names, ``stored_tokenizer.py`` finds the tokenizer of a model,
-``shipped.py`` shipped YAML files by name, ``record.py`` writes what a run leaves beside its results.
+``lightning.py`` holds the commands that train and evaluate, ``arguments.py`` and ``remembered.py`` what they default
+to, ``methods.py`` the list of methods, ``tokenizer.py``, ``convert.py`` and ``fill_mask.py`` the commands of these
+names, ``stored_tokenizer.py`` finds the tokenizer of a model, ``shipped.py`` shipped YAML files by name, ``record.py``
+writes what a run leaves beside its results.
 """
 
 import os
@@ -21,7 +22,7 @@ commands (each has --help):
   fit          train a model from a YAML file
   validate     loss, perplexity and accuracy on the validation documents
   test         the same, under the name test
-  predict      the most likely token at every position
+  predict      embed texts, or label them with a fine-tuned model, into a file
   extrapolate  evaluate checkpoints at multiples of their training length under many methods
   calibrate    measure the temperatures of the method calibrated for a checkpoint
   methods      list the attention methods

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from torch import Tensor
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.checkpoints import (
     CARD,
+    HEAD,
     MODEL_PREFIX,
     WEIGHTS,
     check_fit,
+    folder_head,
     model_card,
     model_of,
     read_checkpoint,
@@ -34,8 +37,9 @@ from gau_alpha.checkpoints import (
 from gau_alpha.cli.stored_tokenizer import data_of, tokenizer_of
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.files import write_whole
+from gau_alpha.fine_tuning import GAUAlphaFineTuning, build_head
 from gau_alpha.method import AttentionMethod
-from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
 from gau_alpha.module import GAUAlphaModule
 
 STATE = "training_state.ckpt"
@@ -100,8 +104,9 @@ def to_folder(checkpoint: dict[str, Any], source: Path, folder: Path, licence: s
         ValueError: If the weights do not fit the checkpoint's own config.
     """
     config, method, weights = model_of(checkpoint)
-    check_fit(_skeleton(config, method), weights, str(source))
-    train_length = checkpoint["hyper_parameters"]["train_length"]
+    arguments = checkpoint["hyper_parameters"]
+    train_length, head, labels = arguments["train_length"], arguments.get("head"), arguments.get("labels", ())
+    check_fit(_skeleton(config, method, head, labels), weights, str(source))
     results = (place / "extrapolation.json" for place in (source.parent, source.resolve().parent.parent))
     card = model_card(
         folder.resolve().name,
@@ -111,12 +116,13 @@ def to_folder(checkpoint: dict[str, Any], source: Path, folder: Path, licence: s
         licence,
         data_of(checkpoint),
         next((path for path in results if path.is_file()), None),
+        head,
     )
     tokenizer = _tokenizer(checkpoint, source)
     files = {} if tokenizer is None else tokenizer_files(tokenizer)
     pad_id = None if tokenizer is None else tokenizer.vocabulary.pad_id
     (folder / STATE).unlink(missing_ok=True)  # of what was there before: it would not go with these weights
-    write_folder(folder, config, method, weights, train_length, pad_id)
+    write_folder(folder, config, method, weights, train_length, pad_id, head, labels)
     for name, text in {**files, CARD: card}.items():
         write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     if not weights_only:
@@ -139,7 +145,10 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
             train_length.
     """
     stored = read_folder(folder)
-    skeleton = _skeleton(stored.config, stored.method)
+    head, labels = folder_head(folder)
+    skeleton = _skeleton(stored.config, stored.method, head, labels)
+    if head is not None:
+        stored.weights.pop(HEAD, None)  # tied to the embeddings, and no part of this model
     check_fit(skeleton, stored.weights, str(folder))
     weights: dict[str, Tensor] = OrderedDict(
         (MODEL_PREFIX + name, stored.weights[name]) for name in skeleton.state_dict()
@@ -152,7 +161,11 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
         if length is None:
             raise ValueError(f"{folder} does not say how many tokens its training rows had: give --train_length.")
         with unfilled():
-            module = GAUAlphaModule(stored.config, length, stored.method)
+            module = (
+                GAUAlphaModule(stored.config, length, stored.method)
+                if head is None
+                else GAUAlphaFineTuning(stored.config, length, build_head(head), labels, stored.method)
+            )
         content = {
             "epoch": 0,
             "global_step": 0,
@@ -183,10 +196,12 @@ def _training_state(
     return state
 
 
-def _skeleton(config: GAUAlphaConfig, method: AttentionMethod) -> GAUAlphaForMaskedLM:
+def _skeleton(
+    config: GAUAlphaConfig, method: AttentionMethod, head: dict[str, Any] | None, labels: Sequence[str]
+) -> GAUAlphaModel:
     """Build a model without weights, to know names and shapes."""
     with unfilled():
-        return GAUAlphaForMaskedLM(config, method)
+        return GAUAlphaForMaskedLM(config, method) if head is None else build_head(head)(config, method, "auto", labels)
 
 
 def _tokenizer(checkpoint: dict[str, Any], source: Path) -> Tokenizer | None:

@@ -3,22 +3,27 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch.distributed as dist
 import yaml
+from jsonargparse import dict_to_namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from callbacks.predictions import PredictionWriter
 from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.cli.arguments import CONFIG, checkpoint_in, options, start_in
 from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
+from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered, tokenizer_of_run
 from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
 from gau_alpha.dropout_seed import DropoutSeed
+from gau_alpha.fine_tuning import GAUAlphaFineTuning
 from gau_alpha.interruption import Interruption
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
@@ -30,11 +35,6 @@ LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 
 EVALUATIONS = ("extrapolate", "calibrate")
 """Commands that read checkpoints and train nothing: they log nothing and draw a progress bar of their own."""
-
-CONFIG = ("--config", "-c")
-
-FILLED_IN = ("train_length", "vocab_size")
-"""What the model takes from the data, so that it is never typed."""
 
 
 def run(args: list[str]) -> None:
@@ -49,10 +49,16 @@ def run(args: list[str]) -> None:
     """
     args = with_shipped_files(args)
     # A class of the user's own lies beside the YAML that names it, or where the command is typed.
-    for folder in (Path.cwd(), *(Path(value).parent for option, value in _options(args) if option in CONFIG)):
+    for folder in (Path.cwd(), *(Path(value).parent for option, value in options(args) if option in CONFIG)):
         make_importable(folder)
-    GAUAlphaCLI(
-        GAUAlphaModule,
+    fine_tunes = names_head(args)
+    if fine_tunes and args[0] in EVALUATIONS:
+        raise ValueError(
+            f"{args[0]} measures how hidden tokens are predicted, and a model with a head for another task predicts "
+            f"none. How it does on long texts says `gau-alpha validate` with data.evaluation_length null."
+        )
+    (FineTuningCLI if fine_tunes else GAUAlphaCLI)(
+        GAUAlphaFineTuning if fine_tunes else GAUAlphaModule,
         LightningDataModule,
         subclass_mode_data=True,
         trainer_class=GAUAlphaTrainer,
@@ -85,30 +91,6 @@ def gather_lists(args: list[str]) -> list[str]:
             words = []
         gathered.append(arg)
     return gathered[:-1]
-
-
-def checkpoint_in(args: list[str]) -> str | None:
-    """Find the first checkpoint that the arguments name, on the command line or else in a config file.
-
-    It has to be known before the arguments are parsed, since what it remembers makes the defaults.
-    """
-    typed = [_first(value) for option, value in _options(args) if option == "--ckpt_path"]
-    files = [Path(value) for option, value in _options(args) if option in CONFIG]
-    contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
-    written = [_first(content.get("ckpt_path")) for content in contents if isinstance(content, dict)]
-    return next((path for path in (*reversed(typed), *reversed(written)) if path), None)
-
-
-def _options(args: list[str]) -> Iterator[tuple[str, str]]:
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        option, equals, value = arg.partition("=")
-        yield option, value if equals else following
-
-
-def _first(value: Any) -> str | None:
-    """Take the first of a list, which on the command line is written ``[a,b]``."""
-    parsed = yaml.safe_load(value) if isinstance(value, str) and value.startswith("[") else value
-    return parsed[0] if isinstance(parsed, list) and parsed else parsed or None
 
 
 class Parser(LightningArgumentParser):
@@ -151,6 +133,10 @@ class GAUAlphaCLI(LightningCLI):
         if subcommand in EVALUATIONS:
             quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
             parser.set_defaults({f"trainer.{name}": False for name in quiet})
+        if subcommand == "predict":
+            parser.add_lightning_class_args(PredictionWriter, "predictions")
+            # What is written needs no copy in memory; nothing is logged.
+            parser.set_defaults({"return_predictions": False, "trainer.logger": False})
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -159,7 +145,9 @@ class GAUAlphaCLI(LightningCLI):
         subcommand, path = args[0], checkpoint_in(args)
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
         if path and (Path(path).is_file() or subcommand in EVALUATIONS):
-            self._subcommand_parsers[subcommand].set_defaults(_defaults_from(path))
+            self._subcommand_parsers[subcommand].set_defaults(defaults_from(path))
+        elif (start := start_in(args)) and Path(start).exists():
+            self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
         self.config = parser.parse_args(args)
         if self.config[subcommand].get("data") is None:
             raise ValueError(
@@ -175,8 +163,23 @@ class GAUAlphaCLI(LightningCLI):
         trainer = self.config[self.config.subcommand].trainer
         if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
+        config = self.config[self.config.subcommand]
+        start = config.model.get("init_from")
+        if start and not Path(start).exists() and not config.get("ckpt_path") and not self._resumes():
+            raise ValueError(f"model.init_from is {start!r}, but there is no such folder or checkpoint.")
         if self._resumes():
             fix_version(trainer)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; where a checkpoint brings the weights, nothing is read at ``model.init_from``."""
+        config = self.config[self.config.subcommand]
+        start, path = config.model.get("init_from"), config.get("ckpt_path")
+        goes_on = isinstance(path, str) and Path(path).is_file()
+        if goes_on:
+            config.model.init_from = None
+        super().instantiate_classes()
+        if goes_on:
+            config.model.init_from = start  # for the run's record
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> GAUAlphaTrainer:
         """Build the trainer, with checkpoints that are written whole and outlive signals."""
@@ -223,13 +226,20 @@ class GAUAlphaCLI(LightningCLI):
             print(f"method: {self.model.model.method.summary()}")
 
 
-def _defaults_from(path: str) -> dict[str, Any]:
-    """Return a checkpoint's model, and the data it was trained on, as defaults of a parser."""
-    checkpoint = read_checkpoint(path)
-    arguments = dict(checkpoint["hyper_parameters"])
-    config = arguments.pop("config")
-    defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
-    defaults |= {f"model.{name}": value for name, value in arguments.items() if name not in FILLED_IN}
-    defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": arguments["method"]}
-    data = checkpoint.get(RUN_KEY, {}).get("config", {}).get("data")
-    return defaults | ({"data": data} if data else {})
+class FineTuningCLI(GAUAlphaCLI):
+    """The same for a model with a head, which chooses from the data's labels."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link the labels, too."""
+        super().add_arguments_to_parser(parser)
+        parser.link_arguments("data.labels", "model.labels", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Let the data use the tokenizer of what training starts from, unless another is given."""
+        super().before_instantiate_classes()
+        config = self.config[self.config.subcommand]
+        data, start = config.data.get("init_args", {}), config.model.get("init_from")
+        if start and Path(start).exists() and "tokenizer" in data and data.tokenizer is None:
+            folder = Path(start)
+            named = tokenizer_class_in(folder) if folder.is_dir() else tokenizer_of_run(remembered(folder)[1])
+            data.tokenizer = None if named is None else dict_to_namespace(named)

@@ -78,6 +78,27 @@ def tokenizer_in(folder: Path) -> tuple[Tokenizer, bool]:
     return WordPieceVocab(str(folder / VOCABULARY), lowercase, **names), True
 
 
+def tokenizer_class_in(folder: Path) -> dict[str, Any] | None:
+    """Name the class, with its arguments, that opens the tokenizer in a Hugging Face folder; None if there is none.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ValueError: If its settings can't be read.
+    """
+    settings = _settings(folder / SPECIAL)
+    names = {name: _content(settings[name]) for name in ("mask_token", "pad_token") if settings.get(name) is not None}
+    if (folder / TOKENIZER).is_file():
+        arguments = {"path": str(folder / TOKENIZER), **names}
+        return {"class_path": "datamodules.TokenizerFile", "init_args": arguments}
+    if (folder / VOCABULARY).is_file():
+        lowercase = settings.get("do_lower_case", True) is not False
+        arguments = {"path": str(folder / VOCABULARY), **names}
+        return {"class_path": "datamodules.WordPieceVocab", "init_args": {**arguments, "lowercase": lowercase}}
+    return None
+
+
 def _settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}

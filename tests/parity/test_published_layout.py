@@ -1,16 +1,13 @@
-"""An exported folder opens elsewhere: in a model written here from the published layout, by its config.json alone.
+"""An exported folder opens elsewhere: in a transformers model written here from the published layout.
 
-The model below knows the published fields and names of weights, and nothing of this package. Where transformers is
-installed its config class reads the file too.
+The classes below know the published fields and names of weights, and nothing of this package; transformers itself
+reads ``config.json`` and the weights, and says what is missing and what is left over.
 """
-
-import json
 
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from safetensors.torch import load_file
 from torch import nn
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
@@ -24,6 +21,10 @@ METHODS = {
     "cosscale": AttentionMethod(CosScale(8)),
     "cosscale_infoscale": AttentionMethod(CosScale(8), InfoScale(16)),
 }
+
+
+class PublishedConfig(transformers.PretrainedConfig):
+    model_type = "gau_alpha"
 
 
 class ScaleOffset(nn.Module):
@@ -40,28 +41,28 @@ class Unit(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.width, self.key = config["intermediate_size"], config["attention_key_size"]
-        bias = config["use_bias"]
-        self.i_dense = nn.Linear(config["hidden_size"], 2 * self.width + self.key, bias)
-        self.o_dense = nn.Linear(self.width, config["hidden_size"], bias)
+        self.width, self.key = config.intermediate_size, config.attention_key_size
+        bias = config.use_bias
+        self.i_dense = nn.Linear(config.hidden_size, 2 * self.width + self.key, bias)
+        self.o_dense = nn.Linear(self.width, config.hidden_size, bias)
         self.q_scaleoffset = ScaleOffset(self.key, bias)
         self.k_scaleoffset = ScaleOffset(self.key, bias)
 
     def forward(self, x, mask):
         u, v, base = F.silu(self.i_dense(x)).split([self.width, self.width, self.key], dim=-1)
         q, k = self.q_scaleoffset(base), self.k_scaleoffset(base)
-        if self.config["norm_method"] == "CosScale":
-            q = q / q.norm(dim=-1, keepdim=True) * self.config["CosScale_value"] * self.key**0.5
+        if self.config.norm_method == "CosScale":
+            q = q / q.norm(dim=-1, keepdim=True) * self.config.CosScale_value * self.key**0.5
             k = k / k.norm(dim=-1, keepdim=True)
         score = self.turned(q) @ self.turned(k).transpose(1, 2) / self.key**0.5
         n = mask.sum(-1)[:, None, None].float()
-        if self.config["normalization"] == "softmax_plus":
+        if self.config.normalization == "softmax_plus":
             score = score * n.log() / torch.tensor(512.0).log()
-        elif self.config["normalization"] == "InfoScale":
-            trained = self.config["max_position_embeddings"]
+        elif self.config.normalization == "InfoScale":
+            trained = self.config.max_position_embeddings
             score = score * (1 - n ** (-2 / self.key)).sqrt() / (1 - trained ** (-2 / self.key)) ** 0.5
         else:
-            assert self.config["normalization"] == "softmax"
+            assert self.config.normalization == "softmax"
         weights = score.masked_fill(~mask[:, None].bool(), -torch.inf).softmax(-1)
         return self.o_dense(u * (weights @ v))
 
@@ -71,22 +72,34 @@ class Unit(nn.Module):
         return torch.cat([even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()], dim=-1)
 
 
-class Published(nn.Module):
+class Published(transformers.PreTrainedModel):
+    config_class = PublishedConfig
+    _tied_weights_keys = {  # noqa: RUF012
+        "cls.predictions.decoder.weight": "gau_alpha.embeddings.word_embeddings.weight"
+    }
+
     def __init__(self, config):
-        super().__init__()
-        self.eps, hidden = config["layer_norm_eps"], config["hidden_size"]
+        super().__init__(config)
+        self.eps, hidden = config.layer_norm_eps, config.hidden_size
         self.gau_alpha = nn.Module()
         self.gau_alpha.embeddings = nn.Module()
-        self.gau_alpha.embeddings.word_embeddings = nn.Embedding(config["vocab_size"], hidden)
-        self.gau_alpha.embeddings.token_type_embeddings = nn.Embedding(config["type_vocab_size"], hidden)
+        self.gau_alpha.embeddings.word_embeddings = nn.Embedding(config.vocab_size, hidden)
+        self.gau_alpha.embeddings.token_type_embeddings = nn.Embedding(config.type_vocab_size, hidden)
         self.gau_alpha.encoder = nn.Module()
-        blocks = [nn.ModuleDict({"gau": Unit(config)}) for _ in range(config["num_hidden_layers"])]
+        blocks = [nn.ModuleDict({"gau": Unit(config)}) for _ in range(config.num_hidden_layers)]
         self.gau_alpha.encoder.layer = nn.ModuleList(blocks)
         self.cls = nn.Module()
         self.cls.predictions = nn.Module()
-        self.cls.predictions.decoder = nn.Linear(hidden, config["vocab_size"], bias=False)
-        if config["tie_word_embeddings"]:
-            self.cls.predictions.decoder.weight = self.gau_alpha.embeddings.word_embeddings.weight
+        self.cls.predictions.decoder = nn.Linear(hidden, config.vocab_size, bias=False)
+        self.post_init()
+
+    def _init_weights(self, module):
+        """Whatever transformers does not find in the file shows in the logits."""
+        for parameter in module.parameters(recurse=False):
+            nn.init.constant_(parameter, torch.nan)
+
+    def get_input_embeddings(self):
+        return self.gau_alpha.embeddings.word_embeddings
 
     def norm(self, x):
         return x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
@@ -109,9 +122,11 @@ def test_an_exported_folder_opens_in_the_published_layout(tmp_path, name, tied, 
         if parameter.ndim == 1:
             nn.init.normal_(parameter)
     ours.save_pretrained(tmp_path)
-    theirs = Published(json.loads((tmp_path / "config.json").read_text()))
-    missing, left_over = theirs.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
-    assert (missing, left_over) == (["cls.predictions.decoder.weight"] if tied else [], [])
+    theirs, report = Published.from_pretrained(tmp_path, output_loading_info=True)
+    assert not [problem for problem in report.values() if problem]
+    assert type(theirs.config) is PublishedConfig
+    head, words = theirs.cls.predictions.decoder.weight, theirs.gau_alpha.embeddings.word_embeddings.weight
+    assert (head.data_ptr() == words.data_ptr()) == tied
     ids = torch.randint(1, 50, (2, 40))
     mask = torch.ones_like(ids)
     mask[1, 30:] = 0

@@ -1,0 +1,154 @@
+"""Writes what ``predict`` computes: embeddings, or the decisions of a fine-tuned head.
+
+B rows of a batch, L length, H hidden size.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from gau_alpha.files import write_whole
+
+ROW = "row"
+"""The column that numbers the rows of a finished file, from 0."""
+
+SUFFIXES = (".parquet", ".safetensors", ".jsonl")
+
+
+class PredictionWriter(Callback):
+    """Writes the columns that a module's ``predict_step`` returns, a row per text, in the order of the texts.
+
+    Every process writes its own rows, as they come, into ``OUTPUT.part-RANK-of-NUMBER.parquet``. At the end the first
+    process merges the parts by row number and removes them; several machines so need a folder that all of them see.
+    What a killed run leaves are parts, never half an ``OUTPUT``.
+
+    Args:
+        output: The file. Its ending says the format: ``.parquet``, ``.jsonl`` or, where every column is one number or
+            one vector per row, ``.safetensors``.
+
+    Raises:
+        ValueError: If ``output`` ends in something else. When predictions end, if rows are missing.
+    """
+
+    def __init__(self, output: str = "predictions.parquet") -> None:
+        self.output = Path(output).expanduser()
+        if self.output.suffix not in SUFFIXES:
+            raise ValueError(f"output={output!r} must end in one of {', '.join(SUFFIXES)}.")
+        self._writer: pq.ParquetWriter | None = None
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove what an interrupted run has left."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            for part in self._parts():
+                part.unlink()
+        trainer.strategy.barrier()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Append a batch to this process's part."""
+        table = as_table(outputs, getattr(pl_module.model, "labels", ()))
+        if self._writer is None:
+            part = f"{self.output.name}.part-{trainer.global_rank:05}-of-{trainer.world_size:05}.parquet"
+            self._writer = pq.ParquetWriter(self.output.with_name(part), table.schema)
+        self._writer.write_table(table)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merge the parts, on the first process."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            return
+        parts = self._parts()
+        if not parts:
+            raise ValueError("There was no text to predict anything of.")
+        table = pa.concat_tables([pq.read_table(part) for part in parts]).sort_by(ROW)
+        rows = table[ROW].to_numpy()
+        if not np.array_equal(rows, np.arange(len(rows))):
+            raise ValueError(
+                f"The parts of {self.output} hold {len(rows)} rows up to number {rows[-1]}, so some are missing or "
+                f"there twice. All processes must write into one folder."
+            )
+        write_whole(self.output, lambda path: _WRITE[self.output.suffix](table, path))
+        for part in parts:
+            part.unlink()
+        print(f"{len(rows)} rows: {self.output}")
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.output.parent.glob(f"{self.output.name}.part-*-of-*.parquet"))
+
+
+def as_table(prediction: Mapping[str, Tensor], labels: Sequence[str] = ()) -> pa.Table:
+    """Make a table of a batch's columns.
+
+    Args:
+        prediction: Columns (B,) or (B, …) by name. ``sample_ids`` numbers the rows; those below 0 only fill the batch
+            up. A column ``label`` is written by name; where it has an entry per token, −100 is left out.
+        labels: The names.
+    """
+    columns = {name: values.cpu() for name, values in prediction.items()}
+    rows = columns.pop("sample_ids")
+    is_row = rows >= 0
+    arrays = {ROW: pa.array(rows[is_row].numpy())}
+    for name, values in columns.items():
+        arrays[name] = _named(values[is_row], labels) if name == "label" and labels else _array(values[is_row])
+    return pa.table(arrays)
+
+
+def _named(label: Tensor, labels: Sequence[str]) -> pa.Array:
+    if label.ndim == 1:
+        return pa.array([labels[number] for number in label.tolist()])
+    return pa.array(
+        [[labels[number] for number in row if number >= 0] for row in label.tolist()], pa.list_(pa.string())
+    )
+
+
+def _array(values: Tensor) -> pa.Array:
+    if values.ndim == 1:
+        return pa.array(values.numpy())
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.flatten().numpy()), values.shape[1])
+
+
+def _write_safetensors(table: pa.Table, path: Path) -> None:
+    tensors = {name: _tensor(name, table[name]) for name in table.column_names if name != ROW}
+    save_file(tensors, path)
+
+
+def _tensor(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_fixed_size_list(column.type):
+        flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return np.ascontiguousarray(flat).reshape(len(column), column.type.list_size)  # (rows, H)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return np.ascontiguousarray(column.to_numpy())  # (rows,)
+    raise ValueError(f"The column {name} holds {column.type}, which is no tensor: write .parquet or .jsonl.")
+
+
+def _write_lines(table: pa.Table, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for batch in table.to_batches():
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
+
+
+_WRITE = {
+    ".parquet": lambda table, path: pq.write_table(table, path),
+    ".safetensors": _write_safetensors,
+    ".jsonl": _write_lines,
+}

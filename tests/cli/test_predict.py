@@ -1,0 +1,157 @@
+"""``predict`` embeds texts: any length, in their order, the same in a batch as alone, on one process as on two."""
+
+import io
+import json
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from callbacks.predictions import PredictionWriter, as_table
+from datamodules import ByteTokenizer
+from datamodules.whole_rows import batch_bounds
+from gau_alpha import GAUAlphaModule
+from gau_alpha.cli import main
+
+TEXTS = ["a", "abcdefgh" * 100, "", "héé", "bc" * 7, "中国", *(f"{'ab' * n}{n}" for n in range(20))]
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture
+def lines(tmp_path):
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    return ["--data.source", "datamodules.JsonLines", "--data.source.paths", "texts.jsonl"]
+
+
+def alone(run):
+    """Embeddings of each text by itself, without padding."""
+    model = GAUAlphaModule.load_from_checkpoint(run.checkpoint).model.eval()
+    for text in TEXTS:
+        ids = torch.tensor(ByteTokenizer().encode_batch([text])[0].astype(np.int64))[None]
+        if not ids.shape[1]:
+            yield torch.zeros(2, 16)
+            continue
+        with torch.no_grad():
+            hidden = model.encode(ids)[0]  # (L, H)
+        yield torch.stack([hidden.mean(0), hidden[0]])
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors", "jsonl"])
+def test_a_padded_batch_gives_what_each_text_gives_alone(run, lines, tmp_path, suffix, capsys):
+    output = tmp_path / f"out/embeddings.{suffix}"
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines, "--predictions.output", str(output)]
+    assert main(args) == 0
+    assert f"{len(TEXTS)} rows: {output}" in capsys.readouterr().out
+    if suffix == "safetensors":
+        found = load_file(output)
+    elif suffix == "parquet":
+        table = pq.read_table(output)
+        assert table["row"].to_pylist() == list(range(len(TEXTS)))
+        found = {name: np.array(table[name].to_pylist()) for name in ("mean", "first", "num_tokens")}
+    else:
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        found = {name: np.array([row[name] for row in rows]) for name in ("mean", "first", "num_tokens")}
+    assert found["num_tokens"].tolist() == [len(text.encode()) for text in TEXTS]
+    expected = torch.stack(list(alone(run))).numpy()
+    np.testing.assert_allclose(found["mean"], expected[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found["first"], expected[:, 1], atol=1e-5)
+    assert [path.name for path in output.parent.iterdir()] == [output.name]  # no parts, no temporary files
+
+
+def test_nothing_is_hidden_and_a_single_text_is_enough(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"bc\r\n\n  \n")))
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, "--data.source", "datamodules.StandardInput"]
+    assert main([*args, "--predictions.output", "one.safetensors"]) == 0
+    model = GAUAlphaModule.load_from_checkpoint(run.checkpoint).model.eval()
+    with torch.no_grad():
+        hidden = model.encode(torch.tensor([[98, 99]]))[0]
+    np.testing.assert_allclose(load_file(tmp_path / "one.safetensors")["mean"][0], hidden.mean(0).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("text", "words"), [(b"", "no text"), (b"\xff\xfe", "not UTF-8")])
+def test_standard_input_without_text(run, monkeypatch, capsys, text, words):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, "--data.source", "datamodules.StandardInput"]
+    assert main(args) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_file(run, lines, tmp_path):
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines]
+    for devices in ("1", "2"):
+        more = ["--predictions.output", f"{devices}.parquet", "--trainer.devices", devices]
+        more += ["--trainer.strategy", "ddp"] if devices == "2" else []
+        command = [sys.executable, "-m", "gau_alpha.cli", *args, *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = (pq.read_table(tmp_path / f"{devices}.parquet") for devices in "12")
+    assert one.equals(two)
+    assert len(one) == len(TEXTS)
+    assert not list(tmp_path.glob("*.part-*"))
+
+
+def test_a_folder_is_embedded_with_its_own_sizes_and_method(run, lines, tmp_path):
+    assert main(["convert", str(run.checkpoint), "folder", "--weights_only"]) == 0
+    data = {
+        "class_path": "datamodules.TextDataModule",
+        "init_args": {
+            "source": {"class_path": "datamodules.JsonLines", "init_args": {"paths": "texts.jsonl"}},
+            "tokenizer": {"class_path": "datamodules.TokenizerFile", "init_args": {"path": "folder/tokenizer.json"}},
+            "train_length": 16,
+        },
+    }
+    (tmp_path / "data.yaml").write_text(json.dumps(data))
+    outputs = []
+    for model in (["--model.init_from", "folder", "--data", "data.yaml"], ["--ckpt_path", str(run.checkpoint), *lines]):
+        outputs.append(f"{len(outputs)}.safetensors")
+        assert main(["predict", *model, *QUIET, "--predictions.output", outputs[-1]]) == 0
+    one, two = (load_file(tmp_path / name) for name in outputs)
+    np.testing.assert_allclose(one["mean"], two["mean"], atol=1e-5)
+
+
+def test_an_ending_that_is_no_format(run, lines, capsys):
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines, "--predictions.output", "x.csv"]
+    assert main(args) == 2
+    assert ".parquet, .safetensors, .jsonl" in capsys.readouterr().err
+
+
+def test_missing_rows_are_noticed(tmp_path):
+    class Trainer:
+        is_global_zero, global_rank, world_size = True, 0, 1
+
+        class strategy:
+            @staticmethod
+            def barrier():
+                pass
+
+    class Module:
+        model = None
+
+    writer = PredictionWriter(str(tmp_path / "x.parquet"))
+    writer.on_predict_start(Trainer, Module)
+    writer.on_predict_batch_end(Trainer, Module, {"sample_ids": torch.tensor([0, 2])}, None, 0)
+    with pytest.raises(ValueError, match="2 rows up to number 2"):
+        writer.on_predict_end(Trainer, Module)
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_rows_that_fill_a_batch_up_are_not_written():
+    table = as_table({"sample_ids": torch.tensor([4, -1]), "label": torch.tensor([1, 0])}, ["no", "yes"])
+    assert table.to_pylist() == [{"row": 4, "label": "yes"}]
+
+
+def test_batches_keep_the_order_and_the_number_of_tokens():
+    lengths = np.random.default_rng(0).integers(0, 40, 200)
+    lengths[77] = 1000  # a batch of its own
+    bounds = batch_bounds(lengths, 100)
+    assert (bounds[0], bounds[-1]) == (0, 200)
+    sizes = [(last - first) * max(1, lengths[first:last].max()) for first, last in pairwise(bounds)]
+    assert all(size <= 100 or last - first == 1 for size, (first, last) in zip(sizes, pairwise(bounds), strict=True))
+    assert np.mean([size for size in sizes if size <= 100]) > 50  # batches are filled
+    assert batch_bounds(np.array([], dtype=np.int64), 10) == [0]
