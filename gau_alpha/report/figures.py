@@ -43,8 +43,8 @@ def perplexity(report: "Report") -> Figure:
     axes.set_yscale("log")
     if not any(row.perplexity is not None and math.isfinite(row.perplexity) for row in report.rows):
         axes.set_ylim(1, 10)  # nothing to draw, and a log axis has no limits of its own
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high > 5 * low else range(1, 10)))
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top > 5 * bottom else range(1, 10)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(f"perplexity at hidden tokens ({report.rows[0].protocol})")
