@@ -180,7 +180,7 @@ class GAUAlphaModule(LightningModule):
             the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of the first token. A row
             without tokens gets zeros.
         """
-        hidden, mask = self.model.encode(**_layout(batch)), batch["attention_mask"]  # (B, L, H), (B, L)
+        hidden, mask = self.model(**_layout(batch), head=False), batch["attention_mask"]  # (B, L, H), (B, L)
         return {
             "sample_ids": batch["sample_ids"],
             "num_tokens": mask.sum(1),

@@ -27,7 +27,7 @@ def run_workers(folder: Path, world_size: int, scenario: str) -> list[dict]:
     ]  # fmt: skip
     said = []
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         said.append(json.loads(out.splitlines()[-1]))
     return said
@@ -63,6 +63,7 @@ def test_a_resumed_table_is_the_same_on_all_processes(tmp_path):
         assert 64 in one["calls"]
 
 
+@pytest.mark.parametrize("sharded", ["", ", sharded"], ids=["", "sharded"])
 @pytest.mark.parametrize(
     ("scenario", "calls"),
     [
@@ -73,8 +74,8 @@ def test_a_resumed_table_is_the_same_on_all_processes(tmp_path):
         ("all ranks, third batch", 3 + 1 + 1),
     ],
 )
-def test_processes_agree_on_a_lack_of_memory(tmp_path, scenario, calls):
-    said = run_workers(tmp_path, 2, scenario)
+def test_processes_agree_on_a_lack_of_memory(tmp_path, scenario, calls, sharded):
+    said = run_workers(tmp_path, 2, scenario + sharded)
     assert said[0]["rows"] == said[1]["rows"]
     assert [row["status"] for row in said[0]["rows"]] == ["ok", "ok", "out of memory", "out of memory"]
     assert said[0]["calls"] == said[1]["calls"], "all run the same number of passes of the same length"
@@ -82,7 +83,8 @@ def test_processes_agree_on_a_lack_of_memory(tmp_path, scenario, calls):
     assert 64 not in said[0]["calls"]
 
 
-def test_an_error_on_one_process_ends_all(tmp_path):
-    first, second = run_workers(tmp_path, 2, "error on rank 1")
+@pytest.mark.parametrize("sharded", ["", ", sharded"], ids=["", "sharded"])
+def test_an_error_on_one_process_ends_all(tmp_path, sharded):
+    first, second = run_workers(tmp_path, 2, "error on rank 1" + sharded)
     assert first["error"] == "RuntimeError: The evaluation failed on another process, which says why."
     assert second["error"] == "KeyError: 'broken'"
