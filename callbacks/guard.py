@@ -163,15 +163,12 @@ class _Step:
         return bool(self._bad.any())
 
     def what(self) -> str:
-        losses, gradients = (self._bad[:, column].nonzero().flatten().tolist() for column in (0, 1))
+        losses = self._bad[:, 0].nonzero().flatten().tolist()
         if losses:
             return f"the loss is not finite on process {', '.join(map(str, losses))}"
         if len(self._bad) == 1:
             return "the gradient is not finite, though the loss is"
-        return (
-            f"the gradient, summed over the processes, is not finite (seen by process "
-            f"{', '.join(map(str, gradients))}), though all losses are"
-        )
+        return "the gradient, summed over processes, is not finite, though every loss is"
 
     def sample_ids(self) -> list[int]:
         return [number for one in self.batches for number in one.batch.get("sample_ids", torch.empty(0)).tolist()]
