@@ -44,6 +44,7 @@ ALLOWED = {
     "checkpoint_io": {"checkpoints", "files"},
     "resumption": {"checkpoints"},
     "interruption": set(),
+    "waiting": set(),
     "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},

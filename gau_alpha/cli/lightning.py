@@ -30,6 +30,7 @@ from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
 from gau_alpha.trainer import GAUAlphaTrainer
+from gau_alpha.waiting import Waiting
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 """Options of ``EVALUATIONS`` that take several words."""
@@ -193,7 +194,7 @@ class GAUAlphaCLI(LightningCLI):
         installed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         if not any(isinstance(callback, Guard) for callback in installed):
             installed.insert(0, Guard())
-        installed.extend([DropoutSeed(), Interruption()])  # behind those that Lightning adds
+        installed.extend([Waiting(), DropoutSeed(), Interruption()])  # behind those that Lightning adds
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
