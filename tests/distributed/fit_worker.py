@@ -25,6 +25,7 @@ from gau_alpha.errors import NotFiniteError
 from gau_alpha.optimization import Linear
 from gau_alpha.sharding import ShardedStrategy
 from gau_alpha.vocabulary import Vocabulary
+from gau_alpha.waiting import Waiting
 
 STRATEGIES = {"ddp": lambda: "ddp", "fsdp": ShardedStrategy}
 RANK = int(os.environ["LOCAL_RANK"])
@@ -105,6 +106,8 @@ class Module(GAUAlphaModule):
         return Noting(config, method, kernel)
 
     def training_step(self, batch, batch_idx):
+        if Noting.scenario == "no memory to train" and RANK == 1 and batch_idx == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
         loss = super().training_step(batch, batch_idx)
         return Overflow.apply(loss) if (batch["input_ids"] == OVERFLOW).any() else loss
 
@@ -203,6 +206,8 @@ def run(strategy, folder, scenario):
             return fit(strategy, folder, [Guard(max_skips=2)], (good, poisoned, overflowing, good))
         case "left out":
             return fit(strategy, folder, [], (good, (1, LEFT_OUT), (1, LEFT_OUT), good))
+        case "no memory to train":
+            return fit(strategy, folder, [Guard(), Waiting()])
         case "beyond the limit":
             return fit(strategy, folder, [Guard(max_skips=1)], (good, poisoned, overflowing, good))
     return fit(strategy, folder, measuring)

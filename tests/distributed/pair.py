@@ -5,8 +5,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def start(script: str, *arguments: object, processes: int = 2, **environment: str) -> list[subprocess.Popen[str]]:
@@ -27,13 +28,28 @@ def start(script: str, *arguments: object, processes: int = 2, **environment: st
     ]
 
 
-def heard(processes: list[subprocess.Popen[str]], timeout: float = 60) -> list[dict[str, Any]]:
-    """The last line of each process, which is JSON; none outlives the time."""
+class Ended(NamedTuple):
+    """What is left of a process."""
+
+    returncode: int
+    output: str
+    errors: str
+
+
+def ended(processes: list[subprocess.Popen[str]], timeout: float = 60) -> list[Ended]:
+    """Wait for processes to end; none outlives the time."""
+    deadline = time.monotonic() + timeout
     try:
-        outputs = [process.communicate(timeout=timeout) for process in processes]
+        said = [process.communicate(timeout=deadline - time.monotonic()) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    codes = [process.returncode for process in processes]
-    assert not any(codes), f"{codes}\n" + "\n".join(errors[-3000:] for _, errors in outputs)
-    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+    return [Ended(process.returncode, *one) for process, one in zip(processes, said, strict=True)]
+
+
+def heard(processes: list[subprocess.Popen[str]], timeout: float = 60) -> list[dict[str, Any]]:
+    """The last line of each process, which is JSON."""
+    all_ended = ended(processes, timeout)
+    codes = [one.returncode for one in all_ended]
+    assert not any(codes), f"{codes}\n" + "\n".join(one.errors[-3000:] for one in all_ended)
+    return [json.loads(one.output.splitlines()[-1]) for one in all_ended]

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from pair import heard, start
+from pair import ended, heard, start
 
 from gau_alpha.reproduction import load, rerun
 
@@ -69,3 +69,13 @@ def test_what_is_not_finite_on_one_process_stops_both(tmp_path, strategy):
     skipped, left_out = both(said, "skipped")[0], both(said, "left out")[0]
     assert skipped["weights"] == left_out["weights"]
     assert (skipped["steps"], left_out["steps"]) == (4, 2)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_process_without_memory_to_train_ends_both(tmp_path, strategy):
+    """Training can't go on without it; the other learns at once that it is gone, and says so."""
+    first, second = ended(start("fit_worker.py", strategy, tmp_path, "no memory to train"), timeout=60)
+    assert second.returncode, "lacks memory"
+    assert "OutOfMemoryError" in second.errors
+    assert first.returncode
+    assert "Process 0, at step 1: another process has ended. Its own output says why." in first.errors
