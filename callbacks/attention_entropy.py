@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gau_alpha.extrapolation import undisturbed
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics
 from gau_alpha.extrapolation.ranks import Ranks
-from gau_alpha.model import GAUAlphaModel
+from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
 
 _LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_type_ids")
 
@@ -65,7 +65,10 @@ class AttentionEntropy(Callback):
         real = layout.get("attention_mask")
         meter_of_real_tokens = meter if real is None else _RealQueries(meter, real.bool())
         with undisturbed(model), trainer.precision_plugin.forward_context():
-            model.encode(**layout, observer=meter_of_real_tokens)  # the head has nothing to do with attention
+            if isinstance(model, GAUAlphaForMaskedLM):
+                model(**layout, observer=meter_of_real_tokens, head=False)  # sharded weights are gathered by this call
+            else:
+                model.encode(**layout, observer=meter_of_real_tokens)  # the head has nothing to do with attention
         assert meter.sums is not None, "every layer calls the meter"
         num_queries = float(input_ids.numel() if real is None else real.bool().sum())
         ranks = Ranks(input_ids.device)

@@ -130,10 +130,26 @@ class GAUBlock(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.norm_eps = config.norm_eps
 
-    def forward(self, x: Tensor, plan: AttentionPlan, kernel: Kernel, observer: Observer | None = None) -> Tensor:
-        """Apply the unit, the residual connection and the norm to (B, L, H)."""
-        return norm(x + self.dropout(self.gau(x, plan, kernel, observer)), self.norm_eps)
+    def forward(
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        kernel: Kernel,
+        observer: Observer | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Apply the unit, the residual connection and the norm.
 
-    def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
-        """Apply the block at the places ``index`` (B, T) of (B, L, H), which gives (B, T, H)."""
-        return norm(take(x, index) + self.gau.forward_at(index, x, plan, kernel), self.norm_eps)
+        Args:
+            x: (B, L, H).
+            plan: The method's plan for these rows.
+            kernel: How to compute attention.
+            observer: Sees the attention weights; not with ``index``.
+            index: (B, T) int64, in evaluation the only places that are computed. None: all.
+
+        Returns:
+            (B, L, H); (B, T, H) with ``index``.
+        """
+        if index is not None:
+            return norm(take(x, index) + self.gau.forward_at(index, x, plan, kernel), self.norm_eps)
+        return norm(x + self.dropout(self.gau(x, plan, kernel, observer)), self.norm_eps)

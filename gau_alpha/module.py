@@ -123,15 +123,19 @@ class GAUAlphaModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss; ``on_before_optimizer_step`` divides the gradient by the number of targets."""
-        position = self.model.method.position
-        if position.draws_ids:
-            length = batch["input_ids"].shape[-1]
-            ids = position.training_ids(batch["sample_ids"].tolist(), self.current_epoch, length)  # (B, L)
-            batch = {**batch, "position_ids": ids.to(self.device)}
-        nll, correct, count = self._evaluate(batch)
+        nll, correct, count = self.evaluate_as_trained(batch, self.current_epoch)
         self.train_metrics.add(nll, correct, count)
         self._step_targets = count if self._step_targets is None else self._step_targets + count
         return nll
+
+    def evaluate_as_trained(self, batch: Batch, epoch: int) -> tuple[Tensor, Any, Tensor]:
+        """Return summed loss, right predictions and number of targets, with the position ids of a training epoch."""
+        position = self.model.method.position
+        if position.draws_ids:
+            length = batch["input_ids"].shape[-1]
+            ids = position.training_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
+            batch = {**batch, "position_ids": ids.to(self.device)}
+        return self._evaluate(batch)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn gradients of sums into gradients of the mean over all targets of the step."""
@@ -180,7 +184,7 @@ class GAUAlphaModule(LightningModule):
             the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of the first token. A row
             without tokens gets zeros.
         """
-        hidden, mask = self.model.encode(**_layout(batch)), batch["attention_mask"]  # (B, L, H), (B, L)
+        hidden, mask = self.model(**_layout(batch), head=False), batch["attention_mask"]  # (B, L, H), (B, L)
         return {
             "sample_ids": batch["sample_ids"],
             "num_tokens": mask.sum(1),

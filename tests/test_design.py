@@ -16,6 +16,7 @@ MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise"}
 ALLOWED = {
     "vocabulary": set(),
     "files": set(),
+    "errors": set(),
     "config": set(),
     "metrics": set(),
     "optimization": set(),
@@ -35,6 +36,7 @@ ALLOWED = {
     "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
     "heads": MODEL | {"model", "metrics", "checkpoints"},
     "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization"},
+    "reproduction": {"checkpoints", "files", "fine_tuning", "module"},
     "sharding": {"checkpoints", "model"},
     "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
@@ -42,6 +44,7 @@ ALLOWED = {
     "checkpoint_io": {"checkpoints", "files"},
     "resumption": {"checkpoints"},
     "interruption": set(),
+    "waiting": set(),
     "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},

@@ -13,6 +13,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from callbacks.guard import Guard
 from callbacks.predictions import PredictionWriter
 from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import read_checkpoint
@@ -29,6 +30,7 @@ from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
 from gau_alpha.trainer import GAUAlphaTrainer
+from gau_alpha.waiting import Waiting
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 """Options of ``EVALUATIONS`` that take several words."""
@@ -182,14 +184,17 @@ class GAUAlphaCLI(LightningCLI):
             config.model.init_from = start  # for the run's record
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> GAUAlphaTrainer:
-        """Build the trainer, with checkpoints that are written whole and outlive signals."""
+        """Build the trainer, with checkpoints that are written whole, and guards against what may happen to a run."""
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, WholeCheckpointIO()]
         trainer = super()._instantiate_trainer(config, callbacks)
         assert isinstance(trainer, GAUAlphaTrainer)
-        trainer.callbacks.extend([DropoutSeed(), Interruption()])  # type: ignore[attr-defined]  # behind those that Lightning adds
+        installed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        if not any(isinstance(callback, Guard) for callback in installed):
+            installed.insert(0, Guard())
+        installed.extend([Waiting(), DropoutSeed(), Interruption()])  # behind those that Lightning adds
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
