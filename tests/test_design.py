@@ -42,6 +42,8 @@ ALLOWED = {
     "checkpoint_io": {"checkpoints", "files"},
     "resumption": {"checkpoints"},
     "interruption": set(),
+    "continued_logs": {"interruption"},
+    "due_validation": {"interruption"},
     "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},
