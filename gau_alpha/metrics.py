@@ -94,7 +94,7 @@ def counted(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[
         By metric and state, on the CPU.
     """
     return {
-        name: {state: reduce(value.clone()).cpu() for state, value in metric.metric_state.items()}
+        name: {state: reduce(value.clone()).cpu() for state, value in _states(metric).items()}
         for name, metric in metrics.items(keep_base=True)
     }
 
@@ -106,8 +106,13 @@ def count_on(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor
         ValueError: If it is of other metrics.
     """
     for name, metric in metrics.items(keep_base=True):
-        for state, value in metric.metric_state.items():
+        for state, value in _states(metric).items():
             stored = before.get(name, {}).get(state)
             if not isinstance(stored, Tensor) or stored.shape != value.shape:
                 raise ValueError(f"The checkpoint's train_metrics lack {name}.{state} of shape {tuple(value.shape)}.")
             setattr(metric, state, value + stored.to(value))
+
+
+def _states(metric: Any) -> dict[str, Tensor]:
+    """Return the states of a metric that keeps sums, and so no lists."""
+    return metric.metric_state
