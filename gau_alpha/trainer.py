@@ -49,6 +49,8 @@ class GAUAlphaTrainer(Trainer):
             for callback in self.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
                 if isinstance(callback, Finisher):
                     callback.finish(self, self.lightning_module)
+            if isinstance(self.lightning_module, GAUAlphaModule):
+                self.lightning_module.count_on()
         return results
 
     def extrapolate(

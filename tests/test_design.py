@@ -45,6 +45,8 @@ ALLOWED = {
     "resumption": {"checkpoints"},
     "interruption": set(),
     "waiting": set(),
+    "continued_logs": {"interruption"},
+    "due_validation": {"interruption"},
     "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},

@@ -23,7 +23,9 @@ from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_hea
 from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
+from gau_alpha.continued_logs import ContinuedLogs
 from gau_alpha.dropout_seed import DropoutSeed
+from gau_alpha.due_validation import DueValidation
 from gau_alpha.fine_tuning import GAUAlphaFineTuning
 from gau_alpha.interruption import Interruption
 from gau_alpha.method import AXES
@@ -194,7 +196,8 @@ class GAUAlphaCLI(LightningCLI):
         installed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         if not any(isinstance(callback, Guard) for callback in installed):
             installed.insert(0, Guard())
-        installed.extend([Waiting(), DropoutSeed(), Interruption()])  # behind those that Lightning adds
+        # behind those that Lightning adds
+        installed.extend([Waiting(), DropoutSeed(), Interruption(), DueValidation()])
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -205,6 +208,8 @@ class GAUAlphaCLI(LightningCLI):
                 remove_leftovers(self.trainer)
             kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
         path = kwargs.get("ckpt_path")
+        if subcommand == "fit":
+            self.trainer.callbacks.insert(0, ContinuedLogs(resumes=path is not None))  # type: ignore[attr-defined]
         if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
             for line in self._changes_since(path):
                 print(f"changed since {path} was saved: {line}")
