@@ -22,6 +22,7 @@ ROW = "row"
 """The column that numbers the rows of a finished file, from 0."""
 
 SUFFIXES = (".parquet", ".safetensors", ".jsonl")
+"""Endings of the files that predictions can be written to; an ending chooses the format."""
 
 
 class PredictionWriter(Callback):

@@ -144,8 +144,8 @@ class Report:
         return figures.png(self.figure())
 
     def image(self) -> np.ndarray:
-        """The plot as (height, width, 3) uint8, for loggers of images."""
-        return figures.image(self.figure())
+        """The plot as (height, width, 3) uint8, for loggers of images, which show it small."""
+        return figures.image(figures.thumbnail(self))
 
     def figure(self) -> Figure:
         """Perplexity against length."""

@@ -18,11 +18,14 @@ EXPLANATION = (
     "document. Entropy in nats, mean over layers and queries; near: share of attention on keys within half of the "
     "training length on either side. Exact: 95 % interval of the loss that all positions would have given."
 )
+"""What stands below a table."""
+
 DETAILS = [
     "method", "length", "status", "loss", "perplexity", "accuracy", "entropy", "entropy at 1×", "effective keys",
     "near", "loss difference", "to", "exact", "targets", "documents", "too short", "repeated", "seconds", "tokens/s",
     "peak MB", "note",
 ]  # fmt: skip
+"""Columns of the table that shows every row in full."""
 
 
 def screen(report: "Report") -> Table:
