@@ -10,6 +10,8 @@ import numpy as np
 from gau_alpha.extrapolation.protocols import philox
 
 CONFIDENCE = 0.95
+"""Share of resamples that an interval holds."""
+
 _VALUES_AT_ONCE = 4_000_000  # 32 MB of float64
 
 

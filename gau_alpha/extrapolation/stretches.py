@@ -11,7 +11,10 @@ import numpy as np
 from gau_alpha.extrapolation.protocols import Protocol, philox
 
 WINDOWS = ("first", "spread", "aligned")
+"""Where in a document the evaluated stretch may lie."""
+
 SHORT_DOCUMENTS = ("skip", "repeat")
+"""What may be done about documents shorter than a length."""
 
 _SPREAD_STREAM = 1  # beside stream 0, from which protocols draw
 
