@@ -23,7 +23,11 @@ from datamodules.whole_rows import WholeRows
 from gau_alpha.vocabulary import Vocabulary
 
 DEFAULT_MASKING = TokenMasking()
+"""15 % of the tokens, with BERT's 80/10/10."""
+
 DEFAULT_ROWS = Blocks()
+"""Each document by itself."""
+
 _SAMPLE_DOCUMENTS, _SAMPLE_TOKENS = 64, 1024
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 NAME = "interrupted.ckpt"
+"""The checkpoint that an interrupted run leaves."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")

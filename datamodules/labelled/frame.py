@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datamodules.tokenizers import Tokenizer
 
 Ids = NDArray[np.int64]
+"""(tokens,) token ids."""
 
 
 class Framed(NamedTuple):

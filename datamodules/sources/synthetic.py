@@ -9,6 +9,8 @@ from datamodules.randomness import Purpose, random_words
 from datamodules.sources.base import TextSource
 
 TASKS = ("copy", "recall")
+"""What a synthetic text can be about."""
+
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 _RECORD = len("ab=cd ")
 

@@ -22,7 +22,10 @@ from datamodules.tokenizers import Tokenizer
 from gau_alpha.vocabulary import Vocabulary
 
 DEFAULT_MASKING = TokenMasking()
+"""15 % of the tokens, with BERT's 80/10/10."""
+
 DEFAULT_ROWS = Blocks()
+"""Each document by itself."""
 
 
 class StreamingTextDataModule(LightningDataModule):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="GAUAlphaForMaskedLM")
 
 CONFIG = "config.json"
+"""The file of sizes and method in a Hugging Face folder."""
 
 METHOD_PART = ".gau.method."
 """What the names of tensors contain that an attention method has learned."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Pooling = Callable[[Tensor, Tensor | None], Tensor]
+"""Makes (B, H) of hidden states (B, L, H) and a mask (B, L)."""
 
 
 def first_token(x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -37,6 +38,7 @@ def mean_token(x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
 
 
 POOLINGS: dict[str, Pooling] = {"first": first_token, "mean": mean_token}
+"""Ways to make one vector of a text, by name."""
 
 
 def pooling_of(name: str) -> Pooling:
