@@ -24,11 +24,11 @@ _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 class ExtrapolationEvaluation(Finisher):
     """Measures the model at multiples of its training length, every so many optimizer steps and when training ends.
 
-    Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` (the ratio in three digits) against the optimizer step and,
-    for TensorBoard, the plot;
-    writes the table and the plot to ``<output_dir>/extrapolation/step_<n>/``. Training goes on exactly as if nothing
-    had been measured. What it costs is logged too: ``extrapolation/seconds`` of an evaluation,
-    ``extrapolation/share_of_time`` of all evaluations so far in the time since training began, and a line at the end.
+    Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step, the ratio in three digits so
+    that names sort, and, for TensorBoard, the plot; writes the table and the plot to
+    ``<output_dir>/extrapolation/step_<n>/``. Training goes on exactly as if nothing had been measured. What it costs is
+    logged too: ``extrapolation/seconds`` of an evaluation, ``extrapolation/share_of_time`` of all evaluations so far in
+    the time since training began, and a line at the end.
 
     The documents come from the trainer's data module, which must offer ``vocabulary``, ``train_length`` and
     ``evaluation_documents()``; the model is the LightningModule's ``model``.

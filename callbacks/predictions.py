@@ -71,7 +71,11 @@ class PredictionWriter(Callback):
         self._writer.write_table(table)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge the parts, on the first process."""
+        """Merge the parts, on the first process.
+
+        Raises:
+            ValueError: If there was no text.
+        """
         if self._writer is not None:
             self._writer.close()
             self._writer = None

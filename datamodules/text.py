@@ -47,6 +47,9 @@ class TextDataModule(LightningDataModule):
         cache_dir: Folder of the tokenised corpora; by default ``gau_alpha_lightning`` in the user's cache folder
             (``$XDG_CACHE_HOME`` or ``~/.cache``).
         rows: How documents become rows: ``Blocks``, ``Packed`` or ``VariableLength``.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     def __init__(

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints, runtime_checkable
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.fabric.loggers import Logger
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from gau_alpha.method import AXES
 from gau_alpha.presets import AXIS_TYPES

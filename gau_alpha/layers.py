@@ -131,9 +131,29 @@ class GAUBlock(nn.Module):
         self.norm_eps = config.norm_eps
 
     def forward(self, x: Tensor, plan: AttentionPlan, kernel: Kernel, observer: Observer | None = None) -> Tensor:
-        """Apply the unit, the residual connection and the norm to (B, L, H)."""
+        """Apply the unit, the residual connection and the norm.
+
+        Args:
+            x: (B, L, H).
+            plan: What the method makes of the batch's rows.
+            kernel: How attention is computed.
+            observer: Sees weights and entropies, block by block.
+
+        Returns:
+            (B, L, H).
+        """
         return norm(x + self.dropout(self.gau(x, plan, kernel, observer)), self.norm_eps)
 
     def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
-        """Apply the block at the places ``index`` (B, T) of (B, L, H), which gives (B, T, H)."""
+        """Apply the block at some places only.
+
+        Args:
+            index: (B, T) int64, places in each row.
+            x: (B, L, H).
+            plan: What the method makes of the batch's rows.
+            kernel: How attention is computed.
+
+        Returns:
+            (B, T, H).
+        """
         return norm(take(x, index) + self.gau.forward_at(index, x, plan, kernel), self.norm_eps)

@@ -121,7 +121,15 @@ class GAUAlphaModule(LightningModule):
         shard(self.model, self.device_mesh)
 
     def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
-        """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
+        """Predict tokens.
+
+        Args:
+            input_ids: (B, L) int64.
+            **layout: Further arguments of ``GAUAlphaForMaskedLM.forward``.
+
+        Returns:
+            Logits (B, L, V).
+        """
         return self.model(input_ids, **layout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

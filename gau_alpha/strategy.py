@@ -78,6 +78,10 @@ class Strategy(nn.Module):
 def require_train_length(strategy: Strategy, value: Number | None) -> Number:
     """Return what a strategy takes from train_length, or say how it gets it.
 
+    Args:
+        strategy: Who asks.
+        value: What it knows; None: nothing yet.
+
     Raises:
         ValueError: If it is None.
     """
@@ -91,6 +95,10 @@ def require_train_length(strategy: Strategy, value: Number | None) -> Number:
 
 def require_positive(name: str, value: float) -> None:
     """Check a constructor's argument.
+
+    Args:
+        name: Of the argument, for the message.
+        value: What was given.
 
     Raises:
         ValueError: If ``value`` is not above 0.

@@ -28,6 +28,9 @@ class Synthetic(TextSource):
         length: Characters per document, more than ``distance``.
         num_documents: Number of documents.
         seed: Seed of the letters.
+
+    Raises:
+        ValueError: If a number is out of range or the task is unknown.
     """
 
     def __init__(

@@ -52,6 +52,9 @@ class StreamingTextDataModule(LightningDataModule):
             where ``num_workers`` divides it.
         seed: Seed of order and masks.
         num_workers: Worker processes. Changes no batch; a run may be resumed with another number.
+
+    Raises:
+        ValueError: If a number is out of range, or such rows can't be streamed.
     """
 
     def __init__(

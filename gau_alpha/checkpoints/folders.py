@@ -219,7 +219,14 @@ def save_folder(
     head: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Write a model as ``config.json`` and ``model.safetensors``; see ``write_folder``."""
+    """Write a model as ``config.json`` and ``model.safetensors``; see ``write_folder``.
+
+    Args:
+        model: The model.
+        folder: The folder.
+        head: A head's class and its own arguments; None: the masked-language-model head.
+        labels: What the head chooses from.
+    """
     write_folder(folder, model.config, model.method, model.state_dict(), head=head, labels=labels)
 
 

@@ -20,5 +20,5 @@ class EvaluationData(Protocol):
     """Tokens per training row."""
 
     def evaluation_documents(self) -> Sequence[np.ndarray]:
-        """Give 1-D integer arrays: whole documents, never truncated, in a fixed order."""
+        """Give whole documents, (tokens,) integers each, never truncated, in a fixed order."""
         ...

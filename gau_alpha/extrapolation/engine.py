@@ -243,6 +243,10 @@ class ExtrapolationEngine:
 
         Per token and layer a unit's projections take 3·hidden·intermediate, its scores and values (key size +
         intermediate)·length.
+
+        Args:
+            model: The model.
+            length: Tokens of a stretch.
         """
         config = model.config
         per_token = 3.0 * config.hidden_size * config.intermediate_size

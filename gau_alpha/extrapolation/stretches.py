@@ -144,5 +144,9 @@ class Stretches:
 
 
 def document_fingerprint(tokens: np.ndarray) -> str:
-    """SHA-256 of a document's token ids."""
+    """SHA-256 of a document's token ids.
+
+    Args:
+        tokens: (tokens,) ids, of any integer type.
+    """
     return hashlib.sha256(np.ascontiguousarray(tokens, "<i8").tobytes()).hexdigest()

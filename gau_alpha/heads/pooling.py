@@ -44,6 +44,12 @@ POOLINGS: dict[str, Pooling] = {"first": first_token, "mean": mean_token}
 def pooling_of(name: str) -> Pooling:
     """Look a pooling up.
 
+    Args:
+        name: ``first`` or ``mean``.
+
+    Returns:
+        What makes (B, H) of hidden states (B, L, H).
+
     Raises:
         ValueError: If there is none of that name.
     """

@@ -115,7 +115,12 @@ def _mean_and_range(one: Summary) -> str:
 
 
 def details(report: "Report", row: Row) -> list[str]:
-    """Everything about a row, under the headings ``DETAILS``."""
+    """Everything about a row, under the headings ``DETAILS``.
+
+    Args:
+        report: The report.
+        row: One of its rows.
+    """
     at_once = report.row(row.method, min(report.lengths))
     entropy_at_once = at_once.attention_entropy if at_once is not None and at_once.length_ratio == 1 else None
     exact = ""
