@@ -5,6 +5,8 @@ Every module has a page. A name stands in full on one of them, that of the packa
 """
 
 import argparse
+import inspect
+import re
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -15,6 +17,7 @@ from jinja2 import pass_context
 from pdoc import doc, render, render_helpers
 
 PACKAGES = ("gau_alpha", "datamodules", "callbacks")
+_SECTION = re.compile(r"^(Args|Yields|Returns|Raises):\n", re.M)
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -45,7 +48,7 @@ def build(folder: Path) -> None:
                 getattr(import_module(package), name)  # some are only imported when asked for
         modules = {name: doc.Module(import_module(name)) for name in names}
         for module in modules.values():
-            _leave_out_inherited_constructors(module)
+            _complete(module)
         render.configure(docformat="google", template_directory=TEMPLATES, footer_text="GAU-α Lightning")
         homes = Homes(modules)
         render.env.globals.update(homes=homes, summary=_summary, children=lambda name: _children(name, names))
@@ -128,11 +131,28 @@ class Homes:
                 yield self.modules[home].members[member.name]
 
 
-def _leave_out_inherited_constructors(module: doc.Module) -> None:
-    """Take torch's words from below our constructors, which say what they do in the docstring of the class."""
+def _complete(module: doc.Module) -> None:
+    """Give overrides the sections (Args, Returns) that they leave to what they override.
+
+    And take torch's words from below our constructors, which the docstring of the class explains.
+    """
     for one in module.own_members:
-        if isinstance(one, doc.Class) and "__init__" in one.members:
-            one.members["__init__"].docstring = ""
+        if not isinstance(one, doc.Class):
+            continue
+        for name, member in one.members.items():
+            if name == "__init__":
+                member.docstring = ""
+            elif isinstance(member, doc.Function) and name in vars(one.obj):
+                for base in one.obj.__mro__[1:]:
+                    if base.__module__.partition(".")[0] in PACKAGES and name in vars(base):
+                        member.docstring = _with_sections(member.docstring, inspect.getdoc(vars(base)[name]) or "")
+
+
+def _with_sections(docstring: str, base: str) -> str:
+    own = set(_SECTION.findall(docstring))
+    parts = _SECTION.split(base)[1:]  # name, content, name, content …
+    more = [f"{name}:\n{text.rstrip()}" for name, text in zip(parts[::2], parts[1::2], strict=True) if name not in own]
+    return "\n\n".join([docstring.rstrip(), *more])
 
 
 def _summary(docstring: str) -> str:

@@ -90,6 +90,16 @@ def test_links_lead_somewhere_and_nothing_is_fetched(pages):
 
 
 @pytest.mark.slow
+def test_an_override_shows_the_shapes_of_what_it_overrides(pages):
+    page = pages["gau_alpha/scaling.html"]
+    method = page.partition('<div id="InfoScale.temperature"')[2].partition("</section>")[0]
+    assert "√(1 − n^(−2/d))" in method
+    assert "τ(n), float32, of the same shape" in method, "what Scaling.temperature says of all"
+    assert method.count("Arguments:") == 1
+    assert "Initialize internal Module state" not in page
+
+
+@pytest.mark.slow
 def test_a_warning_stops_the_build(tmp_path, monkeypatch):
     broken = types.ModuleType("broken")
     broken.__path__ = []
