@@ -14,10 +14,13 @@ from pathlib import Path
 from pkgutil import walk_packages
 
 from jinja2 import pass_context
+from jinja2.runtime import Context
+from markupsafe import escape
 from pdoc import doc, render, render_helpers
 
 PACKAGES = ("gau_alpha", "datamodules", "callbacks")
-_SECTION = re.compile(r"^(Args|Yields|Returns|Raises):\n", re.M)
+_ORDER = ("Args", "Yields", "Returns", "Raises")
+_SECTION = re.compile(rf"^({'|'.join(_ORDER)}):\n", re.M)
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -53,9 +56,7 @@ def build(folder: Path) -> None:
         homes = Homes(modules)
         render.env.globals.update(homes=homes, summary=_summary, children=lambda name: _children(name, names))
         render.env.tests["public"] = homes.is_public
-        render.env.filters["link"] = pass_context(
-            lambda context, spec, text=None: render_helpers.link(context, homes.link(spec), text or spec[1])
-        )
+        render.env.filters["link"] = homes.link
         pages = {
             f"{name.replace('.', '/')}.html": render.html_module(module, modules) for name, module in modules.items()
         }
@@ -111,13 +112,16 @@ class Homes:
             return bool(member.default_value_str) and member.name not in fields
         return True
 
-    def link(self, spec: tuple[str, str]) -> tuple[str, str]:
-        """Turn the module and the name of a definition into the page and the name to link to."""
+    @pass_context
+    def link(self, context: Context, spec: tuple[str, str], text: str | None = None) -> str:
+        """Link to the page on which a definition stands in full; pdoc's own filter links to the file it is in."""
         module, name = spec
+        text = text or name
         top = self._find((module, name.partition(".")[0])) if name else None
         if top is not None and top.name.startswith("_"):
-            return "", name  # a base class that is nobody's business: no link
-        return spec if top is None else (self.of(module, top), name)
+            return escape(text)  # a base class that is nobody's business
+        home = module if top is None else self.of(module, top)
+        return render_helpers.link(context, (home, name), text.replace(f"{module}.", f"{home}."))
 
     def _find(self, spec: tuple[str, str]) -> doc.Doc | None:
         page = self.modules.get(spec[0])
@@ -149,10 +153,12 @@ def _complete(module: doc.Module) -> None:
 
 
 def _with_sections(docstring: str, base: str) -> str:
-    own = set(_SECTION.findall(docstring))
-    parts = _SECTION.split(base)[1:]  # name, content, name, content …
-    more = [f"{name}:\n{text.rstrip()}" for name, text in zip(parts[::2], parts[1::2], strict=True) if name not in own]
-    return "\n\n".join([docstring.rstrip(), *more])
+    words, *own = _SECTION.split(docstring)
+    _, *more = _SECTION.split(base)
+    # name, content, name, content …; a section of its own wins
+    sections = dict(zip(more[::2], more[1::2], strict=True)) | dict(zip(own[::2], own[1::2], strict=True))
+    ordered = sorted(sections.items(), key=lambda section: _ORDER.index(section[0]))
+    return "\n\n".join([words.rstrip(), *(f"{name}:\n{text.rstrip()}" for name, text in ordered)])
 
 
 def _summary(docstring: str) -> str:
