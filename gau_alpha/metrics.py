@@ -14,6 +14,9 @@ class TokenAverage(Metric):
 
     The sum is kept in float64 and the count in int64, whatever the model's precision: in bfloat16 a count would stop
     growing at 256.
+
+    Args:
+        **kwargs: torchmetrics'.
     """
 
     full_state_update = False

@@ -40,7 +40,15 @@ class Embeddings(nn.Module):
         self.norm_eps = config.norm_eps
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Embed (B, L) int64 as (B, L, H)."""
+        """Embed tokens and their types.
+
+        Args:
+            input_ids: (B, L) int64.
+            token_type_ids: (B, L) int64. None: all are 0.
+
+        Returns:
+            (B, L, H).
+        """
         types = self.token_type_embeddings
         kind = types.weight[0] if token_type_ids is None else types(token_type_ids)  # (H,) or (B, L, H)
         x = self.word_embeddings(input_ids) + kind  # (B, L, H)
@@ -70,9 +78,19 @@ class Encoder(nn.Module):
         observer: LayerObserver | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        """Encode (B, L, H) as (B, L, H), or as (B, T, H) at the places ``index`` (B, T).
+        """Apply all blocks.
 
         With ``index`` and without an observer, which wants to see all queries, the last layer computes only these.
+
+        Args:
+            x: (B, L, H).
+            rows: The batch's rows.
+            kernel: How attention is computed.
+            observer: Sees weights and entropies of every layer.
+            index: (B, T) int64, places in each row. None: all.
+
+        Returns:
+            (B, L, H), or (B, T, H) at ``index``.
         """
         planned, plan = None, None
         blocks = self.blocks()
@@ -121,7 +139,14 @@ class MaskedLMHead(nn.Module):
         self.predictions = nn.ModuleDict({"decoder": decoder})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., H) to logits (..., V)."""
+        """Map hidden states to logits.
+
+        Args:
+            x: (…, H).
+
+        Returns:
+            (…, V).
+        """
         return self.predictions["decoder"](x)
 
 

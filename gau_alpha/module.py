@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
+from gau_alpha.hyperparameters import HasHeadlines, log_hyperparameters
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics, count_on, counted
 from gau_alpha.model import GAUAlphaForMaskedLM
@@ -32,6 +33,7 @@ from gau_alpha.presets import method_from
 from gau_alpha.sharding import shard
 
 Batch = dict[str, Tensor]
+"""Tensors by name, as a data module collates them."""
 
 LOGITS_AT_ONCE = 2**26
 """Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
@@ -108,7 +110,8 @@ class GAUAlphaModule(LightningModule):
                 "betas": list(self.betas),
                 "schedule": self.schedule.describe(),
                 "kernel": kernel,
-            }
+            },
+            logger=False,  # see on_fit_start
         )
         self._step_targets: Tensor | None = None
         self._rate = 0.0  # of the last step
@@ -121,7 +124,15 @@ class GAUAlphaModule(LightningModule):
         shard(self.model, self.device_mesh)
 
     def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
-        """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
+        """Predict tokens.
+
+        Args:
+            input_ids: (B, L) int64.
+            **layout: Further arguments of ``GAUAlphaForMaskedLM.forward``.
+
+        Returns:
+            Logits (B, L, V).
+        """
         return self.model(input_ids, **layout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -207,8 +218,14 @@ class GAUAlphaModule(LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """See that there are weights to start from."""
+        """See that there are weights to start from, and tell loggers what the run was set to."""
         self._check_start()
+        if self.trainer.is_global_zero:
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+            headlines = [name for one in callbacks if isinstance(one, HasHeadlines) for name in one.headlines()]
+            if self.trainer.enable_validation:
+                headlines = [*map(str, self.validation_metrics.keys()), *headlines]
+            log_hyperparameters(self.loggers, self.hparams, headlines)
 
     def on_validation_start(self) -> None:
         """See that there are weights to evaluate."""

@@ -107,7 +107,12 @@ class Parser(LightningArgumentParser):
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Explain in one message, without the hundred options of the usage, and leave with code 2."""
+        """Explain in one message, without the hundred options of the usage, and leave with code 2.
+
+        Args:
+            message: What is wrong.
+            ex: The error behind it; the message says it all.
+        """
         if "model.method" in message or any(f'"{axis}"' in message for axis in AXES):
             message = f"{message}\nknown strategies\n{known_strategies()}"
         self.exit(2, f"gau-alpha: error: {message}\n")
@@ -144,7 +149,15 @@ class GAUAlphaCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse over the values that a checkpoint remembers, if one is named."""
+        """Parse over the values that a checkpoint remembers, if one is named.
+
+        Args:
+            parser: The parser.
+            args: The command and its options.
+
+        Raises:
+            ValueError: If there is no data.
+        """
         assert isinstance(args, list), "run() passes the arguments"
         subcommand, path = args[0], checkpoint_in(args)
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
@@ -163,7 +176,11 @@ class GAUAlphaCLI(LightningCLI):
         """Do nothing: Lightning's own version lets the checkpoint override what was typed."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what would do nothing."""
+        """Refuse what would do nothing.
+
+        Raises:
+            ValueError: If nothing would be trained, or there is nothing to start from.
+        """
         trainer = self.config[self.config.subcommand].trainer
         if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")

@@ -28,7 +28,10 @@ from gau_alpha.rows import Rows
 from gau_alpha.visibility import allowed
 
 Placed = tuple[View, Tensor, Tensor]
+"""A view with queries and keys that are rotated for it: (B, L, D) each."""
+
 KeyRanges = tuple[tuple[int, int], ...]
+"""Keys that a block of queries can see: first, and one past the last, of each run."""
 
 
 class Blocked:

@@ -33,7 +33,24 @@ def perplexity(report: "Report") -> Figure:
     The dashed line marks the training length. A method's line has a gap where it has no number.
     """
     figure = _figure(9, 5)
+    _perplexity_up(figure.add_subplot(), report)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def thumbnail(report: "Report") -> Figure:
+    """The same, to be read at 300 pixels: loggers show images that small."""
+    figure = _figure(4.5, 3.1 + 0.2 * (len(report.methods) // 2))
     axes = figure.add_subplot()
+    _perplexity_up(axes, report)
+    axes.set_ylabel("perplexity")
+    if len(report.lengths) > 5:
+        axes.tick_params(axis="x", labelrotation=45)
+    figure.legend(loc="outside lower center", frameon=False, ncols=2)
+    return figure
+
+
+def _perplexity_up(axes: Axes, report: "Report") -> None:
     for place, method in enumerate(report.methods):
         rows = [report.row(method, length) for length in report.lengths]
         style = _style(place)
@@ -49,8 +66,6 @@ def perplexity(report: "Report") -> Figure:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(f"perplexity at hidden tokens ({report.rows[0].protocol})")
     _lengths_across(axes, report)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return figure
 
 
 def attention(report: "Report") -> Figure | None:
