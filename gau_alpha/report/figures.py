@@ -43,7 +43,8 @@ def perplexity(report: "Report") -> Figure:
     axes.set_yscale("log")
     if not any(row.perplexity is not None and math.isfinite(row.perplexity) for row in report.rows):
         axes.set_ylim(1, 10)  # nothing to draw, and a log axis has no limits of its own
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high > 5 * low else range(1, 10)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(f"perplexity at hidden tokens ({report.rows[0].protocol})")
@@ -60,7 +61,7 @@ def attention(report: "Report") -> Figure | None:
     if all(row.attention_entropy is None for row in report.rows):
         return None
     with_distances = any(row.near_share is not None for row in report.rows)
-    figure = _figure(13 if with_distances else 6, 4.4)
+    figure = _figure(13 if with_distances else 9, 4.4)
     panels = figure.subplots(1, 3 if with_distances else 1, squeeze=False)[0]
     lengths = report.lengths
     panels[0].plot(lengths, np.log(lengths), color="0.5", linestyle=":", label="even spread, ln n")
@@ -78,7 +79,10 @@ def attention(report: "Report") -> Figure | None:
         panels[1].set_ylabel("attention within ± half of the training length")
         panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
         _by_distance(panels[2], report)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=4)
+    if with_distances:
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=4)
+    else:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
@@ -104,7 +108,10 @@ def layers(report: "Report") -> Figure | None:
             axes.plot([row.length for row in rows], values, color=colours(0.9 * share), marker=".", label=f"{layer}")
         axes.set_title(method, fontsize=9)
         _lengths_across(axes, report)
-        axes.tick_params(axis="x", labelrotation=45, labelsize=7)
+        axes.tick_params(axis="x", labelrotation=45, labelsize=7, labelbottom=True)
+    for axes in panels[: len(measured) - across]:  # another panel stands below
+        axes.set_xlabel("")
+        axes.tick_params(labelbottom=False)
     for axes in panels[len(measured) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()

@@ -196,7 +196,8 @@ class Report:
         targets, documents = (
             span([getattr(row, name) for row in measured]) for name in ("num_targets", "num_documents")
         )
-        text = f"{', '.join(parts)}; {targets} targets in {documents} documents per length."
+        of = "document" if documents == "1" else "documents"
+        text = f"{', '.join(parts)}; {targets} targets in {documents} {of} per length."
         if any(row.num_positions > row.num_targets for row in measured):
             text += " Positions were drawn: numbers are unbiased estimates."
         if any(row.num_repeated_documents for row in measured):
