@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 OURS = ("gau_alpha", "datamodules", "callbacks", "configs")
 
 AXES = {"strategy", "rows", "similarity", "scaling", "position", "visibility"}
-MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise"}
+MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise", "dropout"}
 # part of gau_alpha → the parts of gau_alpha that it may import
 ALLOWED = {
     "vocabulary": set(),
@@ -23,13 +23,14 @@ ALLOWED = {
     "strategy": set(),
     "rows": set(),
     "pointwise": set(),
+    "dropout": set(),
     "precision": set(),
     "similarity": {"strategy"},
     "scaling": {"strategy"},
     "position": {"strategy", "rows"},
     "visibility": {"strategy", "rows", "position"},
     "method": AXES,
-    "kernels": AXES | {"method"},
+    "kernels": AXES | {"method", "dropout"},
     "layers": MODEL - {"layers"},
     "presets": AXES | {"method"},
     "hyperparameters": {"method", "presets", "strategy"},

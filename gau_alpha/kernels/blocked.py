@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gau_alpha.dropout import drop
 from gau_alpha.kernels.base import (
     Observer,
     centred,
@@ -86,8 +86,7 @@ class Blocked:
             weights = weights_of(score, visible, plan.num_visible_keys[:, start:stop], observer is not None)
             if observer is not None:
                 observer(weights, mine, seen, entropy(weights, score))
-            if dropout:
-                weights = F.dropout(weights, dropout)
+            weights = drop(weights, dropout)
             block = weights.to(value.dtype) @ rows_of(value, ranges)  # (B, Lq, E)
             if whole is None:
                 context.append(block)
