@@ -286,11 +286,14 @@ class GAUAlphaModule(LightningModule):
             check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
-        """Build the module that a checkpoint was saved from, on the CPU, reading nothing but plain data.
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | PathLike[str], map_location: torch.device | str = "cpu", **kwargs: Any
+    ) -> Self:
+        """Build the module that a checkpoint was saved from, reading nothing but plain data.
 
         Args:
             checkpoint_path: The file.
+            map_location: The device that the module is put on.
             **kwargs: Arguments of the constructor that take the place of the stored ones.
 
         Raises:
@@ -299,7 +302,7 @@ class GAUAlphaModule(LightningModule):
         checkpoint = read_checkpoint(checkpoint_path)
         module = cls(**{**cls._stored_arguments(checkpoint["hyper_parameters"], str(checkpoint_path)), **kwargs})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
-        return module
+        return module.to(map_location)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build AdamW and the schedule, stepped once per optimizer step."""
