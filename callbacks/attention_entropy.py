@@ -17,7 +17,7 @@ _LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_
 class AttentionEntropy(Callback):
     """Logs how widely each layer attends on the training batch, every so many optimizer steps.
 
-    Scalars ``attention/entropy/layer_<k>`` in nats and ``attention/entropy/mean``, and with ``distances`` also
+    Scalars ``attention/entropy/layer_<kk>`` in nats and ``attention/entropy/mean``, and with ``distances`` also
     ``attention/near/…``, the share of attention on keys within half of the training length on either side, against the
     optimizer step. All are means over the real tokens of all processes' batches. One more forward pass per logged step,
     without dropout and gradients; training goes on exactly as if nothing had been measured.
@@ -111,6 +111,6 @@ class _RealQueries:
 def _scalars(name: str, by_layer: list[float]) -> dict[str, float]:
     """A scalar per layer, and their mean."""
     return {
-        **{f"{name}/layer_{layer}": value for layer, value in enumerate(by_layer)},
+        **{f"{name}/layer_{layer:02}": value for layer, value in enumerate(by_layer)},
         f"{name}/mean": sum(by_layer) / len(by_layer),
     }

@@ -72,7 +72,11 @@ class TokenizedDocuments:
         return len(self.lengths)
 
     def document(self, index: int) -> NDArray[np.int32]:
-        """Return one document: a read-only view, nothing is copied."""
+        """Return one document: a read-only view, nothing is copied.
+
+        Raises:
+            IndexError: If there is no such document.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
         chunk = int(np.searchsorted(self._first_document, index, side="right")) - 1

@@ -1,6 +1,6 @@
 """Averages over tokens, kept as sums and counts so that no average is ever averaged again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,9 @@ class TokenAverage(Metric):
 
     The sum is kept in float64 and the count in int64, whatever the model's precision: in bfloat16 a count would stop
     growing at 256.
+
+    Args:
+        **kwargs: torchmetrics'.
     """
 
     full_state_update = False
@@ -81,3 +84,38 @@ class MaskedLMMetrics(MetricCollection):
         self["loss"].update(nll, count)
         self["perplexity"].update(nll, count)
         self["accuracy"].update(correct, count)
+
+
+def counted(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[str, dict[str, Tensor]]:
+    """Read what metrics have counted so far; a collective.
+
+    Args:
+        metrics: Metrics whose states are all sums.
+        reduce: Sums a tensor over all processes; it may work in place.
+
+    Returns:
+        By metric and state, on the CPU.
+    """
+    return {
+        name: {state: reduce(value.clone()).cpu() for state, value in _states(metric).items()}
+        for name, metric in metrics.items(keep_base=True)
+    }
+
+
+def count_on(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Add what ``counted`` has read; on one process only.
+
+    Raises:
+        ValueError: If it is of other metrics.
+    """
+    for name, metric in metrics.items(keep_base=True):
+        for state, value in _states(metric).items():
+            stored = before.get(name, {}).get(state)
+            if not isinstance(stored, Tensor) or stored.shape != value.shape:
+                raise ValueError(f"The checkpoint's train_metrics lack {name}.{state} of shape {tuple(value.shape)}.")
+            setattr(metric, state, value + stored.to(value))
+
+
+def _states(metric: Any) -> dict[str, Tensor]:
+    """Return the states of a metric that keeps sums, and so no lists."""
+    return metric.metric_state

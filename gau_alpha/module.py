@@ -4,6 +4,7 @@ B batch, L length, H hidden size, N targets, V vocabulary.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -23,14 +24,16 @@ from torch.utils.checkpoint import checkpoint
 from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
+from gau_alpha.hyperparameters import HasHeadlines, log_hyperparameters
 from gau_alpha.method import AttentionMethod
-from gau_alpha.metrics import MaskedLMMetrics
+from gau_alpha.metrics import MaskedLMMetrics, count_on, counted
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_groups
 from gau_alpha.presets import method_from
 from gau_alpha.sharding import shard
 
 Batch = dict[str, Tensor]
+"""Tensors by name, as a data module collates them."""
 
 LOGITS_AT_ONCE = 2**26
 """Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
@@ -107,9 +110,12 @@ class GAUAlphaModule(LightningModule):
                 "betas": list(self.betas),
                 "schedule": self.schedule.describe(),
                 "kernel": kernel,
-            }
+            },
+            logger=False,  # see on_fit_start
         )
         self._step_targets: Tensor | None = None
+        self._rate = 0.0  # of the last step
+        self._counted: dict[str, Any] | None = None  # training metrics of a checkpoint that were not yet logged
         self._total_steps = 0
         self._rate_ceiling = 1.0  # factor of the rate that a resumed run does not rise above
 
@@ -118,7 +124,15 @@ class GAUAlphaModule(LightningModule):
         shard(self.model, self.device_mesh)
 
     def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
-        """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
+        """Predict tokens.
+
+        Args:
+            input_ids: (B, L) int64.
+            **layout: Further arguments of ``GAUAlphaForMaskedLM.forward``.
+
+        Returns:
+            Logits (B, L, V).
+        """
         return self.model(input_ids, **layout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -148,17 +162,28 @@ class GAUAlphaModule(LightningModule):
             if parameter.grad is not None:
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
         self._step_targets = None
+        self._rate = optimizer.param_groups[0]["lr"]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log training metrics over all targets since they were last logged, at optimizer steps."""
-        step = self.trainer.global_step
-        if self._step_targets is not None or step % self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        """Log learning rate and training metrics over all targets since they were last logged, at optimizer steps."""
+        if self._step_targets is None and self._logs_now():
+            loss = self._log_training()
+            self.log("loss", loss, prog_bar=True, logger=False)
+
+    def on_train_start(self) -> None:
+        """Take up what the interrupted run had counted."""
+        self.count_on()
+
+    def count_on(self) -> None:
+        """Take up what a checkpoint's run had counted when it was saved, and log it if it was about to."""
+        before, self._counted = self._counted, None
+        if before is None:
             return
-        metrics = self.train_metrics.compute()
-        self.train_metrics.reset()
-        self.log("loss", metrics["train/loss"].float(), prog_bar=True, logger=False)
-        for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=step)
+        if self.trainer.is_global_zero:
+            count_on(self.train_metrics, before["sums"])
+        self._rate = before["rate"]
+        if before["sums"]["loss"]["count"] and self._logs_now():
+            self._log_training()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count losses and right predictions at the targets."""
@@ -193,8 +218,14 @@ class GAUAlphaModule(LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """See that there are weights to start from."""
+        """See that there are weights to start from, and tell loggers what the run was set to."""
         self._check_start()
+        if self.trainer.is_global_zero:
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+            headlines = [name for one in callbacks if isinstance(one, HasHeadlines) for name in one.headlines()]
+            if self.trainer.enable_validation:
+                headlines = [*map(str, self.validation_metrics.keys()), *headlines]
+            log_hyperparameters(self.loggers, self.hparams, headlines)
 
     def on_validation_start(self) -> None:
         """See that there are weights to evaluate."""
@@ -209,8 +240,13 @@ class GAUAlphaModule(LightningModule):
         self._check_start()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the schedule was made for, so that a run of another length can go on from it."""
+        """Keep what the schedule was made for, so that a run of another length can go on from it.
+
+        And what is counted, but not yet logged: on all processes, since they count together.
+        """
         checkpoint["schedule"] = {"total_steps": self._total_steps, "rate_ceiling": self._rate_ceiling}
+        sums = counted(self.train_metrics, lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
+        checkpoint["train_metrics"] = {"rate": self._rate, "sums": sums}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model is this one, before its weights are loaded.
@@ -245,6 +281,7 @@ class GAUAlphaModule(LightningModule):
             )
         else:
             self._keep_below(checkpoint)
+            self._counted = checkpoint.get("train_metrics")
         if "state_dict" in checkpoint:  # a sharded strategy loads the weights itself, and takes them out before
             check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
@@ -384,11 +421,30 @@ class GAUAlphaModule(LightningModule):
                 **learned,
             }
 
+    def _logs_now(self) -> bool:
+        return self.trainer.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+
+    def _log_training(self) -> Tensor:
+        """Log what was counted, and return the loss."""
+        metrics = self.train_metrics.compute()
+        self.train_metrics.reset()
+        self._log({**metrics, "train/learning_rate": self._rate})
+        return metrics["train/loss"].float()
+
+    def _log(self, metrics: Mapping[str, Tensor | float]) -> None:
+        """Log against the optimizer step."""
+        for logger in self.loggers:
+            logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.trainer.global_step)
+
     def _log_epoch(self, metrics: MaskedLMMetrics) -> None:
         # computed values, equal on all ranks; float64 does not exist on every device
         values = {name: value.float() for name, value in metrics.compute().items()}
         metrics.reset()
-        self.log_dict(values, prog_bar=True, rank_zero_only=False)
+        training = self.trainer.state.fn is TrainerFn.FITTING
+        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=not training)
+        if training and not self.trainer.sanity_checking:
+            # Lightning would log at the number of the step before.
+            self._log({**values, "epoch": self.current_epoch})
 
 
 def constructor_arguments(stored: dict[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,14 @@ class RateMasking(Masking):
 
 
 def uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Turn the upper 32 bits into numbers in [0, 1)."""
+    """Turn the upper 32 bits into numbers in [0, 1).
+
+    Args:
+        words: (…) random words.
+
+    Returns:
+        (…) float64.
+    """
     return (words >> np.uint64(32)) / 2.0**32
 
 

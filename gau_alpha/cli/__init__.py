@@ -31,6 +31,7 @@ commands (each has --help):
   convert      turn a checkpoint into a Hugging Face folder, or such a folder into a checkpoint
   fill-mask    what a model puts in the place of [MASK]
 """
+"""What ``gau-alpha --help`` prints."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -107,6 +108,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "convert": _convert,
     "fill-mask": _fill_mask,
 }
+"""Functions by the command that they serve; they return the exit code."""
 
 
 def _refuse(message: str) -> int:

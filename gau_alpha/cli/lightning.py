@@ -23,7 +23,9 @@ from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_hea
 from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
+from gau_alpha.continued_logs import ContinuedLogs
 from gau_alpha.dropout_seed import DropoutSeed
+from gau_alpha.due_validation import DueValidation
 from gau_alpha.fine_tuning import GAUAlphaFineTuning
 from gau_alpha.interruption import Interruption
 from gau_alpha.method import AXES
@@ -105,7 +107,12 @@ class Parser(LightningArgumentParser):
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Explain in one message, without the hundred options of the usage, and leave with code 2."""
+        """Explain in one message, without the hundred options of the usage, and leave with code 2.
+
+        Args:
+            message: What is wrong.
+            ex: The error behind it; the message says it all.
+        """
         if "model.method" in message or any(f'"{axis}"' in message for axis in AXES):
             message = f"{message}\nknown strategies\n{known_strategies()}"
         self.exit(2, f"gau-alpha: error: {message}\n")
@@ -142,7 +149,15 @@ class GAUAlphaCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse over the values that a checkpoint remembers, if one is named."""
+        """Parse over the values that a checkpoint remembers, if one is named.
+
+        Args:
+            parser: The parser.
+            args: The command and its options.
+
+        Raises:
+            ValueError: If there is no data.
+        """
         assert isinstance(args, list), "run() passes the arguments"
         subcommand, path = args[0], checkpoint_in(args)
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
@@ -161,7 +176,11 @@ class GAUAlphaCLI(LightningCLI):
         """Do nothing: Lightning's own version lets the checkpoint override what was typed."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what would do nothing."""
+        """Refuse what would do nothing.
+
+        Raises:
+            ValueError: If nothing would be trained, or there is nothing to start from.
+        """
         trainer = self.config[self.config.subcommand].trainer
         if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
@@ -194,7 +213,8 @@ class GAUAlphaCLI(LightningCLI):
         installed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         if not any(isinstance(callback, Guard) for callback in installed):
             installed.insert(0, Guard())
-        installed.extend([Waiting(), DropoutSeed(), Interruption()])  # behind those that Lightning adds
+        # behind those that Lightning adds
+        installed.extend([Waiting(), DropoutSeed(), Interruption(), DueValidation()])
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -205,6 +225,8 @@ class GAUAlphaCLI(LightningCLI):
                 remove_leftovers(self.trainer)
             kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
         path = kwargs.get("ckpt_path")
+        if subcommand == "fit":
+            self.trainer.callbacks.insert(0, ContinuedLogs(resumes=path is not None))  # type: ignore[attr-defined]
         if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
             for line in self._changes_since(path):
                 print(f"changed since {path} was saved: {line}")

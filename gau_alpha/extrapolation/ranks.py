@@ -29,6 +29,9 @@ class Ranks:
 
         Args:
             values: float64, zero in rows that another process has filled.
+
+        Returns:
+            (rows, …) float64.
         """
         return self.total(values)
 
@@ -37,6 +40,9 @@ class Ranks:
 
         Args:
             values: float64.
+
+        Returns:
+            (…) float64, of the same shape.
         """
         return self._reduce(values, dist.ReduceOp.SUM) if self.world_size > 1 else values
 

@@ -1,0 +1,85 @@
+"""Several processes: a signal to one of them, and a damaged checkpoint before all."""
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from kill_drill import same
+from lightning.pytorch import Callback
+from small_run import on_cpu, write_config, write_corpus
+from together import run_together
+
+from gau_alpha.checkpoints import read_checkpoint
+
+STATE = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "schedule")
+
+
+class SignalTo(Callback):
+    """Sends one of the processes SIGTERM amid a step."""
+
+    def __init__(self, rank: int, step: int) -> None:
+        self.rank, self.step = rank, step
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if (trainer.global_rank, trainer.global_step + 1) == (self.rank, self.step):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fit(folder, corpus, strategy, *callbacks):
+    path = write_config(folder, corpus, list(callbacks))
+    return run_together(folder, ["fit", "--config", str(path), *on_cpu(strategy, 2), "--auto_resume", "true"], 2)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "texts")
+
+
+@pytest.fixture(scope="module", params=["ddp.yaml", "fsdp.yaml"])
+def undisturbed(request, tmp_path_factory, corpus):
+    folder = tmp_path_factory.mktemp("undisturbed") / "runs"
+    ended = fit(folder, corpus, request.param)
+    assert [one.code for one in ended] == [0, 0], ended
+    return request.param, folder
+
+
+def assert_same_end(folder: Path, undisturbed: Path) -> None:
+    last = Path("run/one/checkpoints/last.ckpt")
+    one, two = read_checkpoint(undisturbed / last), read_checkpoint(folder / last)
+    assert [name for name in STATE if not same(one[name], two[name])] == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_ends_all_at_the_same_step(tmp_path, corpus, undisturbed):
+    strategy, alone = undisturbed
+    folder = tmp_path / "runs"
+    send = {"class_path": f"{__name__}.SignalTo", "init_args": {"rank": 1, "step": 5}}
+    ended = fit(folder, corpus, strategy, send)
+    assert [one.code for one in ended] == [143, 143], ended
+    assert "interrupted.ckpt at step 5, ending" in ended[0].output
+    assert read_checkpoint(folder / "run/one/checkpoints/interrupted.ckpt")["global_step"] == 5
+    ended = fit(folder, corpus, strategy)
+    assert [one.code for one in ended] == [0, 0], ended
+    assert re.search(r"going on from \S+interrupted.ckpt", ended[0].output)
+    assert_same_end(folder, alone)
+
+
+@pytest.mark.slow
+def test_all_pass_over_the_same_damaged_checkpoints(tmp_path, corpus, undisturbed):
+    strategy, alone = undisturbed
+    folder = shutil.copytree(alone, tmp_path / "runs")
+    checkpoints = folder / "run/one/checkpoints"
+    for name in ("last.ckpt", "epoch=0-step=8.ckpt"):
+        content = bytearray((checkpoints / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (checkpoints / name).write_bytes(content)
+    ended = fit(folder, corpus, strategy)
+    assert [one.code for one in ended] == [0, 0], ended
+    assert re.search(r"passed over: \S+last.ckpt is damaged", ended[0].output)
+    assert re.search(r"going on from \S+step=6.ckpt, the newest whole checkpoint", ended[0].output)
+    newest = max(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    one, two = read_checkpoint(alone / "run/one/checkpoints/last.ckpt"), read_checkpoint(newest)
+    assert [name for name in STATE if not same(one[name], two[name])] == []

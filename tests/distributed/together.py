@@ -1,0 +1,62 @@
+"""Several processes that run one command together, as torchrun would start them."""
+
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from gau_alpha.cli import main
+
+
+class Ended(NamedTuple):
+    """How a process ended, and what it wrote."""
+
+    code: int | None
+    output: str
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def run_together(folder: Path, args: list[str], processes: int, timeout: float = 60) -> list[Ended]:
+    """Fork processes, which saves each the seconds of importing torch; end those that outlive the time limit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, fork = free_port(), multiprocessing.get_context("fork")
+    outputs = [folder / f"rank{rank}.txt" for rank in range(processes)]
+    started = [
+        fork.Process(target=_worker, args=(args, rank, processes, port, output)) for rank, output in enumerate(outputs)
+    ]
+    for process in started:
+        process.start()
+    try:
+        for process in started:
+            process.join(timeout)
+        return [Ended(process.exitcode, path.read_text()) for process, path in zip(started, outputs, strict=True)]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def _worker(args: list[str], rank: int, processes: int, port: int, output: Path) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    sys.stdout = sys.stderr = output.open("w", buffering=1)
+    for handler in logging.getLogger("lightning.pytorch").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)  # it holds on to the one that it met first
+    raise SystemExit(main(args))
