@@ -3,7 +3,6 @@
 W processes.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -198,8 +197,8 @@ def _not_finite(batches: list[_Batch], optimizer: Optimizer, with_gradient: bool
     gradients = [_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     gradients = [gradient for gradient in gradients if gradient.numel()]  # a process may have no share of a small one
     if with_gradient and gradients:
-        # The largest number is finite if all are; a sum of squares could overflow without any of them.
-        own[1] = ~torch.nn.utils.get_total_norm(gradients, math.inf).isfinite()
+        # One pass, 30 times as fast as isfinite on a CPU. Squares overflow beyond 1.8e19, and so do AdamW's moments.
+        own[1] = ~torch.nn.utils.get_total_norm(gradients).isfinite()
     if not dist.is_available() or not dist.is_initialized():
         return own[None]
     bad = torch.zeros(dist.get_world_size(), 2, device=device)

@@ -4,7 +4,6 @@ B rows, L tokens of a row.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,11 @@ class Rerun:
 
     Attributes:
         losses: The summed loss of each batch.
-        largest_gradient: Of all weights, of the summed losses; not a number if any is none.
+        gradient_norm: Over all weights, of the sum of the losses.
     """
 
     losses: list[float]
-    largest_gradient: float
+    gradient_norm: float
 
 
 def keep(path: Path, batches: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Path:
@@ -96,4 +95,4 @@ def rerun(path: str | Path, checkpoint: str | Path | None = None, accelerator: s
         loss.backward()
         losses.append(float(loss.detach()))
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    return Rerun(losses, float(torch.nn.utils.get_total_norm(gradients, math.inf)))
+    return Rerun(losses, float(torch.nn.utils.get_total_norm(gradients)))

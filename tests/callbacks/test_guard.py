@@ -112,7 +112,7 @@ def test_nan_in_a_loss_ends_the_run_and_its_batch_reproduces_it(tmp_path, kind, 
     if kind is GAUAlphaModule:
         found = rerun(file, accelerator="cpu")
         assert [math.isnan(loss) for loss in found.losses] == [False, True][-accumulate:]
-        assert math.isnan(found.largest_gradient)
+        assert math.isnan(found.gradient_norm)
 
 
 def test_a_rerun_has_the_dropout_of_the_run(tmp_path):

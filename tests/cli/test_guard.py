@@ -32,7 +32,7 @@ def test_a_run_that_diverges_ends_in_one_message_that_says_how_to_see_it_again(r
     assert "Traceback" not in error
     command = shlex.split(next(line for line in error.splitlines() if line.startswith("  python -c")))
     done = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True, timeout=60, check=True)
-    losses, gradient = re.fullmatch(r"Rerun\(losses=\[(.*)\], largest_gradient=(.*)\)\n", done.stdout).groups()
+    losses, gradient = re.fullmatch(r"Rerun\(losses=\[(.*)\], gradient_norm=(.*)\)\n", done.stdout).groups()
     assert not (math.isfinite(float(losses)) and math.isfinite(float(gradient)))
     (weights,) = (tmp_path / "not_finite").rglob("weights.ckpt")
     assert all(x.isfinite().all() for x in read_checkpoint(weights)["state_dict"].values() if torch.is_tensor(x))

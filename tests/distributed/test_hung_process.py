@@ -1,6 +1,7 @@
 """A process that hangs: the others end with a message that says what to do, and it ends with them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,15 +58,19 @@ def test_a_hung_process_ends_in_a_message(tmp_path):
     runs = {rank: (tmp_path / strategy, strategy) for rank, strategy in ((1, "ddp"), (0, "fsdp"))}
     started = {rank: begin(folder, strategy, rank) for rank, (folder, strategy) in runs.items()}
     deadline = time.monotonic() + 60
-    for rank, process in started.items():
-        try:
+    try:
+        for rank, process in started.items():
             _, errors = process.communicate(timeout=deadline - time.monotonic())
-        finally:
+            assert process.returncode, "the run did not end well"
+            assert f"Process {1 - rank}, at step 2, has waited for the others" in errors
+            assert "--auto_resume true" in errors
+            hung = int((runs[rank][0] / f"sleeper{rank}.pid").read_text())
+            while alive(hung) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert not alive(hung)
+    finally:
+        for process in started.values():
             process.kill()
-        assert process.returncode, "the run did not end well"
-        assert f"Process {1 - rank}, at step 2, has waited for the others" in errors
-        assert "--auto_resume true" in errors
-        hung = int((runs[rank][0] / f"sleeper{rank}.pid").read_text())
-        while alive(hung) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not alive(hung)
+        for pid in tmp_path.rglob("sleeper*.pid"):  # on a failure, the process would sleep on
+            if alive(int(pid.read_text())):
+                os.kill(int(pid.read_text()), signal.SIGKILL)
