@@ -87,7 +87,7 @@ def test_every_trainer_file_parses(file, capsys):
 
 
 def test_the_slurm_job_is_that_of_the_trainer_file(capsys, monkeypatch):
-    """bash reads it, SLURM is asked for as many processes as Lightning expects, and the command that it starts parses."""
+    """SLURM is asked for as many processes as Lightning expects, and the command that it starts parses."""
     job = CONFIGS / "trainer/slurm.sbatch"
     subprocess.run(["bash", "-n", str(job)], check=True, timeout=10)
     text = job.read_text()
