@@ -425,7 +425,7 @@ class GAUAlphaModule(LightningModule):
         values = {name: value.float() for name, value in metrics.compute().items()}
         metrics.reset()
         training = self.trainer.state.fn is TrainerFn.FITTING
-        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=not training)
+        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=False if training else None)
         if training and not self.trainer.sanity_checking:
             # Lightning would log at the number of the step before.
             self._log({**values, "epoch": self.current_epoch})
