@@ -218,10 +218,8 @@ def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> li
         after = max(saved_steps(killed.parent), default=0)
         amid = met(killed.parent) if number == signal.SIGKILL else ""
         seen[f"amid {amid}"] += bool(amid)
-        print(
-            f"{number.name} while {stage}: {happened} {amid and f'amid {amid}'}; newest whole checkpoint: step {before} → {after}",
-            flush=True,
-        )
+        happening = f"{number.name} while {stage}: {happened}{amid and f' amid {amid}'}"
+        print(f"{happening}; newest whole checkpoint: step {before} → {after}", flush=True)
         seen[f"{number.name} {happened.split(' with')[0]}"] += 1
         if after < before:
             faults.append(f"a checkpoint of step {before} was lost")
