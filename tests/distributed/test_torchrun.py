@@ -65,7 +65,7 @@ def nodes():
                 ip("netns", "del", name)
 
 
-def run_on(nodes, args, timeout=60):
+def run_on(nodes, args, timeout=150):
     """Run a command of ours on both nodes as the README says; return what they print."""
     port, started = free_port(), []
     for number, (prefix, address) in enumerate(nodes):
@@ -153,7 +153,7 @@ def test_a_killed_worker_is_started_again_and_its_group_goes_on(tmp_path, corpus
         [*command, "fit", "--config", str(config), *options],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
         check=False,
         env=environment,
     )

@@ -57,7 +57,7 @@ def run_together(
     args: list[str],
     processes: int,
     launcher: Callable[[int, int], dict[str, str]] = torchrun,
-    timeout: float = 60,
+    timeout: float = 120,
 ) -> list[Ended]:
     """Fork processes, which saves each the seconds of importing torch; end those that outlive the time limit."""
     folder.mkdir(parents=True, exist_ok=True)
