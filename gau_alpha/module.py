@@ -21,7 +21,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
-from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
+from gau_alpha.checkpoints import check_fit, initialise, load_weights, plain_names, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
 from gau_alpha.hyperparameters import HasHeadlines, log_hyperparameters
@@ -247,6 +247,8 @@ class GAUAlphaModule(LightningModule):
         checkpoint["schedule"] = {"total_steps": self._total_steps, "rate_ceiling": self._rate_ceiling}
         sums = counted(self.train_metrics, lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
         checkpoint["train_metrics"] = {"rate": self._rate, "sums": sums}
+        if "state_dict" in checkpoint:  # a sharded strategy adds the weights itself
+            checkpoint["state_dict"] = plain_names(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model is this one, before its weights are loaded.
@@ -283,6 +285,9 @@ class GAUAlphaModule(LightningModule):
             self._keep_below(checkpoint)
             self._counted = checkpoint.get("train_metrics")
         if "state_dict" in checkpoint:  # a sharded strategy loads the weights itself, and takes them out before
+            own = {plain: name for name, plain in zip(self.state_dict(), plain_names(self.state_dict()), strict=True)}
+            weights = plain_names(checkpoint["state_dict"])
+            checkpoint["state_dict"] = {own.get(name, name): tensor for name, tensor in weights.items()}
             check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
@@ -444,7 +449,7 @@ class GAUAlphaModule(LightningModule):
         values = {name: value.float() for name, value in metrics.compute().items()}
         metrics.reset()
         training = self.trainer.state.fn is TrainerFn.FITTING
-        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=not training)
+        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=False if training else None)
         if training and not self.trainer.sanity_checking:
             # Lightning would log at the number of the step before.
             self._log({**values, "epoch": self.current_epoch})
