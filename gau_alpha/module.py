@@ -224,7 +224,7 @@ class GAUAlphaModule(LightningModule):
             callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
             headlines = [name for one in callbacks if isinstance(one, HasHeadlines) for name in one.headlines()]
             if self.trainer.enable_validation:
-                headlines = [*map(str, self.validation_metrics.keys()), *headlines]
+                headlines += map(str, self.validation_metrics.keys())
             log_hyperparameters(self.loggers, self.hparams, headlines)
 
     def on_validation_start(self) -> None:
