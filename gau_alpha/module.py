@@ -143,7 +143,15 @@ class GAUAlphaModule(LightningModule):
         return nll
 
     def evaluate_as_trained(self, batch: Batch, epoch: int) -> tuple[Tensor, Any, Tensor]:
-        """Return summed loss, right predictions and number of targets, with the position ids of a training epoch."""
+        """Evaluate as a training step does.
+
+        Args:
+            batch: As a training step gets it.
+            epoch: Whose position ids are drawn, where the method draws any.
+
+        Returns:
+            Summed loss, right predictions and number of targets, () each.
+        """
         position = self.model.method.position
         if position.draws_ids:
             length = batch["input_ids"].shape[-1]

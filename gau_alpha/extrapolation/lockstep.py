@@ -52,6 +52,13 @@ class Lockstep:
     def run(self, *args: Any, **kwargs: Any) -> Tensor:
         """Call the model.
 
+        Args:
+            *args: The model's.
+            **kwargs: The model's.
+
+        Returns:
+            The model's logits, (B, T, V) for T target positions of each row.
+
         Raises:
             Exception: What the model raised, after this process has done its part for the others.
         """
