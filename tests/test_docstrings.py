@@ -22,10 +22,10 @@ from gau_alpha.similarity import DotProduct
 from gau_alpha.visibility import Full, Window
 
 PACKAGES = ("gau_alpha", "datamodules", "callbacks")
-SHAPE = re.compile(r"\((?:[A-Za-z…\d.][\w .]*)?(?:[·+−*/|, …]+[\w ().…]*)*\)")
+# (), (…), (tokens,), (B|1, L, D/2), or that of something else
+SHAPE = re.compile(r"\(\)|\(…\)|\((?:[\w·|/+− Σ]{1,20}|…|\.\.\.),(?: (?:[\w·|/+− Σ]{1,20}|…),?)*\)|same shape")
 ARGUMENTS = re.compile(r"^\s*Args:\n(.+\n?)*", re.M)
 HOOKS = ("on_", "setup", "test_step", "validation_step", "training_step")  # Lightning says what it hands to them
-OURS = tuple(f"{package}." for package in PACKAGES)
 
 
 def modules():
@@ -146,7 +146,7 @@ def test_every_tensor_has_a_shape():
         methods = [doc for doc in docs if cls is None or doc != cls.__doc__]
         explained = {one.arg_name: one.description for doc in reversed(methods) for one in parse(doc).params}
         # what is said outside of Args: the first lines, and Returns
-        rest = ARGUMENTS.sub("", "\n\n".join(docs))
+        rest = ARGUMENTS.sub("", "\n\n".join(methods))
         for name, parameter in signature.parameters.items():
             if holds_tensors(parameter.annotation):
                 seen += 1
