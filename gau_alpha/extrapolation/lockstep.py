@@ -1,4 +1,7 @@
-"""Passes of sharded weights, which all processes gather together, also where one of them fails amid a pass."""
+"""Passes of sharded weights, which all processes gather together, also where one of them fails amid a pass.
+
+B rows of a batch, T targets of a row, V vocabulary.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,6 +54,13 @@ class Lockstep:
 
     def run(self, *args: Any, **kwargs: Any) -> Tensor:
         """Call the model.
+
+        Args:
+            *args: Of its ``forward``.
+            **kwargs: Likewise.
+
+        Returns:
+            What it returns, such as logits (B, T, V).
 
         Raises:
             Exception: What the model raised, after this process has done its part for the others.
