@@ -23,7 +23,14 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop numbers of a tensor of any shape, in training."""
+        """Drop numbers in training.
+
+        Args:
+            x: (…), of any shape.
+
+        Returns:
+            (…).
+        """
         return drop(x, self.rate) if self.training else x
 
     def extra_repr(self) -> str:
@@ -35,12 +42,12 @@ def drop(x: Tensor, rate: float) -> Tensor:
     """Put 0 in place of numbers drawn by torch's generator, and scale the others so that the mean stays.
 
     Args:
-        x: Of any shape, left as it is.
+        x: (…), of any shape; left as it is.
         rate: Probability with which a number becomes 0, in [0, 1). On a CPU it is rounded to a multiple of 2⁻¹⁶, and
             the scale is that of the rounded one: nothing is biased.
 
     Returns:
-        Of the shape and dtype of ``x``; ``x`` itself if ``rate`` is 0.
+        (…), of the dtype of ``x``; ``x`` itself if ``rate`` is 0.
     """
     if not rate:
         return x

@@ -105,6 +105,10 @@ def counted(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[
 def count_on(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Add what ``counted`` has read; on one process only.
 
+    Args:
+        metrics: To add to.
+        before: What was read, by the names of metrics and of their states.
+
     Raises:
         ValueError: If it is of other metrics.
     """

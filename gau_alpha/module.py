@@ -22,7 +22,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
-from gau_alpha.checkpoints import check_fit, initialise, load_weights, read_checkpoint
+from gau_alpha.checkpoints import check_fit, initialise, load_weights, plain_names, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
 from gau_alpha.hyperparameters import HasHeadlines, log_hyperparameters
@@ -144,14 +144,14 @@ class GAUAlphaModule(LightningModule):
         return nll
 
     def evaluate_as_trained(self, batch: Batch, epoch: int) -> tuple[Tensor, Any, Tensor]:
-        """Evaluate a batch with the position ids of a training epoch.
+        """Evaluate as a training step does.
 
         Args:
-            batch: As for ``training_step``.
-            epoch: What position ids that are drawn are drawn for.
+            batch: As a training step gets it.
+            epoch: Whose position ids are drawn, where the method draws any.
 
         Returns:
-            Summed loss (), right predictions () and number of targets (): what metrics add.
+            Summed loss, right predictions and number of targets, () each.
         """
         position = self.model.method.position
         if position.draws_ids:
@@ -256,7 +256,7 @@ class GAUAlphaModule(LightningModule):
             callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
             headlines = [name for one in callbacks if isinstance(one, HasHeadlines) for name in one.headlines()]
             if self.trainer.enable_validation:
-                headlines = [*map(str, self.validation_metrics.keys()), *headlines]
+                headlines += map(str, self.validation_metrics.keys())
             log_hyperparameters(self.loggers, self.hparams, headlines)
 
     def on_validation_start(self) -> None:
@@ -279,6 +279,8 @@ class GAUAlphaModule(LightningModule):
         checkpoint["schedule"] = {"total_steps": self._total_steps, "rate_ceiling": self._rate_ceiling}
         sums = counted(self.train_metrics, lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
         checkpoint["train_metrics"] = {"rate": self._rate, "sums": sums}
+        if "state_dict" in checkpoint:  # a sharded strategy adds the weights itself
+            checkpoint["state_dict"] = plain_names(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model is this one, before its weights are loaded.
@@ -315,14 +317,20 @@ class GAUAlphaModule(LightningModule):
             self._keep_below(checkpoint)
             self._counted = checkpoint.get("train_metrics")
         if "state_dict" in checkpoint:  # a sharded strategy loads the weights itself, and takes them out before
+            own = {plain: name for name, plain in zip(self.state_dict(), plain_names(self.state_dict()), strict=True)}
+            weights = plain_names(checkpoint["state_dict"])
+            checkpoint["state_dict"] = {own.get(name, name): tensor for name, tensor in weights.items()}
             check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
-        """Build the module that a checkpoint was saved from, on the CPU, reading nothing but plain data.
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | PathLike[str], map_location: torch.device | str = "cpu", **kwargs: Any
+    ) -> Self:
+        """Build the module that a checkpoint was saved from, reading nothing but plain data.
 
         Args:
             checkpoint_path: The file.
+            map_location: The device that the module is put on.
             **kwargs: Arguments of the constructor that take the place of the stored ones.
 
         Raises:
@@ -331,7 +339,7 @@ class GAUAlphaModule(LightningModule):
         checkpoint = read_checkpoint(checkpoint_path)
         module = cls(**{**cls._stored_arguments(checkpoint["hyper_parameters"], str(checkpoint_path)), **kwargs})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
-        return module
+        return module.to(map_location)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build AdamW and the schedule, stepped once per optimizer step."""
@@ -473,7 +481,7 @@ class GAUAlphaModule(LightningModule):
         values = {name: value.float() for name, value in metrics.compute().items()}
         metrics.reset()
         training = self.trainer.state.fn is TrainerFn.FITTING
-        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=not training)
+        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=False if training else None)
         if training and not self.trainer.sanity_checking:
             # Lightning would log at the number of the step before.
             self._log({**values, "epoch": self.current_epoch})

@@ -52,7 +52,7 @@ def stack(arrays: Sequence[NDArray[Any]], fill: int) -> NDArray[np.int64]:
     """Stack arrays of equal rank, each filled up behind its end along every dimension: (B, …).
 
     Args:
-        arrays: B arrays.
+        arrays: B arrays (…), of any sizes.
         fill: What is put behind their ends.
     """
     shape = np.max([array.shape for array in arrays], axis=0).astype(int) if arrays[0].ndim else ()

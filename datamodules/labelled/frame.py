@@ -51,7 +51,7 @@ class Frame:
         """Make a row.
 
         Args:
-            texts: Token ids of each text.
+            texts: (tokens,) ids of each text.
             limit: Most tokens of the row; the ends of the longest texts are cut until it is kept to. None: no limit.
             may_cut: Whether each text may be cut. None: all may.
 

@@ -22,7 +22,7 @@ from gau_alpha.checkpoints.headed import load_headed
 from gau_alpha.checkpoints.start import initialise, initialise_headed
 from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
-from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, read_checkpoint
+from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, plain_names, read_checkpoint
 from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "load_weights",
     "model_card",
     "model_of",
+    "plain_names",
     "read_checkpoint",
     "read_folder",
     "save_folder",

@@ -1,5 +1,6 @@
 """Lightning checkpoints of ``GAUAlphaModule``, read as plain data and without Lightning."""
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,13 @@ def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     lacking = {"config", "train_length", "method"} - checkpoint["hyper_parameters"].keys()
     if lacking:
         raise ValueError(f"{path} is not a checkpoint of a GAUAlphaModule: it lacks {', '.join(sorted(lacking))}.")
-    # torch.compile puts this before the names of what it has compiled
-    checkpoint["state_dict"] = {name.replace("_orig_mod.", ""): x for name, x in checkpoint["state_dict"].items()}
+    checkpoint["state_dict"] = plain_names(checkpoint["state_dict"])
     return checkpoint
+
+
+def plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name tensors as if nothing had been compiled: ``torch.compile`` puts a prefix before what it wraps."""
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in weights.items()}
 
 
 def model_of(checkpoint: dict[str, Any]) -> tuple[GAUAlphaConfig, AttentionMethod, dict[str, Tensor]]:

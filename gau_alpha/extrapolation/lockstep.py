@@ -56,11 +56,11 @@ class Lockstep:
         """Call the model.
 
         Args:
-            *args: Of its ``forward``.
-            **kwargs: Likewise.
+            *args: The model's.
+            **kwargs: The model's.
 
         Returns:
-            What it returns, such as logits (B, T, V).
+            The model's logits, (B, T, V) for T target positions of each row.
 
         Raises:
             Exception: What the model raised, after this process has done its part for the others.

@@ -28,7 +28,7 @@ class Ranks:
         Exact: a number is only ever added to zeros.
 
         Args:
-            values: float64, zero in rows that another process has filled.
+            values: (rows, …) float64, zero in rows that another process has filled.
 
         Returns:
             (rows, …) float64.
@@ -39,7 +39,7 @@ class Ranks:
         """The sum over all processes, element by element.
 
         Args:
-            values: float64.
+            values: (…) float64.
 
         Returns:
             (…) float64, of the same shape.

@@ -73,6 +73,9 @@ def centred(score: Tensor, visible: Tensor | None) -> Tensor:
     Args:
         score: (B, Lq, Lk), overwritten where no gradient is asked for.
         visible: (B|1, Lq, Lk) bool, or None if all are seen.
+
+    Returns:
+        (B, Lq, Lk) float32.
     """
     lowest = torch.finfo(score.dtype).min
     if visible is not None:

@@ -59,7 +59,7 @@ def fit(folder, run, *interrupt):
     path.write_text(yaml.safe_dump(config))
     process = multiprocessing.get_context("fork").Process(target=_main, args=(["fit", "--config", str(path)],))
     process.start()
-    process.join(timeout=60)
+    process.join(timeout=120)
     return process.exitcode
 
 

@@ -4,7 +4,8 @@
     python tests/distributed/kill_drill.py --kills 2 --terms 1
 
 Moments are drawn by stage: while tokenising (the cache is then thrown away first), while training, while a checkpoint
-is being written, and while the model is being evaluated. Ends with code 1 if anything differs or was lost.
+is being written, and while the model is being evaluated. What a killed process leaves tells whether it was met amid its
+work; how often is counted. Ends with code 1 if anything differs or was lost.
 """
 
 import argparse
@@ -23,14 +24,26 @@ from pathlib import Path
 
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_data import text_files
 
+from callbacks.extrapolation import ExtrapolationEvaluation
 from gau_alpha.checkpoints import damage, load_plain
 
 STAGES = ("tokenising", "training", "saving", "evaluating")
 TIMED = ("seconds", "tokens_per_second", "peak_memory_bytes")
 EVERY = 20
 """Optimizer steps between checkpoints; twice as many between validations, three times between measurements."""
+
+
+class MarkedEvaluation(ExtrapolationEvaluation):
+    """Leaves a file while it measures."""
+
+    def _evaluate(self, trainer, pl_module):
+        mark = Path(trainer.default_root_dir) / "measuring"
+        mark.touch()
+        super()._evaluate(trainer, pl_module)
+        mark.unlink()
 
 
 def write_corpus(folder: Path) -> Path:
@@ -65,7 +78,7 @@ def write_config(folder: Path, corpus: Path, steps: int) -> Path:
             },
             "callbacks": [
                 {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver},
-                {"class_path": "callbacks.extrapolation.ExtrapolationEvaluation", "init_args": measuring},
+                {"class_path": "kill_drill.MarkedEvaluation", "init_args": measuring},
             ],
         },
         "model": {
@@ -89,7 +102,9 @@ def write_config(folder: Path, corpus: Path, steps: int) -> Path:
 def start(config: Path) -> subprocess.Popen[bytes]:
     log = (config.parent / "log.txt").open("ab")
     command = [sys.executable, "-m", "gau_alpha.cli", "fit", "--config", str(config)]
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def reached(stage: str, folder: Path, before: set[Path]) -> bool:
@@ -100,7 +115,7 @@ def reached(stage: str, folder: Path, before: set[Path]) -> bool:
     if stage == "saving":
         return any(set(run.glob("checkpoints/.*")) - before)
     if stage == "evaluating":
-        return any(set(run.glob("extrapolation/step_*")) - before)
+        return (folder / "measuring").exists()
     return any(set(run.glob("events.*")) - before)
 
 
@@ -109,6 +124,7 @@ def interrupt(config: Path, number: int, stage: str, dice: random.Random) -> str
     folder = config.parent
     if stage == "tokenising":
         shutil.rmtree(folder / "cache", ignore_errors=True)
+    (folder / "measuring").unlink(missing_ok=True)
     before = set((folder / "run" / "drill").rglob("*")) if (folder / "run").exists() else set()
     process = start(config)
     while process.poll() is None and not reached(stage, folder, before):
@@ -119,6 +135,15 @@ def interrupt(config: Path, number: int, stage: str, dice: random.Random) -> str
         return f"had ended with {process.returncode}"
     process.send_signal(number)
     return f"ended with {process.wait(timeout=120)}"
+
+
+def met(folder: Path) -> str:
+    """Say amid what a process was killed, by what it has left."""
+    if (folder / "measuring").exists():
+        return "evaluating"
+    if any((folder / "run" / "drill").glob("checkpoints/.*")):
+        return "saving"
+    return "tokenising" if any((folder / "cache").glob("*.unfinished-*")) else "training"
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -150,7 +175,20 @@ def compare(alone: Path, killed: Path, steps: int) -> list[str]:
     left = [path for path in killed.rglob(".*") if re.fullmatch(r"\..+\.\d+", path.name)]
     left += [path for path in (killed / "cache").iterdir() if ".unfinished-" in path.name]
     faults += [f"left behind: {path}" for path in left]
+    for first, second in zip(*map(points, (alone, killed)), strict=True):
+        if first != second:
+            only = [list((Counter(x) - Counter(y)).elements())[:9] for x, y in ((first, second), (second, first))]
+            faults.append(f"TensorBoard shows of the undisturbed run only {only[0]}, of the other only {only[1]}")
     return faults
+
+
+def points(folder: Path) -> tuple[list[tuple[str, int, float]], list[tuple[str, int]]]:
+    """Read what TensorBoard shows: scalars and pictures; of what the clock decides only the steps."""
+    board = EventAccumulator(str(folder / "run" / "drill"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    scalars = [(tag, event.step, event.value) for tag in board.Tags()["scalars"] for event in board.Scalars(tag)]
+    timed = ("extrapolation/seconds", "extrapolation/share_of_time")
+    scalars = [(tag, step, 0.0 if tag in timed else value) for tag, step, value in scalars]
+    return sorted(scalars), sorted((tag, x.step) for tag in board.Tags()["images"] for x in board.Images(tag))
 
 
 def same(one: object, two: object) -> bool:
@@ -178,7 +216,10 @@ def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> li
         before = max(saved_steps(killed.parent), default=0)
         happened = interrupt(killed, number, stage, dice)
         after = max(saved_steps(killed.parent), default=0)
-        print(f"{number.name} while {stage}: {happened}; newest whole checkpoint: step {before} → {after}", flush=True)
+        amid = met(killed.parent) if number == signal.SIGKILL else ""
+        seen[f"amid {amid}"] += bool(amid)
+        happening = f"{number.name} while {stage}: {happened}{amid and f' amid {amid}'}"
+        print(f"{happening}; newest whole checkpoint: step {before} → {after}", flush=True)
         seen[f"{number.name} {happened.split(' with')[0]}"] += 1
         if after < before:
             faults.append(f"a checkpoint of step {before} was lost")
@@ -190,6 +231,8 @@ def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> li
     print(dict(seen))
     if not seen["SIGKILL ended"]:
         faults.append("nothing was killed: nothing was tested")
+    if kills >= 2 * len(STAGES) and not all(seen[f"amid {stage}"] for stage in STAGES):
+        faults.append("not every stage was met: too little was tested")
     return faults + compare(alone.parent, killed.parent, steps)
 
 

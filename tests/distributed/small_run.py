@@ -9,6 +9,17 @@ import yaml
 from tiny_data import text_files
 
 MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes")
+RATIOS = ["1", "4", "8"]
+MEASURING = {
+    "class_path": "callbacks.extrapolation.ExtrapolationEvaluation",
+    "init_args": {
+        "every_n_train_steps": 4,
+        "length_ratios": list(map(int, RATIOS)),
+        "methods": ["trained", "infoscale"],
+        "tokens_per_batch": 128,
+        "max_tokens": None,
+    },
+}
 
 
 def write_corpus(folder: Path, documents: int = 14) -> Path:
@@ -69,3 +80,9 @@ def on_cpu(file: str, devices: int) -> list[str]:
     """Use a shipped file for GPUs on a CPU."""
     options = ["--trainer", file, "--trainer.accelerator", "cpu", "--trainer.devices", str(devices)]
     return [*options, "--trainer.precision", "32-true"]
+
+
+def extrapolate(run: Path, folder: Path) -> list[str]:
+    """Measure a run's last checkpoint as ``MEASURING`` does while it trains."""
+    options = ["--methods", "trained", "infoscale", "--length_ratios", *RATIOS, "--tokens_per_batch", "128"]
+    return ["extrapolate", "--ckpt_path", str(run / "checkpoints/last.ckpt"), *options, "--output_dir", str(folder)]

@@ -1,6 +1,9 @@
 """The command line on two processes: the same table to the last digit."""
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +91,27 @@ def test_every_trainer_file_parses(file, capsys):
     parsed = yaml.safe_load(capsys.readouterr().out)["trainer"]
     assert within(yaml.safe_load(file.read_text()), parsed)
     assert parsed["limit_train_batches"] == 700  # the demo's own settings stay
+
+
+def test_the_slurm_job_is_that_of_the_trainer_file(capsys, monkeypatch):
+    """SLURM is asked for as many processes as Lightning expects, and the command that it starts parses."""
+    job = CONFIGS / "trainer/slurm.sbatch"
+    subprocess.run(["bash", "-n", str(job)], check=True, timeout=10)
+    text = job.read_text()
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(.*))?$", text, re.M))
+    trainer = yaml.safe_load((CONFIGS / "trainer/slurm.yaml").read_text())
+    assert int(asked["nodes"]) == trainer["num_nodes"]
+    assert int(asked["ntasks-per-node"]) == int(asked["gpus-per-node"]) == trainer["devices"]
+    assert asked["signal"] == "SIGUSR1@120"
+    assert "requeue" in asked
+    (command,) = re.findall(r"^srun .*?(gau-alpha(?:.*\\\n)*.*)$", text, re.M)
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    words = shlex.split(os.path.expandvars(command.replace("\\\n", " ")))
+    assert words[0] == "gau-alpha"
+    with pytest.raises(SystemExit) as stop:
+        main([*words[1:], "--print_config"])
+    assert stop.value.code == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    assert parsed["auto_resume"] is True
+    assert parsed["trainer"]["logger"]["init_args"]["version"] == "job_17"
+    assert parsed["trainer"]["num_nodes"] == 2

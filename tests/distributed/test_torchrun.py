@@ -11,24 +11,13 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback
-from small_run import on_cpu, rows, write_config, write_corpus
+from small_run import MEASURING, extrapolate, on_cpu, rows, write_config, write_corpus
 from test_signals import assert_same_end
 from together import free_port, run_together
 
 from gau_alpha.cli import main
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-RATIOS = ["1", "4", "8"]
-MEASURING = {
-    "class_path": "callbacks.extrapolation.ExtrapolationEvaluation",
-    "init_args": {
-        "every_n_train_steps": 4,
-        "length_ratios": list(map(int, RATIOS)),
-        "methods": ["trained", "infoscale"],
-        "tokens_per_batch": 128,
-        "max_tokens": None,
-    },
-}
 
 
 class KillOnce(Callback):
@@ -76,7 +65,7 @@ def nodes():
                 ip("netns", "del", name)
 
 
-def run_on(nodes, args, timeout=60):
+def run_on(nodes, args, timeout=150):
     """Run a command of ours on both nodes as the README says; return what they print."""
     port, started = free_port(), []
     for number, (prefix, address) in enumerate(nodes):
@@ -112,11 +101,6 @@ def fitted(nodes, tmp_path_factory, corpus):
     folder = tmp_path_factory.mktemp("nodes")
     run_on(nodes, ["fit", "--config", str(write_config(folder, corpus, [MEASURING]))])
     return folder / "run/one"
-
-
-def extrapolate(fitted, folder):
-    options = ["--methods", "trained", "infoscale", "--length_ratios", *RATIOS, "--tokens_per_batch", "128"]
-    return ["extrapolate", "--ckpt_path", str(fitted / "checkpoints/last.ckpt"), *options, "--output_dir", str(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +153,7 @@ def test_a_killed_worker_is_started_again_and_its_group_goes_on(tmp_path, corpus
         [*command, "fit", "--config", str(config), *options],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
         check=False,
         env=environment,
     )
