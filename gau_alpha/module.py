@@ -13,8 +13,9 @@ from typing import Any, Self, cast
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import GradClipAlgorithmType, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -171,6 +172,29 @@ class GAUAlphaModule(LightningModule):
                 parameter.grad.mul_(factor.to(parameter.grad.dtype))
         self._step_targets = None
         self._rate = optimizer.param_groups[0]["lr"]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip gradients as the trainer says.
+
+        Under bf16-mixed Lightning would refuse to clip for a fused optimizer, which is right only where a scaler has
+        scaled the gradients.
+
+        Args:
+            optimizer: The optimizer.
+            gradient_clip_val: The trainer's.
+            gradient_clip_algorithm: The trainer's.
+        """
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log learning rate and training metrics over all targets since they were last logged, at optimizer steps."""

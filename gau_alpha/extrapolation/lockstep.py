@@ -1,4 +1,7 @@
-"""Passes of sharded weights, which all processes gather together, also where one of them fails amid a pass."""
+"""Passes of sharded weights, which all processes gather together, also where one of them fails amid a pass.
+
+B rows of a batch, T targets of a row, V vocabulary.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

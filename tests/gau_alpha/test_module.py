@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
@@ -72,6 +72,36 @@ def test_a_step_is_that_of_the_mean_over_all_targets(batch_size, accumulate):
     for (name, ours), theirs in zip(module.model.named_parameters(), expected.parameters(), strict=True):
         moved = theirs.detach() - (0 if theirs.grad is None else theirs.grad)
         torch.testing.assert_close(ours, moved, atol=2e-6, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+class Gradients(Callback):
+    """Notes the norm and the largest number of the gradient that the optimizer was given."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        gradients = [x.grad for x in pl_module.parameters()]
+        self.norm, self.largest = (float(torch.nn.utils.get_total_norm(gradients, kind)) for kind in (2.0, math.inf))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("algorithm", [None, "norm", "value"])
+def test_gradients_are_clipped_under_either_precision(precision, algorithm):
+    noted = []
+    for limit in (None, 1e-3):
+        torch.manual_seed(0)
+        noting = Gradients()
+        options = {"gradient_clip_val": limit, "gradient_clip_algorithm": algorithm if limit else None}
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, logger=False, precision=precision, callbacks=[noting], **options, **QUIET
+        )
+        trainer.fit(GAUAlphaModule(CONFIG, train_length=12), DataLoader(rows((3, 5)), 2))
+        noted.append(noting)
+    free, clipped = noted
+    if algorithm == "value":
+        assert clipped.largest == pytest.approx(1e-3, rel=1e-4)
+        assert free.largest > 2e-3
+    else:
+        assert clipped.norm == pytest.approx(1e-3, rel=1e-2)
+        assert free.norm > 2e-3
 
 
 def test_a_batch_without_targets_has_loss_zero_attached_to_the_graph():
