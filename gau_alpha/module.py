@@ -4,6 +4,7 @@ B batch, L length, H hidden size, N targets, V vocabulary.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
@@ -227,7 +228,7 @@ class GAUAlphaModule(LightningModule):
         sums = counted(self.train_metrics, lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
         checkpoint["train_metrics"] = {"rate": self._rate, "sums": sums}
         if "state_dict" in checkpoint:  # a sharded strategy adds the weights itself
-            checkpoint["state_dict"] = plain_names(checkpoint["state_dict"])
+            checkpoint["state_dict"] = OrderedDict(plain_names(checkpoint["state_dict"]))  # as torch has it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model is this one, before its weights are loaded.
