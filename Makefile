@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -35,6 +35,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The API reference, in build/reference. A warning is an error.
+docs: setup
+	$(BIN)/python docs/reference.py build/reference
 
 # About ten minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gau_alpha.extrapolation import undisturbed
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics
 from gau_alpha.extrapolation.ranks import Ranks
-from gau_alpha.model import GAUAlphaModel
+from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
 
 _LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_type_ids")
 
@@ -17,7 +17,7 @@ _LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_
 class AttentionEntropy(Callback):
     """Logs how widely each layer attends on the training batch, every so many optimizer steps.
 
-    Scalars ``attention/entropy/layer_<k>`` in nats and ``attention/entropy/mean``, and with ``distances`` also
+    Scalars ``attention/entropy/layer_<kk>`` in nats and ``attention/entropy/mean``, and with ``distances`` also
     ``attention/near/…``, the share of attention on keys within half of the training length on either side, against the
     optimizer step. All are means over the real tokens of all processes' batches. One more forward pass per logged step,
     without dropout and gradients; training goes on exactly as if nothing had been measured.
@@ -65,7 +65,10 @@ class AttentionEntropy(Callback):
         real = layout.get("attention_mask")
         meter_of_real_tokens = meter if real is None else _RealQueries(meter, real.bool())
         with undisturbed(model), trainer.precision_plugin.forward_context():
-            model.encode(**layout, observer=meter_of_real_tokens)  # the head has nothing to do with attention
+            if isinstance(model, GAUAlphaForMaskedLM):
+                model(**layout, observer=meter_of_real_tokens, head=False)  # sharded weights are gathered by this call
+            else:
+                model.encode(**layout, observer=meter_of_real_tokens)  # the head has nothing to do with attention
         assert meter.sums is not None, "every layer calls the meter"
         num_queries = float(input_ids.numel() if real is None else real.bool().sum())
         ranks = Ranks(input_ids.device)
@@ -108,6 +111,6 @@ class _RealQueries:
 def _scalars(name: str, by_layer: list[float]) -> dict[str, float]:
     """A scalar per layer, and their mean."""
     return {
-        **{f"{name}/layer_{layer}": value for layer, value in enumerate(by_layer)},
+        **{f"{name}/layer_{layer:02}": value for layer, value in enumerate(by_layer)},
         f"{name}/mean": sum(by_layer) / len(by_layer),
     }

@@ -24,10 +24,11 @@ _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 class ExtrapolationEvaluation(Finisher):
     """Measures the model at multiples of its training length, every so many optimizer steps and when training ends.
 
-    Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step and, for TensorBoard, the plot;
-    writes the table and the plot to ``<output_dir>/extrapolation/step_<n>/``. Training goes on exactly as if nothing
-    had been measured. What it costs is logged too: ``extrapolation/seconds`` of an evaluation,
-    ``extrapolation/share_of_time`` of all evaluations so far in the time since training began, and a line at the end.
+    Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step, the ratio in three digits so
+    that names sort, and, for TensorBoard, the plot; writes the table and the plot to
+    ``<output_dir>/extrapolation/step_<n>/``. Training goes on exactly as if nothing had been measured. What it costs is
+    logged too: ``extrapolation/seconds`` of an evaluation, ``extrapolation/share_of_time`` of all evaluations so far in
+    the time since training began, and a line at the end.
 
     The documents come from the trainer's data module, which must offer ``vocabulary``, ``train_length`` and
     ``evaluation_documents()``; the model is the LightningModule's ``model``.
@@ -127,6 +128,11 @@ class ExtrapolationEvaluation(Finisher):
         self.on_train_start(trainer, pl_module)
         self.on_train_end(trainer, pl_module)
 
+    def headlines(self) -> list[str]:
+        """Name the scalars by which runs are compared: accuracy of the first method at the least and largest length."""
+        ratios = sorted({min(self.length_ratios), max(self.length_ratios)})
+        return [_tag(self.methods[0], ratio, "accuracy") for ratio in ratios]
+
     def _build_engine(self, trainer: Trainer) -> ExtrapolationEngine:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set where a data module is attached
         needed = ("vocabulary", "train_length", "evaluation_documents")
@@ -137,10 +143,8 @@ class ExtrapolationEvaluation(Finisher):
                 f"ExtrapolationEvaluation needs a data module with {', '.join(needed)}; the trainer was given {given}, "
                 f"which lacks {', '.join(missing)}."
             )
-        return ExtrapolationEngine(
-            data.evaluation_documents(),
-            data.vocabulary,
-            data.train_length,
+        return ExtrapolationEngine.for_data(
+            data,
             length_ratios=self.length_ratios,
             max_documents=self.max_documents,
             max_tokens=self.max_tokens,
@@ -216,11 +220,15 @@ def _model(pl_module: LightningModule) -> GAUAlphaForMaskedLM:
     return model  # type: ignore[return-value]  # compiled, it is of another class
 
 
+def _tag(method: str, ratio: int, name: str) -> str:
+    return f"extrapolation/{method}/x{ratio:03}/{name}"  # padded: names then sort as lengths do
+
+
 def _scalars(row: Row) -> dict[str, float]:
     """What there is a number for: a logger would draw NaN as a gap at best."""
     values = {name: getattr(row, name) for name in _METRICS}
     return {
-        f"extrapolation/{row.method}/x{row.length_ratio}/{name}": value
+        _tag(row.method, row.length_ratio, name): value
         for name, value in values.items()
         if value is not None and math.isfinite(value)
     }

@@ -22,6 +22,7 @@ ROW = "row"
 """The column that numbers the rows of a finished file, from 0."""
 
 SUFFIXES = (".parquet", ".safetensors", ".jsonl")
+"""Endings of the files that predictions can be written to; an ending chooses the format."""
 
 
 class PredictionWriter(Callback):
@@ -70,7 +71,11 @@ class PredictionWriter(Callback):
         self._writer.write_table(table)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge the parts, on the first process."""
+        """Merge the parts, on the first process.
+
+        Raises:
+            ValueError: If there was no text.
+        """
         if self._writer is not None:
             self._writer.close()
             self._writer = None

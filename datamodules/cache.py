@@ -45,7 +45,7 @@ class Documents(Protocol):
     def __len__(self) -> int: ...
 
     def document(self, index: int) -> NDArray[np.int32]:
-        """Return one document."""
+        """Return one document, (tokens,) int32."""
 
 
 class TokenizedDocuments:
@@ -72,7 +72,11 @@ class TokenizedDocuments:
         return len(self.lengths)
 
     def document(self, index: int) -> NDArray[np.int32]:
-        """Return one document: a read-only view, nothing is copied."""
+        """Return one document, (tokens,) int32: a read-only view, nothing is copied.
+
+        Raises:
+            IndexError: If there is no such document.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"document {index} of {len(self)}")
         chunk = int(np.searchsorted(self._first_document, index, side="right")) - 1
@@ -103,7 +107,7 @@ class JoinedDocuments:
         return len(self.lengths)
 
     def document(self, index: int) -> NDArray[np.int32]:
-        """Return one document: a read-only view, nothing is copied."""
+        """Return one document, (tokens,) int32: a read-only view, nothing is copied."""
         part = int(np.searchsorted(self._first_document, index, side="right")) - 1
         return self._parts[part].document(index - int(self._first_document[part]))
 

@@ -52,7 +52,15 @@ def _is_hidden(path: Path) -> bool:
 
 
 def hash_files(files: Iterable[Path], options: str) -> str:
-    """Hash the bytes of files, in order, and the options they are read with. Names and times do not count."""
+    """Hash the bytes of files, in order, and the options they are read with. Names and times do not count.
+
+    Args:
+        files: The files.
+        options: What else the result depends on.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     whole = hashlib.sha256(options.encode())
     for file in files:
         one = hashlib.sha256()

@@ -58,5 +58,15 @@ def random_order(seed: int, purpose: Purpose, epoch: int, size: int, stream: int
     """Permute ``range(size)`` by sorting random words.
 
     Unlike ``Generator.permutation`` this is the same in every version of NumPy.
+
+    Args:
+        seed: Of the run.
+        purpose: What the order is for; each purpose has its own.
+        epoch: The epoch.
+        size: How many there are to put in order.
+        stream: Tells apart what is drawn for one purpose.
+
+    Returns:
+        (size,) int64.
     """
     return np.argsort(random_words(seed, purpose, epoch, [stream], size)[0], kind="stable")

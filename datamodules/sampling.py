@@ -107,7 +107,12 @@ class EpochSampler(DistributedSampler[Any]):
             self._first_batch = 0
 
     def resume(self, epoch: int, first_batch: int) -> None:
-        """Let the next iteration start inside an epoch."""
+        """Let the next iteration start inside an epoch.
+
+        Args:
+            epoch: The epoch.
+            first_batch: Batches of it that are done.
+        """
         self.epoch = epoch
         self._first_batch = first_batch
 
@@ -250,7 +255,12 @@ class ResumableLoader(DataLoader[Any]):
 
 
 def loader_options(num_workers: int, pin_memory: bool) -> dict[str, Any]:
-    """Options of a DataLoader whose sampler yields whole batches."""
+    """Options of a DataLoader whose sampler yields whole batches.
+
+    Args:
+        num_workers: Worker processes.
+        pin_memory: Whether batches are copied to memory that a GPU reads fast.
+    """
     return {
         "batch_size": None,
         "num_workers": num_workers,

@@ -23,7 +23,11 @@ from datamodules.whole_rows import WholeRows
 from gau_alpha.vocabulary import Vocabulary
 
 DEFAULT_MASKING = TokenMasking()
+"""15 % of the tokens, with BERT's 80/10/10."""
+
 DEFAULT_ROWS = Blocks()
+"""Each document by itself."""
+
 _SAMPLE_DOCUMENTS, _SAMPLE_TOKENS = 64, 1024
 
 
@@ -43,6 +47,9 @@ class TextDataModule(LightningDataModule):
         cache_dir: Folder of the tokenised corpora; by default ``gau_alpha_lightning`` in the user's cache folder
             (``$XDG_CACHE_HOME`` or ``~/.cache``).
         rows: How documents become rows: ``Blocks``, ``Packed`` or ``VariableLength``.
+
+    Raises:
+        ValueError: If a number is out of range.
     """
 
     def __init__(

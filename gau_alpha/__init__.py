@@ -4,19 +4,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gau_alpha.config import GAUAlphaConfig
+    from gau_alpha.extrapolation import ExtrapolationEngine
     from gau_alpha.fine_tuning import GAUAlphaFineTuning
     from gau_alpha.method import AttentionMethod
     from gau_alpha.model import GAUAlphaForMaskedLM
     from gau_alpha.module import GAUAlphaModule
+    from gau_alpha.report import Report
 
-__all__ = ["AttentionMethod", "GAUAlphaConfig", "GAUAlphaFineTuning", "GAUAlphaForMaskedLM", "GAUAlphaModule"]
+__all__ = [
+    "AttentionMethod",
+    "ExtrapolationEngine",
+    "GAUAlphaConfig",
+    "GAUAlphaFineTuning",
+    "GAUAlphaForMaskedLM",
+    "GAUAlphaModule",
+    "Report",
+]
 
 _HOMES = {
     "AttentionMethod": "gau_alpha.method",
+    "ExtrapolationEngine": "gau_alpha.extrapolation",
     "GAUAlphaConfig": "gau_alpha.config",
     "GAUAlphaFineTuning": "gau_alpha.fine_tuning",
     "GAUAlphaForMaskedLM": "gau_alpha.model",
     "GAUAlphaModule": "gau_alpha.module",
+    "Report": "gau_alpha.report",
 }
 
 
@@ -26,4 +38,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    return value

@@ -99,7 +99,7 @@ def calibrate(
 
     Args:
         model: The model, which is as before afterwards.
-        documents: Indexable of 1-D integer arrays in a fixed order.
+        documents: Indexable of (tokens,) integers, in a fixed order.
         vocabulary: The ids of their tokenizer.
         train_length: Tokens per training row.
         method: Name of the model's method, for the file.

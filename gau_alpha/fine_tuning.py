@@ -88,7 +88,7 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         self._labels = tuple(labels)
         schedule = schedule or Linear()
         super().__init__(config, train_length, method, learning_rate, weight_decay, betas, schedule, kernel, init_from)
-        self.save_hyperparameters({"head": self.model.describe_head(), "labels": list(labels)})
+        self.save_hyperparameters({"head": self.model.describe_head(), "labels": list(labels)}, logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the head's columns (B, …), and ``sample_ids`` (B,), the numbers of the rows."""

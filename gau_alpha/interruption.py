@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 NAME = "interrupted.ckpt"
+"""The checkpoint that an interrupted run leaves."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -23,7 +24,12 @@ class Finisher(Callback):
     """A callback with work at the end of training that must not stay undone where a run was killed before it."""
 
     def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do that work, in a resumed run that has no step left to train: no other hook is called in one."""
+        """Do that work, in a resumed run that has no step left to train: no other hook is called in one.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The module it has trained.
+        """
         raise NotImplementedError
 
 
@@ -58,7 +64,11 @@ class Interruption(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and end, once a step is complete and some process has received a signal."""
+        """Save and end, once a step is complete and some process has received a signal.
+
+        Raises:
+            SystemExit: With 128 + the number of the signal, once the checkpoint is written.
+        """
         if trainer.global_step == self._step:
             return  # gradients are being accumulated, and no checkpoint holds them
         self._step = trainer.global_step

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gau_alpha.config import GAUAlphaConfig
+from gau_alpha.dropout import Dropout
 from gau_alpha.kernels import Blocked, Kernel, Observer, attend_at
 from gau_alpha.kernels.blocks import LARGEST
 from gau_alpha.method import AttentionMethod, AttentionPlan
@@ -92,7 +93,6 @@ class GatedAttentionUnit(nn.Module):
         Returns:
             (B, T, H).
         """
-        assert not self.training, "attention dropout is not applied here"
         bias = self.i_dense.bias
         width = self.intermediate_size
         projected = F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:])  # (B, L, E + D)
@@ -102,7 +102,8 @@ class GatedAttentionUnit(nn.Module):
         query, _ = self.method.similarity.prepare(*(self._scaled(take(base, index))))  # (B, T, D)
         _, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
         most = kernel.block_size if isinstance(kernel, Blocked) else LARGEST
-        context = attend_at(index, query, key, v, plan, most)  # (B, T, E)
+        dropout = self.attention_dropout if self.training else 0.0
+        context = attend_at(index, query, key, v, plan, most, dropout)  # (B, T, E)
         return self.o_dense(u * context)  # (B, T, H)
 
     def query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,13 +128,29 @@ class GAUBlock(nn.Module):
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod) -> None:
         super().__init__()
         self.gau = GatedAttentionUnit(config, method)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.norm_eps = config.norm_eps
 
-    def forward(self, x: Tensor, plan: AttentionPlan, kernel: Kernel, observer: Observer | None = None) -> Tensor:
-        """Apply the unit, the residual connection and the norm to (B, L, H)."""
-        return norm(x + self.dropout(self.gau(x, plan, kernel, observer)), self.norm_eps)
+    def forward(
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        kernel: Kernel,
+        observer: Observer | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Apply the unit, the residual connection and the norm.
 
-    def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
-        """Apply the block at the places ``index`` (B, T) of (B, L, H), which gives (B, T, H)."""
-        return norm(take(x, index) + self.gau.forward_at(index, x, plan, kernel), self.norm_eps)
+        Args:
+            x: (B, L, H).
+            plan: The method's plan for these rows.
+            kernel: How to compute attention.
+            observer: Sees the attention weights; not with ``index``.
+            index: (B, T) int64, the only places that are computed. None: all.
+
+        Returns:
+            (B, L, H); (B, T, H) with ``index``.
+        """
+        if index is not None:
+            return norm(take(x, index) + self.dropout(self.gau.forward_at(index, x, plan, kernel)), self.norm_eps)
+        return norm(x + self.dropout(self.gau(x, plan, kernel, observer)), self.norm_eps)

@@ -20,6 +20,7 @@ from gau_alpha.strategy import Strategy
 from gau_alpha.visibility import Full, Visibility
 
 AXES = ("similarity", "scaling", "position", "visibility")
+"""Names of the four choices that make a method."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ class TokenAverage(Metric):
 
     The sum is kept in float64 and the count in int64, whatever the model's precision: in bfloat16 a count would stop
     growing at 256.
+
+    Args:
+        **kwargs: torchmetrics'.
     """
 
     full_state_update = False
@@ -101,6 +104,10 @@ def counted(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[
 
 def count_on(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Add what ``counted`` has read; on one process only.
+
+    Args:
+        metrics: To add to.
+        before: What was read, by the names of metrics and of their states.
 
     Raises:
         ValueError: If it is of other metrics.

@@ -11,10 +11,12 @@ from functools import partial
 from os import PathLike
 from typing import Self, cast
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.config import GAUAlphaConfig
+from gau_alpha.dropout import Dropout
 from gau_alpha.kernels import Kernel, build_kernel
 from gau_alpha.layers import GAUBlock, take
 from gau_alpha.method import AttentionMethod
@@ -36,11 +38,19 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.norm_eps = config.norm_eps
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Embed (B, L) int64 as (B, L, H)."""
+        """Embed tokens and their types.
+
+        Args:
+            input_ids: (B, L) int64.
+            token_type_ids: (B, L) int64. None: all are 0.
+
+        Returns:
+            (B, L, H).
+        """
         types = self.token_type_embeddings
         kind = types.weight[0] if token_type_ids is None else types(token_type_ids)  # (H,) or (B, L, H)
         x = self.word_embeddings(input_ids) + kind  # (B, L, H)
@@ -70,9 +80,19 @@ class Encoder(nn.Module):
         observer: LayerObserver | None = None,
         index: Tensor | None = None,
     ) -> Tensor:
-        """Encode (B, L, H) as (B, L, H), or as (B, T, H) at the places ``index`` (B, T).
+        """Apply all blocks.
 
         With ``index`` and without an observer, which wants to see all queries, the last layer computes only these.
+
+        Args:
+            x: (B, L, H).
+            rows: The batch's rows.
+            kernel: How attention is computed.
+            observer: Sees weights and entropies of every layer.
+            index: (B, T) int64, places in each row. None: all.
+
+        Returns:
+            (B, L, H), or (B, T, H) at ``index``.
         """
         planned, plan = None, None
         blocks = self.blocks()
@@ -80,13 +100,14 @@ class Encoder(nn.Module):
             if plan is None or block.gau.method is not planned:
                 planned = block.gau.method
                 plan = planned.plan(rows, self.key_size)
-            if index is not None and observer is None and not self.training and number == len(blocks) - 1:
-                return block.forward_at(index, x, plan, kernel)
+            only = index if observer is None and number == len(blocks) - 1 else None
             watching = None if observer is None else partial(observer, number)
             if self.recompute and self.training and watching is None:
-                x = cast(Tensor, checkpoint(block, x, plan, kernel, use_reentrant=False))
+                x = cast(Tensor, checkpoint(block, x, plan, kernel, index=only, use_reentrant=False))
             else:
-                x = block(x, plan, kernel, watching)
+                x = block(x, plan, kernel, watching, only)
+            if only is not None:
+                return x  # (B, T, H)
         return x if index is None else take(x, index)
 
     def blocks(self) -> list[GAUBlock]:
@@ -121,7 +142,14 @@ class MaskedLMHead(nn.Module):
         self.predictions = nn.ModuleDict({"decoder": decoder})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., H) to logits (..., V)."""
+        """Map hidden states to logits.
+
+        Args:
+            x: (…, H).
+
+        Returns:
+            (…, V).
+        """
         return self.predictions["decoder"](x)
 
 
@@ -264,8 +292,8 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
             position_ids: (B, L) int64. None: counted from 0 within each document.
             segment_ids: (B, L) int64, equal within a document of a packed row. None: a row is one document.
             target_index: (N,) int64, positions in the flattened (B · L) batch whose logits are wanted. None: all.
-            target_positions: (B, T) int64, places in each row whose logits are wanted, as many in every row. In
-                evaluation mode, and with no observer that wants to see them, the last layer computes no others.
+            target_positions: (B, T) int64, places in each row whose logits are wanted, as many in every row. Either
+                way, and with no observer that wants to see them, the last layer computes few others or none.
             observer: Sees the attention weights and entropies of every layer.
             token_type_ids: (B, L) int64 below ``type_vocab_size``: which part of a text pair. None: all are 0.
             head: Whether logits are wanted, or the hidden states (…, H) that ``cls`` would make them of.
@@ -280,11 +308,14 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         """
         if target_index is not None and target_positions is not None:
             raise ValueError("target_index and target_positions say the same in two ways: give one of them.")
+        wanted = None
+        if target_index is not None and input_ids.ndim == 2:
+            target_positions, wanted = _in_rows(target_index, *input_ids.shape)  # (B, T), (N,)
         x = self.encode(
             input_ids, attention_mask, position_ids, segment_ids, token_type_ids, target_positions, observer
         )  # (B, L | T, H)
-        if target_index is not None:
-            x = x.flatten(0, 1)[target_index]  # (N, H)
+        if wanted is not None:
+            x = x.flatten(0, 1)[wanted]  # (N, H)
         return self.cls(x) if head else x
 
     def tie(self) -> None:
@@ -322,3 +353,26 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         from gau_alpha.checkpoints import save_folder
 
         save_folder(self, folder)
+
+
+def _in_rows(target_index: Tensor, batch_size: int, length: int) -> tuple[Tensor, Tensor]:
+    """Say where in its row each place stands.
+
+    Args:
+        target_index: (N,) int64, places in the flattened (B · L) batch.
+        batch_size: B.
+        length: L.
+
+    Returns:
+        (B, T) int64, places in each row, T the most that a row has and 0 where it has fewer; (N,) int64, which of these
+        B · T are the places that were asked for.
+    """
+    row = target_index // length  # (N,)
+    order = row.argsort(stable=True)  # (N,)
+    count = row.bincount(minlength=batch_size)  # (B,)
+    most = max(1, int(count.max()))  # T
+    rank = torch.empty_like(row)  # (N,) which of its row's a place is
+    rank[order] = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row[order]]
+    wanted = row * most + rank  # (N,)
+    places = row.new_zeros(batch_size * most).index_put((wanted,), target_index % length)
+    return places.view(batch_size, most), wanted

@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from gau_alpha.checkpoints import check_fit, initialise, load_weights, plain_names, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
+from gau_alpha.hyperparameters import HasHeadlines, log_hyperparameters
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics, count_on, counted
 from gau_alpha.model import GAUAlphaForMaskedLM
@@ -33,6 +34,7 @@ from gau_alpha.presets import method_from
 from gau_alpha.sharding import shard
 
 Batch = dict[str, Tensor]
+"""Tensors by name, as a data module collates them."""
 
 LOGITS_AT_ONCE = 2**26
 """Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
@@ -109,7 +111,8 @@ class GAUAlphaModule(LightningModule):
                 "betas": list(self.betas),
                 "schedule": self.schedule.describe(),
                 "kernel": kernel,
-            }
+            },
+            logger=False,  # see on_fit_start
         )
         self._step_targets: Tensor | None = None
         self._rate = 0.0  # of the last step
@@ -122,20 +125,40 @@ class GAUAlphaModule(LightningModule):
         shard(self.model, self.device_mesh)
 
     def forward(self, input_ids: Tensor, **layout: Tensor) -> Tensor:
-        """Predict tokens: (B, L) int64 to logits (B, L, V); see ``GAUAlphaForMaskedLM.forward``."""
+        """Predict tokens.
+
+        Args:
+            input_ids: (B, L) int64.
+            **layout: Further arguments of ``GAUAlphaForMaskedLM.forward``.
+
+        Returns:
+            Logits (B, L, V).
+        """
         return self.model(input_ids, **layout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss; ``on_before_optimizer_step`` divides the gradient by the number of targets."""
-        position = self.model.method.position
-        if position.draws_ids:
-            length = batch["input_ids"].shape[-1]
-            ids = position.training_ids(batch["sample_ids"].tolist(), self.current_epoch, length)  # (B, L)
-            batch = {**batch, "position_ids": ids.to(self.device)}
-        nll, correct, count = self._evaluate(batch)
+        nll, correct, count = self.evaluate_as_trained(batch, self.current_epoch)
         self.train_metrics.add(nll, correct, count)
         self._step_targets = count if self._step_targets is None else self._step_targets + count
         return nll
+
+    def evaluate_as_trained(self, batch: Batch, epoch: int) -> tuple[Tensor, Any, Tensor]:
+        """Evaluate as a training step does.
+
+        Args:
+            batch: As a training step gets it.
+            epoch: Whose position ids are drawn, where the method draws any.
+
+        Returns:
+            Summed loss, right predictions and number of targets, () each.
+        """
+        position = self.model.method.position
+        if position.draws_ids:
+            length = batch["input_ids"].shape[-1]
+            ids = position.training_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
+            batch = {**batch, "position_ids": ids.to(self.device)}
+        return self._evaluate(batch)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn gradients of sums into gradients of the mean over all targets of the step."""
@@ -195,7 +218,7 @@ class GAUAlphaModule(LightningModule):
             the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of the first token. A row
             without tokens gets zeros.
         """
-        hidden, mask = self.model.encode(**_layout(batch)), batch["attention_mask"]  # (B, L, H), (B, L)
+        hidden, mask = self.model(**_layout(batch), head=False), batch["attention_mask"]  # (B, L, H), (B, L)
         return {
             "sample_ids": batch["sample_ids"],
             "num_tokens": mask.sum(1),
@@ -204,8 +227,14 @@ class GAUAlphaModule(LightningModule):
         }
 
     def on_fit_start(self) -> None:
-        """See that there are weights to start from."""
+        """See that there are weights to start from, and tell loggers what the run was set to."""
         self._check_start()
+        if self.trainer.is_global_zero:
+            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+            headlines = [name for one in callbacks if isinstance(one, HasHeadlines) for name in one.headlines()]
+            if self.trainer.enable_validation:
+                headlines += map(str, self.validation_metrics.keys())
+            log_hyperparameters(self.loggers, self.hparams, headlines)
 
     def on_validation_start(self) -> None:
         """See that there are weights to evaluate."""
@@ -271,11 +300,14 @@ class GAUAlphaModule(LightningModule):
             check_fit(self, checkpoint["state_dict"], "the checkpoint")
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | PathLike[str], **kwargs: Any) -> Self:  # type: ignore[override]
-        """Build the module that a checkpoint was saved from, on the CPU, reading nothing but plain data.
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | PathLike[str], map_location: torch.device | str = "cpu", **kwargs: Any
+    ) -> Self:
+        """Build the module that a checkpoint was saved from, reading nothing but plain data.
 
         Args:
             checkpoint_path: The file.
+            map_location: The device that the module is put on.
             **kwargs: Arguments of the constructor that take the place of the stored ones.
 
         Raises:
@@ -284,7 +316,7 @@ class GAUAlphaModule(LightningModule):
         checkpoint = read_checkpoint(checkpoint_path)
         module = cls(**{**cls._stored_arguments(checkpoint["hyper_parameters"], str(checkpoint_path)), **kwargs})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
-        return module
+        return module.to(map_location)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build AdamW and the schedule, stepped once per optimizer step."""

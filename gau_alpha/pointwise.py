@@ -69,11 +69,11 @@ def silu_split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
     """Apply silu to (B, L, Σ sizes) and cut the last dimension.
 
     Args:
-        x: A tensor that nothing else needs: without gradients it is overwritten.
+        x: (B, L, Σ sizes). Nothing else needs it: without gradients it is overwritten.
         sizes: Widths of the parts.
 
     Returns:
-        The parts.
+        The parts, (B, L, size) each.
     """
     if torch.compiler.is_compiling():
         return F.silu(x).split(sizes, dim=-1)

@@ -23,6 +23,7 @@ from gau_alpha.strategy import Strategy
 from gau_alpha.visibility import Visibility
 
 AXIS_TYPES = {"similarity": Similarity, "scaling": Scaling, "position": Position, "visibility": Visibility}
+"""What every strategy of an axis is a subclass of."""
 
 TRAINED = "trained"
 """The name under which a model's own method, as it was trained, is evaluated."""

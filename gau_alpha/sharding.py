@@ -52,6 +52,10 @@ class ShardedStrategy(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: str | PathLike[str], weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint as plain data, whatever ``weights_only`` says.
 
+        Args:
+            checkpoint_path: A file, or a folder with a piece of each process.
+            weights_only: Not looked at.
+
         Raises:
             ValueError: If it is damaged.
         """

@@ -28,7 +28,7 @@ class Strategy(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Say in plain data how to build this strategy: ``{"class_path": …, "init_args": {…}}``."""
         cls = type(self)
-        init_args = {name: _plain(getattr(self, name)) for name in _init_parameters(cls)}
+        init_args = {name: _plain(getattr(self, name)) for name in init_parameters(cls)}
         return {"class_path": _public_path(cls), "init_args": init_args}
 
     def bound(self, train_length: int) -> Self:
@@ -43,7 +43,7 @@ class Strategy(nn.Module):
         Raises:
             ValueError: If the strategy was built with another ``train_length``.
         """
-        if "train_length" not in _init_parameters(type(self)):
+        if "train_length" not in init_parameters(type(self)):
             return self
         own = getattr(self, "train_length")  # noqa: B009  (only subclasses that ask for it have one)
         if own == train_length:
@@ -69,7 +69,7 @@ class Strategy(nn.Module):
         """Show the arguments that differ from their defaults, as in ``InfoScale(train_length=64)``."""
         told = [
             f"{name}={getattr(self, name)!r}"
-            for name, parameter in _init_parameters(type(self)).items()
+            for name, parameter in init_parameters(type(self)).items()
             if getattr(self, name) != parameter.default
         ]
         return f"{type(self).__name__}({', '.join(told)})"
@@ -77,6 +77,10 @@ class Strategy(nn.Module):
 
 def require_train_length(strategy: Strategy, value: Number | None) -> Number:
     """Return what a strategy takes from train_length, or say how it gets it.
+
+    Args:
+        strategy: Who asks.
+        value: What it knows; None: nothing yet.
 
     Raises:
         ValueError: If it is None.
@@ -92,6 +96,10 @@ def require_train_length(strategy: Strategy, value: Number | None) -> Number:
 def require_positive(name: str, value: float) -> None:
     """Check a constructor's argument.
 
+    Args:
+        name: Of the argument, for the message.
+        value: What was given.
+
     Raises:
         ValueError: If ``value`` is not above 0.
     """
@@ -99,7 +107,12 @@ def require_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be positive, got {value}.")
 
 
-def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:
+def init_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Return the arguments that a strategy is built with, by name.
+
+    Args:
+        cls: The class of the strategy.
+    """
     # nn.Module's own (*args, **kwargs) show through where a strategy has no constructor.
     parameters = inspect.signature(cls).parameters
     return {name: one for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD}

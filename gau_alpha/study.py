@@ -329,7 +329,12 @@ def base_of(method: str) -> str:
 
 
 def calibration_path(checkpoint: Path, base: str) -> Path:
-    """Where the calibration of a method lies if nothing else is said: next to the checkpoint."""
+    """Where the calibration of a method lies if nothing else is said: next to the checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+        base: The method that was calibrated.
+    """
     name = CALIBRATED if base == TRAINED else f"{base}_{CALIBRATED}"
     return checkpoint.with_name(f"{checkpoint.stem}.{name}.json")
 

@@ -16,6 +16,7 @@ PACKAGES = (
     "tokenizers",
     "numpy",
 )
+"""Packages whose versions a run records."""
 
 
 def surroundings() -> dict[str, Any]:

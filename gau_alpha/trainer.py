@@ -19,9 +19,16 @@ from gau_alpha.study import ExtrapolationStudy, calibration_path, open_checkpoin
 from gau_alpha.surroundings import surroundings
 
 Precision = _PRECISION_INPUT | Literal["auto"]
+"""What Lightning takes, and ``auto``."""
+
 DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
+"""Methods that are evaluated unless others are named."""
+
 DEFAULT_RATIOS = [1, 2, 4, 8, 16, 32, 64]
+"""Lengths that are evaluated unless others are named, as multiples of the training length."""
+
 PROTOCOLS = ("mlm", "single-mask")
+"""Names of the masking protocols; see ``gau_alpha.extrapolation``."""
 
 
 class GAUAlphaTrainer(Trainer):

@@ -11,37 +11,43 @@ ROOT = Path(__file__).parent.parent
 OURS = ("gau_alpha", "datamodules", "callbacks", "configs")
 
 AXES = {"strategy", "rows", "similarity", "scaling", "position", "visibility"}
-MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise"}
+MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise", "dropout"}
 # part of gau_alpha → the parts of gau_alpha that it may import
 ALLOWED = {
     "vocabulary": set(),
     "files": set(),
+    "errors": set(),
     "config": set(),
     "metrics": set(),
     "optimization": set(),
     "strategy": set(),
     "rows": set(),
     "pointwise": set(),
+    "dropout": set(),
     "precision": set(),
     "similarity": {"strategy"},
     "scaling": {"strategy"},
     "position": {"strategy", "rows"},
     "visibility": {"strategy", "rows", "position"},
     "method": AXES,
-    "kernels": AXES | {"method"},
+    "kernels": AXES | {"method", "dropout"},
     "layers": MODEL - {"layers"},
     "presets": AXES | {"method"},
+    "hyperparameters": {"method", "presets", "strategy"},
     "model": MODEL | {"checkpoints"},
     "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
     "heads": MODEL | {"model", "metrics", "checkpoints"},
     "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization"},
+    "reproduction": {"checkpoints", "files", "fine_tuning", "module"},
     "sharding": {"checkpoints", "model"},
-    "module": MODEL | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding"},
+    "module": MODEL
+    | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding", "hyperparameters"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
     "checkpoint_io": {"checkpoints", "files"},
     "resumption": {"checkpoints"},
     "interruption": set(),
+    "waiting": set(),
     "continued_logs": {"interruption"},
     "due_validation": {"interruption"},
     "dropout_seed": set(),

@@ -49,7 +49,12 @@ class LabelledBatches(Dataset[dict[str, Tensor]]):
 
 
 def stack(arrays: Sequence[NDArray[Any]], fill: int) -> NDArray[np.int64]:
-    """Stack arrays of equal rank, each filled up behind its end along every dimension: (B, …)."""
+    """Stack arrays of equal rank, each filled up behind its end along every dimension: (B, …).
+
+    Args:
+        arrays: B arrays (…), of any sizes.
+        fill: What is put behind their ends.
+    """
     shape = np.max([array.shape for array in arrays], axis=0).astype(int) if arrays[0].ndim else ()
     stacked = np.full((len(arrays), *shape), fill, dtype=np.int64)
     for row, array in enumerate(arrays):

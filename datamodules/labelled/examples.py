@@ -63,6 +63,10 @@ class Examples(ABC):
 def text_in(record: Mapping[str, Any], column: str) -> str:
     """Take a text out of a record.
 
+    Args:
+        record: The record.
+        column: The name of its column.
+
     Raises:
         ValueError: If there is none.
     """
@@ -75,6 +79,10 @@ def text_in(record: Mapping[str, Any], column: str) -> str:
 def value_in(record: Mapping[str, Any], column: str) -> Any:
     """Take a value out of a record.
 
+    Args:
+        record: The record.
+        column: The name of its column.
+
     Raises:
         ValueError: If there is no such column.
     """
@@ -85,6 +93,10 @@ def value_in(record: Mapping[str, Any], column: str) -> Any:
 
 def label_number(label: Any, labels: list[str]) -> int:
     """Find the number of a label that is given by name or by number.
+
+    Args:
+        label: What the record says.
+        labels: The names, in the order of their numbers.
 
     Raises:
         ValueError: If it is none of them.
@@ -97,10 +109,25 @@ def label_number(label: Any, labels: list[str]) -> int:
 
 
 def ids_of(text: str, tokenizer: Tokenizer) -> Ids:
-    """Encode a text, (tokens,)."""
+    """Encode a text.
+
+    Args:
+        text: The text.
+        tokenizer: How it becomes ids.
+
+    Returns:
+        (tokens,) int64.
+    """
     return tokenizer.encode_batch([text])[0].astype(np.int64)
 
 
 def mask_of(input_ids: Ids) -> NDArray[np.int64]:
-    """Mark all tokens as real."""
+    """Mark all tokens as real.
+
+    Args:
+        input_ids: (tokens,) ids.
+
+    Returns:
+        (tokens,) int64 ones.
+    """
     return np.ones_like(input_ids)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datamodules.tokenizers import Tokenizer
 
 Ids = NDArray[np.int64]
+"""(tokens,) token ids."""
 
 
 class Framed(NamedTuple):
@@ -50,9 +51,12 @@ class Frame:
         """Make a row.
 
         Args:
-            texts: Token ids of each text.
+            texts: (tokens,) ids of each text.
             limit: Most tokens of the row; the ends of the longest texts are cut until it is kept to. None: no limit.
             may_cut: Whether each text may be cut. None: all may.
+
+        Returns:
+            The row: (tokens,) ids, and what was cut.
         """
         kept = [len(text) for text in texts]
         if limit is not None:

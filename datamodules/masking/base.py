@@ -110,6 +110,9 @@ class RateMasking(Masking):
         Args:
             num_candidates: (B,) ordinary tokens of each row.
             rounding: (B,) a random word each.
+
+        Returns:
+            (B,) numbers of targets.
         """
         num_targets = np.floor(self.fixed_rate * num_candidates + uniform(rounding)).astype(np.int64)
         return np.clip(num_targets, np.minimum(1, num_candidates), num_candidates)
@@ -130,7 +133,7 @@ class RateMasking(Masking):
             vocabulary: Mask and special ids.
 
         Returns:
-            As ``Masking.apply``.
+            What the model sees, and the labels, (B, L) each; see ``Masking.apply``.
         """
         _, ordinary = special_and_ordinary(vocabulary)  # (ordinary ids,)
         # The upper half of a word decides what happens, the lower half which token is drawn.
@@ -142,7 +145,14 @@ class RateMasking(Masking):
 
 
 def uniform(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Turn the upper 32 bits into numbers in [0, 1)."""
+    """Turn the upper 32 bits into numbers in [0, 1).
+
+    Args:
+        words: (…) random words.
+
+    Returns:
+        (…) float64.
+    """
     return (words >> np.uint64(32)) / 2.0**32
 
 

@@ -48,7 +48,12 @@ class GroupMasking(RateMasking):
         """
 
     def fit(self, size: int, room: int) -> int:
-        """Say how many tokens of a group are taken when there is room for fewer: all or none."""
+        """Say how many tokens of a group are taken when there is room for fewer: all or none.
+
+        Args:
+            size: Tokens of the group.
+            room: Tokens that may still be taken, fewer than ``size``.
+        """
         return 0
 
     def apply(

@@ -21,6 +21,9 @@ class WordList(Segmenter):
 
     Args:
         path: A text file (UTF-8) with a word per line; what follows a space (a frequency, say) is not read.
+
+    Raises:
+        ValueError: If there is no such file, or it holds no word of two characters or more.
     """
 
     def __init__(self, path: str) -> None:

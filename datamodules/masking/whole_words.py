@@ -35,7 +35,12 @@ class WholeWordMasking(GroupMasking):
     segmenter: Segmenter | None = None
 
     def bound(self, tokenizer: Tokenizer, sample: NDArray[np.int32]) -> "_Bound":
-        """Take the words from a tokenizer; see ``Masking.bound``."""
+        """Take the words from a tokenizer; see ``Masking.bound``.
+
+        Raises:
+            ValueError: If the tokenizer tells no words: Chinese or Japanese characters without a segmenter, or text
+                without words.
+        """
         words = tokenizer.word_table()
         share = float(words.ideographic[sample].mean()) if len(sample) else 0.0
         name = type(tokenizer).__name__

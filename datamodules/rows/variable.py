@@ -35,7 +35,11 @@ class VariableLength(RowMaker):
     tokens_per_batch: int | None = None
 
     def plan(self, lengths: NDArray[np.int64], train_length: int, batch_size: int, seed: int) -> "VariablePlan":
-        """Cut; see ``RowMaker.plan``."""
+        """Cut; see ``RowMaker.plan``.
+
+        Raises:
+            ValueError: If a length is above ``train_length``, or no row of the longest fits into a batch.
+        """
         row_lengths = self.lengths.lengths()
         longest = int(row_lengths[-1])
         if longest > train_length:

@@ -24,7 +24,11 @@ class Fasta(TextSource):
         self.paths = as_list(paths)
 
     def documents(self) -> Iterator[str]:
-        """Yield the sequences."""
+        """Yield the sequences.
+
+        Raises:
+            ValueError: If a file is no FASTA.
+        """
         for file in expand_paths(self.paths):
             pieces: list[str] | None = None  # None before the first header
             for number, line, _ in read_lines(file, "ascii"):

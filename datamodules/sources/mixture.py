@@ -24,6 +24,10 @@ class Mixture(TextSource):
         sources: The sources.
         weights: Their shares, positive; they need not sum to 1.
         seed: Seed of the order in which a stream interleaves the sources.
+
+    Raises:
+        ValueError: If sources and weights differ in number or are none, a weight is not positive, or a source is a
+            mixture.
     """
 
     def __init__(self, sources: list[TextSource], weights: list[float], seed: int = 0) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 ON_BAD_RECORD = ("refuse", "skip")
+"""What can be done about a record that can't be read."""
 
 
 class TextField:

@@ -9,6 +9,8 @@ from datamodules.randomness import Purpose, random_words
 from datamodules.sources.base import TextSource
 
 TASKS = ("copy", "recall")
+"""What a synthetic text can be about."""
+
 _LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyz"))
 _RECORD = len("ab=cd ")
 
@@ -26,6 +28,9 @@ class Synthetic(TextSource):
         length: Characters per document, more than ``distance``.
         num_documents: Number of documents.
         seed: Seed of the letters.
+
+    Raises:
+        ValueError: If a number is out of range or the task is unknown.
     """
 
     def __init__(

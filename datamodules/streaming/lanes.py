@@ -92,7 +92,7 @@ class DocumentsInMemory:
         return len(self._documents)
 
     def document(self, index: int) -> NDArray[np.int32]:
-        """Return one document."""
+        """Return one document, (tokens,) int32."""
         return self._documents[index]
 
 

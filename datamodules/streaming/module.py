@@ -22,7 +22,10 @@ from datamodules.tokenizers import Tokenizer
 from gau_alpha.vocabulary import Vocabulary
 
 DEFAULT_MASKING = TokenMasking()
+"""15 % of the tokens, with BERT's 80/10/10."""
+
 DEFAULT_ROWS = Blocks()
+"""Each document by itself."""
 
 
 class StreamingTextDataModule(LightningDataModule):
@@ -49,6 +52,9 @@ class StreamingTextDataModule(LightningDataModule):
             where ``num_workers`` divides it.
         seed: Seed of order and masks.
         num_workers: Worker processes. Changes no batch; a run may be resumed with another number.
+
+    Raises:
+        ValueError: If a number is out of range, or such rows can't be streamed.
     """
 
     def __init__(

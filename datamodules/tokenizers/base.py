@@ -20,7 +20,14 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_batch(self, texts: list[str]) -> list[NDArray[np.int32]]:
-        """Encode whole documents: nothing truncated, nothing padded, no special tokens added."""
+        """Encode whole documents: nothing truncated, nothing padded, no special tokens added.
+
+        Args:
+            texts: The documents.
+
+        Returns:
+            (tokens,) ids of each.
+        """
 
     def offsets(self, text: str) -> NDArray[np.int64]:
         """Say which characters each token of ``encode_batch([text])`` stands for: (tokens, 2), first and behind last.

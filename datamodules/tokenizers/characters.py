@@ -22,6 +22,9 @@ class CharacterTokenizer(Tokenizer):
 
     Args:
         characters: The alphabet. Default: the printable ASCII characters. Every other character is unknown.
+
+    Raises:
+        ValueError: If there is no character, or one occurs twice.
     """
 
     def __init__(self, characters: str = string.printable) -> None:

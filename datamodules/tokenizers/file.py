@@ -18,6 +18,9 @@ class TokenizerFile(LibraryTokenizer):
         path: The JSON file.
         mask_token: Name of the token that hides what the model has to predict.
         pad_token: Name of the token that fills rows.
+
+    Raises:
+        ValueError: If there is no such file, or it is no tokenizer of ``tokenizers`` with padding and mask.
     """
 
     def __init__(self, path: str, mask_token: str = "[MASK]", pad_token: str = "[PAD]") -> None:

@@ -9,6 +9,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from datamodules.sources import TextSource
 
 KINDS = ("bpe", "wordpiece", "unigram")
+"""Kinds of tokenizer that can be trained."""
+
 PAD, UNKNOWN, MASK = "[PAD]", "[UNK]", "[MASK]"
 _BYTES = 256
 _PIECE_CHARACTERS = 1_000_000  # a longer document is given to the trainer in pieces, cut at spaces

@@ -27,6 +27,9 @@ class WordPieceVocab(LibraryTokenizer):
         mask_token: Name of the token that hides what the model has to predict.
         pad_token: Name of the token that fills rows.
         unknown_token: Name of the token for words that the vocabulary does not cover.
+
+    Raises:
+        ValueError: If there is no such file, a line is empty or stands twice, or it lacks a special token.
     """
 
     def __init__(

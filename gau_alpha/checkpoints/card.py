@@ -9,6 +9,7 @@ from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 
 CARD = "README.md"
+"""The file of a model card."""
 
 TASKS = {
     "GAUAlphaForMaskedLM": ("fill-mask", "gau-alpha, masked-lm"),

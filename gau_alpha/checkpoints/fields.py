@@ -20,6 +20,7 @@ from gau_alpha.scaling import InfoScale, LogLength, NoScaling, Scaling
 from gau_alpha.similarity import CosScale, DotProduct
 
 MASKED_LM = "GAUAlphaForMaskedLM"
+"""What the published code calls a masked language model under ``architectures``."""
 
 METHOD_KEY = "attention_method"
 """The entry of ``config.json`` that describes the attention method in full."""
@@ -28,13 +29,17 @@ SOFTMAX_PLUS_BASE = 512
 """The number of keys at which the published softmax_plus leaves scores as they are."""
 
 NORMALIZATIONS = ("softmax", "softmax_plus", "InfoScale")
+"""Published values of ``normalization``: no scaling, ``LogLength(512)``, ``InfoScale``."""
+
 NORM_METHODS = ("noCosScale", "CosScale")
+"""Published values of ``norm_method``: dot product or cosine."""
+
 METHOD_FIELDS = ("normalization", "norm_method", "CosScale_value")
+"""Fields in which the published code keeps its attention method."""
 
 EPSILON = "layer_norm_eps"
 """The published name of ``norm_eps``."""
 
-# what the model computes, whatever the file says; another value means another model
 ONLY: dict[str, tuple[object, ...]] = {
     "model_type": ("gau_alpha",),
     "hidden_act": ("swish", "silu"),
@@ -45,8 +50,8 @@ ONLY: dict[str, tuple[object, ...]] = {
     "tie_encoder_decoder": (False,),
     "pruned_heads": ({}, None),
 }
+"""What the model computes, whatever the file says; another value means another model."""
 
-# what transformers writes into every config.json, and heads of other tasks: nothing of it changes the encoder
 WITHOUT_EFFECT = frozenset(
     """
     _attn_implementation_autoset _name_or_path architectures auto_map bad_words_ids begin_suppress_tokens bos_token_id
@@ -61,6 +66,7 @@ WITHOUT_EFFECT = frozenset(
     torch_dtype torchscript train_length transformers_version typical_p use_bfloat16 use_cache
     """.split()  # noqa: SIM905  (seventy quoted names would be harder to read)
 )
+"""What transformers writes into every config.json, and heads of other tasks: nothing of it changes the encoder."""
 
 
 def read_fields(path: Path) -> dict[str, Any]:

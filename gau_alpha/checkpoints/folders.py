@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="GAUAlphaForMaskedLM")
 
 CONFIG = "config.json"
+"""The file of sizes and method in a Hugging Face folder."""
 
 METHOD_PART = ".gau.method."
 """What the names of tensors contain that an attention method has learned."""
@@ -218,7 +219,14 @@ def save_folder(
     head: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Write a model as ``config.json`` and ``model.safetensors``; see ``write_folder``."""
+    """Write a model as ``config.json`` and ``model.safetensors``; see ``write_folder``.
+
+    Args:
+        model: The model.
+        folder: The folder.
+        head: A head's class and its own arguments; None: the masked-language-model head.
+        labels: What the head chooses from.
+    """
     write_folder(folder, model.config, model.method, model.state_dict(), head=head, labels=labels)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="HeadedModel")
 
 MASKED_LM_HEAD = "cls."
+"""What the names of the masked-language-model head's tensors begin with."""
 
 
 def load_headed(

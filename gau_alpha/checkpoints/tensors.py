@@ -16,11 +16,20 @@ from gau_alpha.checkpoints.whole import damage
 from gau_alpha.files import write_whole
 
 WEIGHTS = "model.safetensors"
+"""The file of weights that is written, and read if it is there."""
+
 PICKLED = "pytorch_model.bin"
+"""The older file of weights; it is read as data alone."""
 
 WORDS = "gau_alpha.embeddings.word_embeddings.weight"
+"""The name of the word embeddings, (V, H)."""
+
 HEAD = "cls.predictions.decoder.weight"
+"""The name of the masked-language-model head's weight, (V, H); the embeddings again where tied."""
+
 HEAD_BIAS = "cls.predictions.decoder.bias"
+"""The name of that head's bias, (V,)."""
+
 PUBLISHED_BIAS = "cls.predictions.bias"
 """Where BERT-like models keep the head's bias; the published GAU-α head has none."""
 

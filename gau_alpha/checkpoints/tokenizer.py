@@ -12,8 +12,13 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 TOKENIZER = "tokenizer.json"
+"""The file of a whole tokenizer, as ``tokenizers`` writes it."""
+
 VOCABULARY = "vocab.txt"
+"""The file of a BERT vocabulary, a token per line."""
+
 SPECIAL = "tokenizer_config.json"
+"""The file that names special tokens."""
 
 _BYTES = "ByteTokenizer utf-8"
 

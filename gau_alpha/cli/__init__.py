@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from gau_alpha.errors import NotFiniteError
 from gau_alpha.files import NotWrittenError
 
 USAGE = """usage: gau-alpha COMMAND [options]
@@ -30,6 +31,7 @@ commands (each has --help):
   convert      turn a checkpoint into a Hugging Face folder, or such a folder into a checkpoint
   fill-mask    what a model puts in the place of [MASK]
 """
+"""What ``gau-alpha --help`` prints."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -39,8 +41,8 @@ def main(args: list[str] | None = None) -> int:
         args: The arguments; default: those of the process.
 
     Returns:
-        The exit code: 0, 2 after a mistake of the user, or 1 if the disk is full; both are explained in one message on
-        standard error.
+        The exit code: 0, 2 after a mistake of the user, or 1 if the disk is full or a loss is not finite; all are
+        explained in one message on standard error.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -55,7 +57,7 @@ def main(args: list[str] | None = None) -> int:
         if _is_internal(error):
             raise
         return _refuse(str(error))
-    except NotWrittenError as error:
+    except (NotWrittenError, NotFiniteError) as error:
         print(f"gau-alpha: error: {error}", file=sys.stderr)
         return 1
 
@@ -106,6 +108,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "convert": _convert,
     "fill-mask": _fill_mask,
 }
+"""Functions by the command that they serve; they return the exit code."""
 
 
 def _refuse(message: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 CONFIG = ("--config", "-c")
+"""Options that name a YAML file."""
 
 
 def checkpoint_in(args: list[str]) -> str | None:

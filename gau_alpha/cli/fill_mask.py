@@ -160,7 +160,7 @@ def predict(model: GAUAlphaForMaskedLM, tokenizer: Tokenizer, ids: list[int], to
     row = torch.tensor([ids])  # (1, L)
     places = (row[0] == tokenizer.vocabulary.mask_id).nonzero().squeeze(1)  # (masks,)
     with torch.inference_mode():
-        logits = model(row, target_index=places)  # (masks, V): no logits of other positions
+        logits = model(row, target_positions=places[None])[0]  # (masks, V): the last layer computes nothing else
         best = logits.float().softmax(-1).topk(top_k)
     for place, values, tokens in zip(places.tolist(), best.values.tolist(), best.indices.tolist(), strict=True):
         yield Mask(

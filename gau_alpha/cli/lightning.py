@@ -13,6 +13,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from callbacks.guard import Guard
 from callbacks.predictions import PredictionWriter
 from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import read_checkpoint
@@ -31,6 +32,7 @@ from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.presets import known_strategies, make_importable
 from gau_alpha.trainer import GAUAlphaTrainer
+from gau_alpha.waiting import Waiting
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 """Options of ``EVALUATIONS`` that take several words."""
@@ -107,7 +109,12 @@ class Parser(LightningArgumentParser):
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Explain in one message, without the hundred options of the usage, and leave with code 2."""
+        """Explain in one message, without the hundred options of the usage, and leave with code 2.
+
+        Args:
+            message: What is wrong.
+            ex: The error behind it; the message says it all.
+        """
         if "model.method" in message or any(f'"{axis}"' in message for axis in AXES):
             message = f"{message}\nknown strategies\n{known_strategies()}"
         self.exit(2, f"gau-alpha: error: {message}\n")
@@ -144,7 +151,15 @@ class GAUAlphaCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse over the values that a checkpoint remembers, if one is named."""
+        """Parse over the values that a checkpoint remembers, if one is named.
+
+        Args:
+            parser: The parser.
+            args: The command and its options.
+
+        Raises:
+            ValueError: If there is no data.
+        """
         assert isinstance(args, list), "run() passes the arguments"
         subcommand, path = args[0], checkpoint_in(args)
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
@@ -163,7 +178,11 @@ class GAUAlphaCLI(LightningCLI):
         """Do nothing: Lightning's own version lets the checkpoint override what was typed."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what would do nothing."""
+        """Refuse what would do nothing.
+
+        Raises:
+            ValueError: If nothing would be trained, or there is nothing to start from.
+        """
         trainer = self.config[self.config.subcommand].trainer
         if self.config.subcommand == "fit" and 0 in (trainer.max_steps, trainer.max_epochs):
             raise ValueError("fit with trainer.max_steps or trainer.max_epochs 0 would train nothing; give at least 1.")
@@ -186,15 +205,18 @@ class GAUAlphaCLI(LightningCLI):
             config.model.init_from = start  # for the run's record
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> GAUAlphaTrainer:
-        """Build the trainer, with checkpoints that are written whole and outlive signals."""
+        """Build the trainer, with checkpoints that are written whole, and guards against what may happen to a run."""
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, WholeCheckpointIO()]
         trainer = super()._instantiate_trainer(config, callbacks)
         assert isinstance(trainer, GAUAlphaTrainer)
+        installed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        if not any(isinstance(callback, Guard) for callback in installed):
+            installed.insert(0, Guard())
         # behind those that Lightning adds
-        trainer.callbacks.extend([DropoutSeed(), Interruption(), DueValidation()])  # type: ignore[attr-defined]
+        installed.extend([Waiting(), DropoutSeed(), Interruption(), DueValidation()])
         return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from gau_alpha.method import AXES
 from gau_alpha.presets import load_preset, preset_names, shown_name
 
 AS_TRAINED = "as trained"
+"""What the table shows for an axis that a preset leaves open."""
 
 
 def print_methods(args: list[str]) -> int:

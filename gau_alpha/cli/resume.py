@@ -18,8 +18,10 @@ for; start afresh if there is none. An explicit --ckpt_path wins. The run's fold
 logger without a version gets the version "auto". Other commands accept the option and do nothing with it, so that one
 file serves all. If max_steps or max_epochs differ from those of the checkpoint, the learning rate follows the new
 curve, but never above the rate that the checkpoint was saved at once the warm-up is over."""
+"""The help of ``--auto_resume``."""
 
 VERSION = "auto"
+"""The version of a logger that was given none: a restarted command must find its folder again."""
 
 
 def fix_version(trainer: Namespace) -> None:

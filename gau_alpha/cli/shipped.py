@@ -16,6 +16,7 @@ FOLDERS = {
     "--data": "data",
     "--trainer": "trainer",
 }
+"""Where the shipped files lie that an option may name."""
 
 
 def with_shipped_files(args: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from gau_alpha.checkpoints import SPECIAL, TOKENIZER, VOCABULARY
 from gau_alpha.cli.record import RUN_KEY
 
 ADVICE = "Give the tokenizer's file with --tokenizer."
+"""How messages about a missing tokenizer end."""
 
 
 def data_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

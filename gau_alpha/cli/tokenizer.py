@@ -10,6 +10,7 @@ from datamodules.tokenizers.training import KINDS, train_tokenizer
 from gau_alpha.files import write_whole
 
 EXAMPLE = "The quick brown fox, naïve 机器学习 [MASK] 12345."
+"""The text that shows what a tokenizer does, if no other is given."""
 
 
 def run_tokenizer(args: list[str]) -> int:

@@ -4,6 +4,7 @@ One idea per file:
 
 - ``engine.py``      what is measured, and in which order
 - ``contenders.py``  what takes part: a method on a model
+- ``data.py``        what a data module offers
 - ``stretches.py``   which documents are measured at a length, and which stretch of each
 - ``protocols.py``   which positions a pass over a document hides (``mlm``, ``single-mask``)
 - ``batches.py``     passes cut into batches, batches dealt to processes
@@ -24,6 +25,7 @@ changes.
 """
 
 from gau_alpha.extrapolation.contenders import Contender
+from gau_alpha.extrapolation.data import EvaluationData
 from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
 from gau_alpha.extrapolation.isolation import undisturbed
 from gau_alpha.extrapolation.ledger import Ledger
@@ -32,6 +34,7 @@ from gau_alpha.extrapolation.rows import Row, Status
 
 __all__ = [
     "Contender",
+    "EvaluationData",
     "ExtrapolationEngine",
     "Ledger",
     "MaskedTokens",

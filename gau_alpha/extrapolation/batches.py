@@ -38,7 +38,13 @@ class Dealt:
 
 
 def rows_per_batch(tokens_per_batch: int, length: int, num_passes: int) -> int:
-    """As many rows of ``length`` tokens as the budget holds, at least one and at most all."""
+    """Say how many rows a batch takes: as many as the budget holds, at least one and at most all.
+
+    Args:
+        tokens_per_batch: The budget.
+        length: Tokens of a row.
+        num_passes: How many rows there are.
+    """
     return min(max(1, tokens_per_batch // length), num_passes)
 
 

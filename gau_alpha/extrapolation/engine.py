@@ -5,12 +5,13 @@ Dimensions: D documents, L tokens of a stretch.
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from gau_alpha.extrapolation.batches import Pass
 from gau_alpha.extrapolation.contenders import Contender
+from gau_alpha.extrapolation.data import EvaluationData
 from gau_alpha.extrapolation.ledger import Ledger
 from gau_alpha.extrapolation.measurement import Measurement
 from gau_alpha.extrapolation.passes import Passes
@@ -112,6 +113,19 @@ class ExtrapolationEngine:
             left_out=self.left_out,
         )
 
+    @classmethod
+    def for_data(cls, data: EvaluationData, **options: Any) -> Self:
+        """Builds an engine for the evaluation documents of a data module.
+
+        Args:
+            data: The data module; any of ``datamodules`` will do.
+            **options: Arguments of the constructor beyond the first three.
+
+        Raises:
+            ValueError: As the constructor.
+        """
+        return cls(data.evaluation_documents(), data.vocabulary, data.train_length, **options)
+
     def describe(self) -> dict[str, Any]:
         """Plain data that, with the same documents, says how to measure again."""
         return {
@@ -135,12 +149,21 @@ class ExtrapolationEngine:
     ) -> Iterator[Row]:
         """Measures methods on one model; the first is the baseline. See ``compare``.
 
+        Args:
+            model: The model, on its device. It is as before whenever a row is handed out.
+            methods: By name. A ``train_length`` that is left open is filled in.
+            progress: Told of every batch.
+
+        Returns:
+            One row per (length, method), lengths ascending, methods in their order.
+
         Raises:
-            ValueError: If there is no method, or the model has another vocabulary than the documents.
+            ValueError: If there is no method, one was built for another ``train_length``, or the model has another
+                vocabulary than the documents.
         """
         if not methods:
             raise ValueError("methods is empty: name at least one.")
-        contenders = [Contender(name, model, method) for name, method in methods.items()]
+        contenders = [Contender(name, model, method.bound(self.train_length)) for name, method in methods.items()]
         return self.compare(contenders, progress=progress)
 
     def compare(
@@ -220,6 +243,10 @@ class ExtrapolationEngine:
 
         Per token and layer a unit's projections take 3·hidden·intermediate, its scores and values (key size +
         intermediate)·length.
+
+        Args:
+            model: The model.
+            length: Tokens of a stretch.
         """
         config = model.config
         per_token = 3.0 * config.hidden_size * config.intermediate_size

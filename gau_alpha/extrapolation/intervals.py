@@ -10,6 +10,8 @@ import numpy as np
 from gau_alpha.extrapolation.protocols import philox
 
 CONFIDENCE = 0.95
+"""Share of resamples that an interval holds."""
+
 _VALUES_AT_ONCE = 4_000_000  # 32 MB of float64
 
 
@@ -39,6 +41,13 @@ def resampled_ratios(numerators: np.ndarray, denominators: np.ndarray, num_resam
 
 
 def interval(samples: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of the samples."""
+    """The middle 95 % of the samples.
+
+    Args:
+        samples: (resamples,).
+
+    Returns:
+        Lower and upper end.
+    """
     low, high = np.quantile(samples, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
-SMALLEST_BLOCK = 16  # queries; below, a block's own work costs more memory than its scores
+SMALLEST_BLOCK = 16
+"""Queries; below, a block's own work costs more memory than its scores."""
+
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from gau_alpha.extrapolation.batches import Dealt, Pass, deal, rows_per_batch
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics, num_bins
 from gau_alpha.extrapolation.isolation import undisturbed
+from gau_alpha.extrapolation.lockstep import Lockstep
 from gau_alpha.extrapolation.measurement import Measurement
 from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller_and_smaller
 from gau_alpha.extrapolation.ranks import Ranks
@@ -99,10 +100,11 @@ class Passes:
         most_rows = rows_per_batch(self.tokens_per_batch, self.length, len(self.passes))
         kernel = model.kernel
         largest_block = min(kernel.block_size, self.length) if isinstance(kernel, _Blocks) else None
+        lockstep = Lockstep(model)
         for rows, block_size in smaller_and_smaller(most_rows, largest_block):
             # Undisturbed comes second: the method's own modules must be in evaluation mode too.
-            with model.using(method), undisturbed(model), _block_size(kernel, block_size):
-                measurement = self._attempt(model, rows, ranks, done)
+            with model.using(method), undisturbed(model), _block_size(kernel, block_size), lockstep.watching():
+                measurement = self._attempt(lockstep, rows, ranks, done)
             if measurement is not None:
                 return measurement
             if ranks.device.type == "cuda":
@@ -129,13 +131,13 @@ class Passes:
         return input_ids, positions, labels
 
     def _attempt(
-        self, model: GAUAlphaForMaskedLM, rows: int, ranks: Ranks, done: Callable[[float], None]
+        self, lockstep: Lockstep, rows: int, ranks: Ranks, done: Callable[[float], None]
     ) -> Measurement | None:
         """All passes in batches of ``rows``; None, on all processes alike, if memory runs out on any.
 
         Processes agree after every batch, so none starts a batch that another has given up.
         """
-        num_layers = model.config.num_hidden_layers
+        num_layers = lockstep.model.config.num_hidden_layers
         columns = num_layers * (2 + num_bins(self.length)) if self.watched else 0
         sums = np.zeros((len(self.passes), NUM_SUMS + columns))  # rows of other processes stay zero
         batches = [
@@ -147,7 +149,7 @@ class Passes:
         start = time.perf_counter()
         for number, (group, dealt) in enumerate(batches, 1):
             places = group[dealt.passes.start : dealt.passes.stop]
-            if self._outcome(model, places, dealt, sums, ranks) is _Outcome.OUT_OF_MEMORY:
+            if self._outcome(lockstep, places, dealt, sums, ranks) is _Outcome.OUT_OF_MEMORY:
                 return None
             done(number / len(batches))
         _synchronise(ranks.device)
@@ -165,14 +167,13 @@ class Passes:
             peak_memory_bytes=int(peak_memory_bytes) or None,
         )
 
-    def _outcome(
-        self, model: GAUAlphaForMaskedLM, places: list[int], dealt: Dealt, sums: np.ndarray, ranks: Ranks
-    ) -> _Outcome:
+    def _outcome(self, lockstep: Lockstep, places: list[int], dealt: Dealt, sums: np.ndarray, ranks: Ranks) -> _Outcome:
         """Runs a batch, writes its sums into their places and learns how the others fared with theirs."""
         failure: Exception | None = None
         outcome = _Outcome.DONE
+        lockstep.start()
         try:
-            of_batch = self._sums(model, [self.passes[place] for place in places], sums.shape[1], ranks.device)
+            of_batch = self._sums(lockstep, [self.passes[place] for place in places], sums.shape[1], ranks.device)
             if dealt.counts:
                 sums[places] = of_batch
         except Exception as error:
@@ -180,6 +181,7 @@ class Passes:
                 outcome = _Outcome.OUT_OF_MEMORY
             else:
                 outcome, failure = _Outcome.FAILED, error
+        lockstep.complete()
         outcome = _Outcome(int(ranks.largest(outcome)[0]))
         if failure is not None:
             raise failure
@@ -187,9 +189,7 @@ class Passes:
             raise RuntimeError("The evaluation failed on another process, which says why.")
         return outcome
 
-    def _sums(
-        self, model: GAUAlphaForMaskedLM, passes: Sequence[Pass], columns: int, device: torch.device
-    ) -> np.ndarray:
+    def _sums(self, lockstep: Lockstep, passes: Sequence[Pass], columns: int, device: torch.device) -> np.ndarray:
         """One forward pass.
 
         Returns:
@@ -198,8 +198,9 @@ class Passes:
         input_ids, positions, labels = (torch.as_tensor(array, device=device) for array in self.batch(passes))
         meter = None
         if self.watched and passes[0].first:
-            meter = AttentionMeter(model.config.num_hidden_layers, self.length, self.train_length, self.distances)
-        logits = model(input_ids, target_positions=positions, observer=meter).flatten(0, 1)  # (B · T, V)
+            num_layers = lockstep.model.config.num_hidden_layers
+            meter = AttentionMeter(num_layers, self.length, self.train_length, self.distances)
+        logits = lockstep.run(input_ids, target_positions=positions, observer=meter).flatten(0, 1)  # (B · T, V)
         losses, corrects = [], []
         for some_logits, some_labels in zip(
             logits.split(_TARGETS_AT_ONCE), labels.flatten().split(_TARGETS_AT_ONCE), strict=True

@@ -84,7 +84,17 @@ class MaskedTokens:
         return 1
 
     def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
-        """(1, T) positions, see ``Protocol.targets``."""
+        """Draw the share of ordinary positions that a single pass hides.
+
+        Args:
+            tokens: (L,) ids of the stretch.
+            document: Place of the document.
+            seed: Of the evaluation.
+            special_ids: Ids that are never hidden.
+
+        Returns:
+            (1, T) positions, ascending.
+        """
         ordinary = np.flatnonzero(~np.isin(tokens, special_ids))
         if ordinary.size == 0:
             return Hidden.nothing()
@@ -130,7 +140,17 @@ class SingleMask:
         return length if self.positions_per_document is None else min(length, self.positions_per_document)
 
     def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
-        """(P, 1) positions in reading order, see ``Protocol.targets``."""
+        """List, or draw from every stratum, the positions that a pass each hides.
+
+        Args:
+            tokens: (L,) ids of the stretch.
+            document: Place of the document.
+            seed: Of the evaluation.
+            special_ids: Ids that are never hidden.
+
+        Returns:
+            (P, 1) positions in reading order, a pass each.
+        """
         ordinary = np.flatnonzero(~np.isin(tokens, special_ids)).astype(np.int64)
         asked = self.positions_per_document
         if asked is None or asked >= ordinary.size:
@@ -160,6 +180,12 @@ def philox(seed: int, document: int, length: int, stream: int = 0) -> np.random.
     """The stream of one (seed, document, length), independent of all others.
 
     The lowest word of the counter is left to count along the stream, the highest tells apart what is drawn.
+
+    Args:
+        seed: Of the evaluation.
+        document: Place of the document.
+        length: Tokens of the stretch.
+        stream: Tells apart what is drawn.
     """
     return np.random.Philox(key=[seed, 0], counter=[0, length, document, stream])
 

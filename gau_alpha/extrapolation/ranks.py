@@ -28,7 +28,10 @@ class Ranks:
         Exact: a number is only ever added to zeros.
 
         Args:
-            values: float64, zero in rows that another process has filled.
+            values: (rows, …) float64, zero in rows that another process has filled.
+
+        Returns:
+            (rows, …) float64.
         """
         return self.total(values)
 
@@ -36,7 +39,10 @@ class Ranks:
         """The sum over all processes, element by element.
 
         Args:
-            values: float64.
+            values: (…) float64.
+
+        Returns:
+            (…) float64, of the same shape.
         """
         return self._reduce(values, dist.ReduceOp.SUM) if self.world_size > 1 else values
 

@@ -48,7 +48,12 @@ class Statistics:
         }
 
     def difference(self, sums: DocumentSums, baseline: DocumentSums) -> dict[str, Any]:
-        """Loss and accuracy minus the baseline's: the targets are the same, so documents' sums may be subtracted."""
+        """Loss and accuracy minus the baseline's: the targets are the same, so documents' sums may be subtracted.
+
+        Args:
+            sums: The method's, by document.
+            baseline: The baseline's, by document.
+        """
         known: dict[str, Any] = {}
         for name, gained in (("loss", sums.loss - baseline.loss), ("accuracy", sums.correct - baseline.correct)):
             known[f"{name}_difference"] = _ratio(gained, sums)
@@ -77,7 +82,12 @@ class Statistics:
 
 
 def notes(contender: Contender, num_documents: int) -> Iterator[str]:
-    """What a reader should know before quoting a row."""
+    """What a reader should know before quoting a row.
+
+    Args:
+        contender: The method on a model.
+        num_documents: Documents measured.
+    """
     if contender.note:
         yield contender.note
     yield from contender.reservations

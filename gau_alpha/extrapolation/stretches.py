@@ -11,7 +11,10 @@ import numpy as np
 from gau_alpha.extrapolation.protocols import Protocol, philox
 
 WINDOWS = ("first", "spread", "aligned")
+"""Where in a document the evaluated stretch may lie."""
+
 SHORT_DOCUMENTS = ("skip", "repeat")
+"""What may be done about documents shorter than a length."""
 
 _SPREAD_STREAM = 1  # beside stream 0, from which protocols draw
 
@@ -141,5 +144,9 @@ class Stretches:
 
 
 def document_fingerprint(tokens: np.ndarray) -> str:
-    """SHA-256 of a document's token ids."""
+    """SHA-256 of a document's token ids.
+
+    Args:
+        tokens: (tokens,) ids, of any integer type.
+    """
     return hashlib.sha256(np.ascontiguousarray(tokens, "<i8").tobytes()).hexdigest()

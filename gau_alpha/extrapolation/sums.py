@@ -12,7 +12,9 @@ import numpy as np
 
 from gau_alpha.extrapolation.batches import Pass
 
-NUM_SUMS = 2  # what a pass leaves behind: loss and right predictions, summed over its targets
+NUM_SUMS = 2
+"""What a pass leaves behind: loss and right predictions, summed over its targets."""
+
 _COLUMNS = 8
 
 

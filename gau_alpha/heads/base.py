@@ -74,6 +74,9 @@ class HeadedModel(GAUAlphaModel, ABC):
 
         Args:
             batch: ``forward``'s arguments, and ``labels``.
+
+        Returns:
+            Loss, number of targets (), and what was predicted and right (N, …).
         """
 
     @abstractmethod
@@ -129,7 +132,12 @@ class HeadedModel(GAUAlphaModel, ABC):
 
 
 def layout(batch: Mapping[str, Tensor], *more: str) -> dict[str, Tensor]:
-    """Take out of a batch what goes into the model: ``LAYOUT``, and ``more`` that a head wants besides."""
+    """Take out of a batch what goes into the model: ``LAYOUT``, and ``more`` that a head wants besides.
+
+    Args:
+        batch: Tensors by name, (B, …) each.
+        *more: Further names.
+    """
     return {name: batch[name] for name in (*LAYOUT, *more) if name in batch}
 
 

@@ -46,7 +46,7 @@ def choice_columns(logits: Tensor) -> dict[str, Tensor]:
         logits: (..., C).
 
     Returns:
-        ``label`` (...) int64 and ``probability`` (...) float32.
+        ``label`` (…) int64 and ``probability`` (…) float32.
     """
     probability, label = torch.softmax(logits.float(), -1).max(-1)
     return {"label": label, "probability": probability}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Pooling = Callable[[Tensor, Tensor | None], Tensor]
+"""Makes (B, H) of hidden states (B, L, H) and a mask (B, L)."""
 
 
 def first_token(x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -37,10 +38,17 @@ def mean_token(x: Tensor, attention_mask: Tensor | None = None) -> Tensor:
 
 
 POOLINGS: dict[str, Pooling] = {"first": first_token, "mean": mean_token}
+"""Ways to make one vector of a text, by name."""
 
 
 def pooling_of(name: str) -> Pooling:
     """Look a pooling up.
+
+    Args:
+        name: ``first`` or ``mean``.
+
+    Returns:
+        What makes (B, H) of hidden states (B, L, H).
 
     Raises:
         ValueError: If there is none of that name.

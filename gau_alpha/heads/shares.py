@@ -14,7 +14,7 @@ class ShareRight(TokenAverage):
 
         Args:
             predicted: (N,) or (N, parts) int64.
-            targets: The same shape.
+            targets: (N,) or (N, parts) int64.
         """
         right = (predicted == targets).flatten(1).all(1) if predicted.ndim > 1 else predicted == targets  # (N,)
         super().update(right.sum(), torch.tensor(len(right), device=right.device))

@@ -14,6 +14,7 @@ from gau_alpha.kernels.selected import attend_at
 __all__ = ["KERNELS", "Blocked", "Fused", "Kernel", "Observer", "Reference", "attend_at", "build_kernel"]
 
 KERNELS = {"reference": Reference, "blocked": Blocked, "fused": Fused}
+"""Kernels by name."""
 
 
 def build_kernel(name: str) -> Kernel:

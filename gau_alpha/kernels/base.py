@@ -53,7 +53,15 @@ FLOOR = -64.0
 
 
 def product(query: Tensor, key: Tensor) -> Tensor:
-    """Multiply queries (B, Lq, D) and keys (B, Lk, D) to scores (B, Lq, Lk) float32."""
+    """Multiply queries and keys to scores.
+
+    Args:
+        query: (B, Lq, D).
+        key: (B, Lk, D).
+
+    Returns:
+        (B, Lq, Lk) float32.
+    """
     # In float32 whatever the autocast dtype: rounded to bfloat16, a score of 100 is off by up to 0.25 nats.
     with torch.autocast(query.device.type, enabled=False):
         return query.float() @ key.float().transpose(-1, -2)
@@ -65,6 +73,9 @@ def centred(score: Tensor, visible: Tensor | None) -> Tensor:
     Args:
         score: (B, Lq, Lk), overwritten where no gradient is asked for.
         visible: (B|1, Lq, Lk) bool, or None if all are seen.
+
+    Returns:
+        (B, Lq, Lk) float32.
     """
     lowest = torch.finfo(score.dtype).min
     if visible is not None:
@@ -78,7 +89,11 @@ def centred(score: Tensor, visible: Tensor | None) -> Tensor:
 
 
 def may_overwrite(tensor: Tensor) -> bool:
-    """Say whether a temporary may be written over: no gradient needs it, and no compiler, which does so by itself."""
+    """Say whether a temporary may be written over: no gradient needs it, and no compiler, which does so by itself.
+
+    Args:
+        tensor: (…) of any shape.
+    """
     return not (tensor.requires_grad or torch.compiler.is_compiling())
 
 
@@ -119,19 +134,43 @@ def entropy(weights: Tensor, score: Tensor) -> Tensor:
 
 
 def reaches(view: View, rows: Rows, near: int, far: int) -> bool:
-    """Say whether a view holds at any of the distances near … far."""
+    """Say whether a view holds at any of the distances from ``near`` to ``far``.
+
+    Args:
+        view: The view.
+        rows: The batch's rows.
+        near: Least distance, in tokens; negative to the left.
+        far: Largest distance.
+    """
     return not rows.consecutive or (view.low <= far and view.high >= near)
 
 
 def distances(queries: Tensor, keys: Tensor, rows: Rows) -> Tensor:
-    """Say how far to the right of each query (Lq,) each key (Lk,) stands, (B|1, Lq, Lk) int64."""
+    """Say how far to the right of each query each key stands.
+
+    Args:
+        queries: (Lq,) indices.
+        keys: (Lk,) indices.
+        rows: The batch's rows.
+
+    Returns:
+        (B|1, Lq, Lk) int64, negative to the left.
+    """
     if rows.consecutive:
         return (keys - queries[:, None])[None]  # (1, Lq, Lk)
     return rows.position_ids[:, None, keys] - rows.position_ids[:, queries, None]  # (B|1, Lq, Lk)
 
 
 def rows_of(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
-    """Take ranges of dimension 1; a single range is not copied."""
+    """Take ranges of dimension 1; a single range is not copied.
+
+    Args:
+        x: (B, L, …).
+        ranges: First index, and one past the last, of each range.
+
+    Returns:
+        (B, Lk, …).
+    """
     if len(ranges) == 1:
         return x[:, ranges[0][0] : ranges[0][1]]
     return torch.cat([x[:, first:last] for first, last in ranges], dim=1)

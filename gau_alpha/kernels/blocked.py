@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from gau_alpha.dropout import drop
 from gau_alpha.kernels.base import (
     Observer,
     centred,
@@ -28,7 +28,10 @@ from gau_alpha.rows import Rows
 from gau_alpha.visibility import allowed
 
 Placed = tuple[View, Tensor, Tensor]
+"""A view with queries and keys that are rotated for it: (B, L, D) each."""
+
 KeyRanges = tuple[tuple[int, int], ...]
+"""Keys that a block of queries can see: first, and one past the last, of each run."""
 
 
 class Blocked:
@@ -83,8 +86,7 @@ class Blocked:
             weights = weights_of(score, visible, plan.num_visible_keys[:, start:stop], observer is not None)
             if observer is not None:
                 observer(weights, mine, seen, entropy(weights, score))
-            if dropout:
-                weights = F.dropout(weights, dropout)
+            weights = drop(weights, dropout)
             block = weights.to(value.dtype) @ rows_of(value, ranges)  # (B, Lq, E)
             if whole is None:
                 context.append(block)

@@ -6,6 +6,7 @@ B batch, L length, T selected queries of a row, Tq of them in a block, Lk keys o
 import torch
 from torch import Tensor
 
+from gau_alpha.dropout import drop
 from gau_alpha.kernels.base import (
     Observer,
     centred,
@@ -28,6 +29,7 @@ def attend_at(
     value: Tensor,
     plan: AttentionPlan,
     block_size: int = LARGEST,
+    dropout: float = 0.0,
     observer: Observer | None = None,
 ) -> Tensor:
     """Attend from a few queries of each row: what the last layer has to do if only these are asked about.
@@ -39,7 +41,8 @@ def attend_at(
         value: (B, L, E).
         plan: The method's plan for the whole rows.
         block_size: Queries per block at most, as in ``Blocked``.
-        observer: Sees the weights; its query indices are (B, Tq).
+        dropout: Probability with which a weight is dropped; 0 outside training.
+        observer: Sees the weights before dropout; its query indices are (B, Tq).
 
     Returns:
         (B, T, E), zero for a query that sees no key.
@@ -73,6 +76,7 @@ def attend_at(
         weights = weights_of(score, visible, _at(plan.num_visible_keys, mine), observer is not None)
         if observer is not None:
             observer(weights, mine, seen, entropy(weights, score))
+        weights = drop(weights, dropout)
         context.append(weights.to(value.dtype) @ rows_of(value, ranges))  # (B, Tq, E)
     return torch.cat(context, dim=1)
 

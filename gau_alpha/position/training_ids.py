@@ -50,7 +50,15 @@ class TrainingIds(RoPE):
         return torch.stack([self.draw(length, _generator(self.seed, epoch, sample)) for sample in sample_ids])
 
     def draw(self, length: int, generator: torch.Generator) -> Tensor:
-        """Draw a row's ids, (L,) int64, strictly increasing and below ``target_length``."""
+        """Draw a row's ids.
+
+        Args:
+            length: L.
+            generator: Draws them.
+
+        Returns:
+            (L,) int64, strictly increasing and below ``target_length``.
+        """
         raise NotImplementedError
 
 

@@ -15,7 +15,16 @@ def number(value: float | None) -> str:
 
 
 def with_interval(value: float | None, low: float | None, high: float | None, written: Callable[[float], str]) -> str:
-    """``1.20 [1.10, 1.30]``; nothing where there is no number, no brackets where there is no interval."""
+    """Write a number with its interval: ``1.20 [1.10, 1.30]``.
+
+    Nothing where there is no number, no brackets where there is no interval.
+
+    Args:
+        value: The number.
+        low: Lower end of its interval.
+        high: Upper end.
+        written: How a number is written.
+    """
     if value is None:
         return ""
     return written(value) if low is None or high is None else f"{written(value)} [{written(low)}, {written(high)}]"

@@ -33,7 +33,24 @@ def perplexity(report: "Report") -> Figure:
     The dashed line marks the training length. A method's line has a gap where it has no number.
     """
     figure = _figure(9, 5)
+    _perplexity_up(figure.add_subplot(), report)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
+def thumbnail(report: "Report") -> Figure:
+    """The same, to be read at 300 pixels: loggers show images that small."""
+    figure = _figure(4.5, 3.1 + 0.2 * (len(report.methods) // 2))
     axes = figure.add_subplot()
+    _perplexity_up(axes, report)
+    axes.set_ylabel("perplexity")
+    if len(report.lengths) > 5:
+        axes.tick_params(axis="x", labelrotation=45)
+    figure.legend(loc="outside lower center", frameon=False, ncols=2)
+    return figure
+
+
+def _perplexity_up(axes: Axes, report: "Report") -> None:
     for place, method in enumerate(report.methods):
         rows = [report.row(method, length) for length in report.lengths]
         style = _style(place)
@@ -43,13 +60,12 @@ def perplexity(report: "Report") -> Figure:
     axes.set_yscale("log")
     if not any(row.perplexity is not None and math.isfinite(row.perplexity) for row in report.rows):
         axes.set_ylim(1, 10)  # nothing to draw, and a log axis has no limits of its own
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top > 5 * bottom else range(1, 10)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(f"perplexity at hidden tokens ({report.rows[0].protocol})")
     _lengths_across(axes, report)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    return figure
 
 
 def attention(report: "Report") -> Figure | None:
@@ -60,7 +76,7 @@ def attention(report: "Report") -> Figure | None:
     if all(row.attention_entropy is None for row in report.rows):
         return None
     with_distances = any(row.near_share is not None for row in report.rows)
-    figure = _figure(13 if with_distances else 6, 4.4)
+    figure = _figure(13 if with_distances else 9, 4.4)
     panels = figure.subplots(1, 3 if with_distances else 1, squeeze=False)[0]
     lengths = report.lengths
     panels[0].plot(lengths, np.log(lengths), color="0.5", linestyle=":", label="even spread, ln n")
@@ -78,7 +94,10 @@ def attention(report: "Report") -> Figure | None:
         panels[1].set_ylabel("attention within ± half of the training length")
         panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
         _by_distance(panels[2], report)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=4)
+    if with_distances:
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=4)
+    else:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
@@ -104,7 +123,10 @@ def layers(report: "Report") -> Figure | None:
             axes.plot([row.length for row in rows], values, color=colours(0.9 * share), marker=".", label=f"{layer}")
         axes.set_title(method, fontsize=9)
         _lengths_across(axes, report)
-        axes.tick_params(axis="x", labelrotation=45, labelsize=7)
+        axes.tick_params(axis="x", labelrotation=45, labelsize=7, labelbottom=True)
+    for axes in panels[: len(measured) - across]:  # another panel stands below
+        axes.set_xlabel("")
+        axes.tick_params(labelbottom=False)
     for axes in panels[len(measured) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()

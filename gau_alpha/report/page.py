@@ -32,7 +32,7 @@ def page(report: "Report") -> str:
         f"<h1>Extrapolation</h1><p class='caption'>{escape(report.caption())}</p>",
         "<h2>Perplexity</h2>",
         _perplexities(report),
-        "<p class='note'>Small: 95 % interval over documents. Bold: lowest of its length.</p>",
+        f"<p class='note'>{_legend(report)}</p>",
         figures.svg(figures.perplexity(report), "perplexity"),
     ]
     if lines := tables.overview_of_groups(report):
@@ -85,6 +85,12 @@ def _perplexities(report: "Report") -> str:
                 cells.append(text + interval)
         lines.append(cells)
     return _table(["method", *map(report.heading, report.lengths)], lines)
+
+
+def _legend(report: "Report") -> str:
+    if any(row.perplexity_low is not None for row in report.rows):
+        return "Small: 95 % interval over documents. Bold: lowest of its length."
+    return "Bold: lowest of its length. A single document gives no interval."
 
 
 def _accuracies(report: "Report") -> str:

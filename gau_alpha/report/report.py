@@ -144,8 +144,8 @@ class Report:
         return figures.png(self.figure())
 
     def image(self) -> np.ndarray:
-        """The plot as (height, width, 3) uint8, for loggers of images."""
-        return figures.image(self.figure())
+        """The plot as (height, width, 3) uint8, for loggers of images, which show it small."""
+        return figures.image(figures.thumbnail(self))
 
     def figure(self) -> Figure:
         """Perplexity against length."""
@@ -166,7 +166,12 @@ class Report:
     # ---- cells ----
 
     def row(self, method: str, length: int) -> Row | None:
-        """The row of a method at a length, if there is one."""
+        """The row of a method at a length, if there is one.
+
+        Args:
+            method: Its name.
+            length: Tokens.
+        """
         return next((row for row in self.rows if (row.method, row.length) == (method, length)), None)
 
     def heading(self, length: int) -> str:
@@ -175,14 +180,24 @@ class Report:
         return f"{length:,} ({ratio}×)"
 
     def cell(self, method: str, length: int) -> str:
-        """Perplexity, or why there is none."""
+        """Perplexity at a length, or why there is none.
+
+        Args:
+            method: Its name.
+            length: Tokens.
+        """
         row = self.row(method, length)
         if row is None:
             return ""
         return number(row.perplexity) if row.status is Status.OK else row.status.value
 
     def accuracy(self, method: str, length: int) -> str:
-        """Accuracy in percent; empty if there is none."""
+        """Accuracy at a length in percent; empty if there is none.
+
+        Args:
+            method: Its name.
+            length: Tokens.
+        """
         row = self.row(method, length)
         return "" if row is None or row.accuracy is None else f"{row.accuracy:.1%}"
 
@@ -196,7 +211,8 @@ class Report:
         targets, documents = (
             span([getattr(row, name) for row in measured]) for name in ("num_targets", "num_documents")
         )
-        text = f"{', '.join(parts)}; {targets} targets in {documents} documents per length."
+        of = "document" if documents == "1" else "documents"
+        text = f"{', '.join(parts)}; {targets} targets in {documents} {of} per length."
         if any(row.num_positions > row.num_targets for row in measured):
             text += " Positions were drawn: numbers are unbiased estimates."
         if any(row.num_repeated_documents for row in measured):

@@ -18,11 +18,14 @@ EXPLANATION = (
     "document. Entropy in nats, mean over layers and queries; near: share of attention on keys within half of the "
     "training length on either side. Exact: 95 % interval of the loss that all positions would have given."
 )
+"""What stands below a table."""
+
 DETAILS = [
     "method", "length", "status", "loss", "perplexity", "accuracy", "entropy", "entropy at 1×", "effective keys",
     "near", "loss difference", "to", "exact", "targets", "documents", "too short", "repeated", "seconds", "tokens/s",
     "peak MB", "note",
 ]  # fmt: skip
+"""Columns of the table that shows every row in full."""
 
 
 def screen(report: "Report") -> Table:
@@ -112,7 +115,12 @@ def _mean_and_range(one: Summary) -> str:
 
 
 def details(report: "Report", row: Row) -> list[str]:
-    """Everything about a row, under the headings ``DETAILS``."""
+    """Everything about a row, under the headings ``DETAILS``.
+
+    Args:
+        report: The report.
+        row: One of its rows.
+    """
     at_once = report.row(row.method, min(report.lengths))
     entropy_at_once = at_once.attention_entropy if at_once is not None and at_once.length_ratio == 1 else None
     exact = ""

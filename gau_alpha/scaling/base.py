@@ -72,6 +72,13 @@ class Product(Scaling):
 
 
 def at_least_one(n: Tensor) -> Tensor:
-    """Return n as float32, 1 for queries without visible keys."""
+    """Return n as float32, 1 for queries without visible keys.
+
+    Args:
+        n: (…) numbers of visible keys.
+
+    Returns:
+        (…) float32.
+    """
     # A query without visible keys has no scores to scale; ln 0 must still not reach the arithmetic.
     return n.clamp_min(1).float()

@@ -17,6 +17,9 @@ class Visibility(Strategy):
     def check(self, position: Position) -> None:
         """Refuse position strategies that this rule makes no sense with.
 
+        Args:
+            position: The method's.
+
         Raises:
             ValueError: With the reason.
         """
@@ -37,6 +40,11 @@ class Visibility(Strategy):
     def key_ranges(self, start: int, stop: int, rows: Rows) -> tuple[tuple[int, int], ...]:
         """Bound the keys that the queries ``start`` … ``stop - 1`` can see.
 
+        Args:
+            start: First query of a block.
+            stop: Query behind the last.
+            rows: The batch's rows.
+
         Returns:
             Ranges (first, last + 1) of indices, ascending and apart from each other; keys outside are never computed.
         """
@@ -51,7 +59,16 @@ class Visibility(Strategy):
         return count_visible_keys(self, rows)
 
     def views(self, position: Position, rows: Rows, key_size: int) -> tuple[View, ...]:
-        """Place queries and keys. Rules that also limit distances (LM-Infinite) change what ``position`` says."""
+        """Place queries and keys. Rules that also limit distances (LM-Infinite) change what ``position`` says.
+
+        Args:
+            position: How the method rotates.
+            rows: The batch's rows.
+            key_size: D.
+
+        Returns:
+            What is rotated by which angles, and at which distances each view holds.
+        """
         return position.views(rows, key_size)
 
 
@@ -79,6 +96,11 @@ def allowed(visibility: Visibility, queries: Tensor, keys: Tensor, rows: Rows) -
 
 def count_visible_keys(visibility: Visibility, rows: Rows, block_size: int = 512) -> Tensor:
     """Count visible keys by looking at every pair, a block of queries at a time.
+
+    Args:
+        visibility: The rule.
+        rows: The batch's rows.
+        block_size: Queries that are looked at together.
 
     Returns:
         (B|1, L) int64.

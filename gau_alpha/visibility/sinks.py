@@ -53,7 +53,11 @@ class AttentionSinks(Visibility):
         return bound
 
     def check(self, position: Position) -> None:
-        """Refuse positions without rotations, whose distances can't be replaced, and those drawn for training."""
+        """Refuse positions without rotations, whose distances can't be replaced, and those drawn for training.
+
+        Raises:
+            ValueError: If it is such a position.
+        """
         name = type(self).__name__
         if not isinstance(position, Rotary):
             raise ValueError(

@@ -69,7 +69,11 @@ class Window(Visibility):
         return rows.count_real(start, stop)
 
     def check(self, position: Position) -> None:
-        """Refuse positions that are drawn for training: a window never shows their long distances."""
+        """Refuse positions that are drawn for training: a window never shows their long distances.
+
+        Raises:
+            ValueError: If it is such a position.
+        """
         if position.draws_ids:
             raise ValueError(
                 f"{type(position).__name__} trains on long distances, which a Window hides; use one or the other."

@@ -94,9 +94,9 @@ def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
         count = int(batch["attention_mask"].sum())
         assert count == 4 * LENGTH - 6
         for layer in range(2):
-            assert rows[step][f"attention/entropy/layer_{layer}"] == pytest.approx(entropy[layer] / count, rel=1e-5)
+            assert rows[step][f"attention/entropy/layer_{layer:02}"] == pytest.approx(entropy[layer] / count, rel=1e-5)
             if distances:
-                assert rows[step][f"attention/near/layer_{layer}"] == pytest.approx(near[layer] / count, rel=1e-5)
+                assert rows[step][f"attention/near/layer_{layer:02}"] == pytest.approx(near[layer] / count, rel=1e-5)
         assert rows[step]["attention/entropy/mean"] == pytest.approx(entropy.mean() / count, rel=1e-5)
         assert ("attention/near/mean" in rows[step]) == distances
 

@@ -146,7 +146,7 @@ def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_pa
     events.Reload()
     tags = events.Tags()
     expected = {
-        f"extrapolation/{method}/x{ratio}/{metric}"
+        f"extrapolation/{method}/x{ratio:03}/{metric}"
         for method in ("trained", "infoscale")
         for ratio in (1, 8)  # no document has 16 × 16 tokens
         for metric in ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
@@ -155,7 +155,7 @@ def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_pa
         "extrapolation/seconds",
         "extrapolation/share_of_time",
     }
-    points = events.Scalars("extrapolation/trained/x8/loss")
+    points = events.Scalars("extrapolation/trained/x008/loss")
     assert [point.step for point in points] == [3, 6, 7]
     written = json.loads((tmp_path / "lightning_logs/version_0/extrapolation/step_6/extrapolation.json").read_text())
     (row,) = [row for row in written["rows"] if (row["method"], row["length_ratio"]) == ("trained", 8)]

@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import Contender, ExtrapolationEngine, Ledger, SingleMask
 from gau_alpha.scaling import InfoScale
+from gau_alpha.sharding import shard
 from gau_alpha.vocabulary import Vocabulary
 
 PLAIN = ("plain", "single-mask", "single-mask sampled", "resumed")
 WEIGHTS = "3, 50 and 400 targets"
+SHARDED = ", sharded"
+"""Ends a scenario in which the weights are dealt over the processes, as FSDP2 does it."""
 # Fails where → ranks that fail, and in which batch of 32 tokens (the engine then tries smaller ones).
 FAILURES = {
     "all ranks, first batch": ((0, 1), 1),
@@ -43,6 +47,8 @@ def main(rank: int, world_size: int, store: str, scenario: str) -> None:
     torch.set_num_threads(1)
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    sharded = scenario.endswith(SHARDED)
+    scenario = scenario.removesuffix(SHARDED)
     plain = scenario in PLAIN
 
     def fails(lengths):
@@ -56,6 +62,8 @@ def main(rank: int, world_size: int, store: str, scenario: str) -> None:
     torch.manual_seed(0)
     config = GAUAlphaConfig(40, 16, 24, 8, 2, initializer_range=0.5)
     model = Noting(config, fails)
+    if sharded:
+        shard(model, init_device_mesh("cpu", (world_size,), mesh_dim_names=("data_parallel",)))
     sizes = (20, 33, 8, 64, 17, 9, 30) if plain else [100] * 12
     documents = [np.random.default_rng(seed).integers(2, 40, size=size) for seed, size in enumerate(sizes)]
     ratios = [1, 4, 8, 16] if plain else [1, 2, 4, 8]

@@ -112,7 +112,13 @@ def test_a_few_queries_get_what_they_get_among_all(name):
             index = torch.from_numpy(generator.integers(0, length, (3, 6)))
             entropies = []
             out = attend_at(
-                index, take(query, index), key, value, plan, 4, lambda *seen, mine=entropies: mine.append(seen[3])
+                index,
+                take(query, index),
+                key,
+                value,
+                plan,
+                4,
+                observer=lambda *seen, mine=entropies: mine.append(seen[3]),
             )
             torch.testing.assert_close(out, take(expected, index), atol=1e-5, rtol=0)
             torch.testing.assert_close(torch.cat(entropies, 1), seen[0][3].gather(1, index), atol=1e-5, rtol=0)

@@ -198,12 +198,43 @@ def test_targets_in_rectangles_equal_targets_in_lists(name):
     last = model.gau_alpha.encoder.layer[-1].gau
     last.o_dense.register_forward_hook(lambda module, args, out: computed.append(out.shape[1]))
     with torch.no_grad():
-        expected = model(input_ids, target_index=flat).unflatten(0, (3, 5))
+        expected = model(input_ids).flatten(0, 1)[flat].unflatten(0, (3, 5))
+        listed = model(input_ids, target_index=flat).unflatten(0, (3, 5))
+        torch.testing.assert_close(listed, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(model(input_ids, target_positions=positions), expected, atol=1e-5, rtol=0)
         watched = model(input_ids, target_positions=positions, observer=lambda *seen: None)
     torch.testing.assert_close(watched, expected, atol=1e-5, rtol=0)
-    assert computed == [19, 5, 19], "only targets, unless someone watches"
+    assert computed == [19, 5, 5, 19], "only targets, unless someone watches"
     model.train()
     torch.testing.assert_close(model(input_ids, target_positions=positions), expected, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="give one of them"):
         model(input_ids, target_index=flat, target_positions=positions)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_targets_are_those_of_computing_everything(name, recompute):
+    config = GAUAlphaConfig(
+        30, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5
+    )
+    model = GAUAlphaForMaskedLM(config, CASES[name].method, recompute=recompute)
+    input_ids = torch.randint(0, 30, (4, 19))
+    mask = (torch.arange(19) < torch.tensor([19, 12, 19, 3])[:, None]).long()  # (4, 19)
+    index = torch.tensor([40, 3, 0, 20, 58, 41, 3])  # in no order, one twice, none in the last row
+    upstream = torch.randn(len(index), 30)
+    gradients = []
+    for logits in (model(input_ids, mask).flatten(0, 1)[index], model(input_ids, mask, target_index=index)):
+        model.zero_grad()
+        (logits * upstream).sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-4, rtol=1e-3)
+
+
+def test_no_target_at_all():
+    model = GAUAlphaForMaskedLM(GAUAlphaConfig(30, 16, 24, 8, 2))
+    logits = model(torch.randint(0, 30, (2, 7)), target_index=torch.empty(0, dtype=torch.long))
+    assert logits.shape == (0, 30)
+    logits.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())

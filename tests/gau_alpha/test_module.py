@@ -216,6 +216,8 @@ def test_loaded_from_a_checkpoint_it_is_the_same_module(tmp_path):
     assert again.schedule.describe() == module.schedule.describe()
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in module.state_dict().items())
     assert GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt", learning_rate=0.5).learning_rate == 0.5
+    moved = GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt", map_location="meta")
+    assert {parameter.device.type for parameter in moved.parameters()} == {"meta"}
 
 
 LEARNED = {

@@ -197,7 +197,7 @@ def test_png_and_image_are_pictures_and_pyplot_stays_untouched(report, tmp_path)
     image = report.image()
     assert image.dtype == np.uint8
     assert image.shape[2] == 3
-    assert picture.shape[:2] == image.shape[:2]
+    assert max(image.shape) < max(picture.shape) <= 1200, "a logger shows it small: the same text on less paper"
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50, "not a blank page"
     assert matplotlib.rcParams._get("backend") == backend
 

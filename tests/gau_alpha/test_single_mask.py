@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import ExtrapolationEngine, SingleMask
+from gau_alpha.extrapolation import Contender, ExtrapolationEngine, SingleMask
 from gau_alpha.extrapolation.batches import Pass
 from gau_alpha.extrapolation.statistics import student
 from gau_alpha.extrapolation.sums import DocumentSums
@@ -103,7 +103,7 @@ def test_exact_equals_plain_float64_loops(entropy, trained_at):
         method = AttentionMethod(scaling=InfoScale(trained_at))
         tau = math.sqrt(1 - 24 ** (-2 / 8)) / math.sqrt(1 - trained_at ** (-2 / 8))
     one = engine(docs, SingleMask(), entropy=entropy, distances=False, tokens_per_batch=100)
-    (row,) = one.rows(model, {"own": method})
+    (row,) = one.compare([Contender("own", model, method)])
     loss, accuracy, count = brute_force(model, docs, 24, tau)
     assert row.loss == pytest.approx(loss, rel=1e-6)
     assert row.perplexity == pytest.approx(math.exp(loss), rel=1e-6)
