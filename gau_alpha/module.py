@@ -188,8 +188,9 @@ class GAUAlphaModule(LightningModule):
         before, self._counted = self._counted, None
         if before is None:
             return
-        if self.trainer.is_global_zero:
-            count_on(self.train_metrics, before["sums"])
+        share = int(self.trainer.is_global_zero)  # the sums are of all processes
+        shares = {name: {state: share * x for state, x in sums.items()} for name, sums in before["sums"].items()}
+        count_on(self.train_metrics, shares)
         self._rate = before["rate"]
         if before["sums"]["loss"]["count"] and self._logs_now():
             self._log_training()
