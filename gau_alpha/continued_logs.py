@@ -36,13 +36,9 @@ class ContinuedLogs(Finisher):
         self._logged_until: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let a run that starts afresh in the folder of another hide its points, and none log its settings twice."""
-        if stage != "fit":
-            return
-        for logger in _continued(trainer):
-            if self._resumes:
-                trainer.enable_autolog_hparams = False  # they are there; hp_metric would be a second point at step 0
-            else:
+        """Let a run that starts afresh in the folder of another hide all its points."""
+        if stage == "fit" and not self._resumes:
+            for logger in _continued(trainer):
                 _go_on(logger, 0, [])
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

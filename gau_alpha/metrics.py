@@ -103,7 +103,7 @@ def counted(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[
 
 
 def count_on(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Add what ``counted`` has read; on one process only.
+    """Add what ``counted`` has read; on every process but one, give it zeros instead.
 
     Args:
         metrics: To add to.
@@ -118,6 +118,7 @@ def count_on(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor
             if not isinstance(stored, Tensor) or stored.shape != value.shape:
                 raise ValueError(f"The checkpoint's train_metrics lack {name}.{state} of shape {tuple(value.shape)}.")
             setattr(metric, state, value + stored.to(value))
+        metric._update_count += 1  # or torchmetrics would warn that nothing was counted
 
 
 def _states(metric: Any) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ B batch, L length, H hidden size, N targets, V vocabulary.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
@@ -211,8 +212,9 @@ class GAUAlphaModule(LightningModule):
         before, self._counted = self._counted, None
         if before is None:
             return
-        if self.trainer.is_global_zero:
-            count_on(self.train_metrics, before["sums"])
+        share = int(self.trainer.is_global_zero)  # the sums are of all processes
+        shares = {name: {state: share * x for state, x in sums.items()} for name, sums in before["sums"].items()}
+        count_on(self.train_metrics, shares)
         self._rate = before["rate"]
         if before["sums"]["loss"]["count"] and self._logs_now():
             self._log_training()
@@ -280,7 +282,7 @@ class GAUAlphaModule(LightningModule):
         sums = counted(self.train_metrics, lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
         checkpoint["train_metrics"] = {"rate": self._rate, "sums": sums}
         if "state_dict" in checkpoint:  # a sharded strategy adds the weights itself
-            checkpoint["state_dict"] = plain_names(checkpoint["state_dict"])
+            checkpoint["state_dict"] = OrderedDict(plain_names(checkpoint["state_dict"]))  # as torch has it
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model is this one, before its weights are loaded.

@@ -20,7 +20,7 @@ from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli.arguments import CONFIG, checkpoint_in, options, start_in
 from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
 from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered, tokenizer_of_run
-from gau_alpha.cli.resume import AUTO_RESUME, fix_version, remove_leftovers, resume
+from gau_alpha.cli.resume import AUTO_RESUME, fix_version, keep_tables, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
 from gau_alpha.continued_logs import ContinuedLogs
@@ -76,7 +76,9 @@ def run(args: list[str]) -> None:
         args=gather_lists(args) if args[0] in EVALUATIONS else args,
     )
     if dist.is_available() and dist.is_initialized():
-        # Lightning leaves this to the end of the process, where a thread of gloo may abort it: its partner has ended.
+        # Ends gloo's threads. One that lets go of a tensor while Python itself is ending aborts the process ("terminate
+        # called without an active exception"), with all work done; seen where a process ended right after a collective.
+        # Under FSDP the threads stay, since torch's caches of shardings hold the group: idle by then, but not ended.
         dist.destroy_process_group()
 
 
@@ -228,6 +230,7 @@ class GAUAlphaCLI(LightningCLI):
         if subcommand == "fit":
             self.trainer.callbacks.insert(0, ContinuedLogs(resumes=path is not None))  # type: ignore[attr-defined]
         if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
+            keep_tables(self.trainer)
             for line in self._changes_since(path):
                 print(f"changed since {path} was saved: {line}")
         return kwargs

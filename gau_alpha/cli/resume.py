@@ -1,10 +1,12 @@
 """``fit --auto_resume true``: a restarted command goes on where it was interrupted."""
 
+from itertools import count
 from pathlib import Path
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core.imports import RequirementCache
 
@@ -84,6 +86,22 @@ def remove_leftovers(trainer: Trainer) -> None:
     for checkpoints in checkpoint_folders(trainer)[:-1]:
         for path in remove_unfinished(checkpoints.parent):
             rank_zero_info(f"auto_resume: removed {path}, which was not finished")
+
+
+def keep_tables(trainer: Trainer) -> None:
+    """Rename the tables that CSVLogger would delete as soon as it starts, since it never goes on with one.
+
+    Args:
+        trainer: Built, but not started.
+    """
+    for logger in trainer.loggers:
+        if not isinstance(logger, CSVLogger):
+            continue
+        path = Path(logger.log_dir) / ExperimentWriter.NAME_METRICS_FILE
+        if path.is_file():
+            numbers = (path.with_stem(f"{path.stem}_{number}") for number in count(1))
+            kept = path.rename(next(one for one in numbers if not one.exists()))
+            rank_zero_info(f"CSVLogger begins a new {path.name}; what was logged before lies in {kept}")
 
 
 class SameChoice(Callback):

@@ -114,3 +114,23 @@ def test_two_interruptions_leave_the_points_of_none(tmp_path, run, undisturbed, 
         assert fit(folder, run, int(number), step, moment) == (143 if number == signal.SIGTERM else -9)
     assert fit(folder, run) == 0
     assert points(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_csv_files_are_kept(tmp_path, run):
+    config = yaml.safe_load(run.config.read_text().replace(str(run.config.parent), str(tmp_path)))
+    config["trainer"]["logger"]["class_path"] = "lightning.pytorch.loggers.CSVLogger"
+    config["auto_resume"] = True
+    table = tmp_path / "run" / "first" / "metrics.csv"
+    tables = []
+    for steps in (3, 5):
+        config["trainer"]["max_steps"] = steps
+        config["model"]["schedule"] = {
+            "class_path": "gau_alpha.optimization.Cosine",
+            "init_args": {"final": 0.1},
+        }
+        (tmp_path / "csv.yaml").write_text(yaml.safe_dump(config))
+        assert main(["fit", "--config", str(tmp_path / "csv.yaml")]) == 0
+        tables.append(table.read_text())
+    assert table.with_name("metrics_1.csv").read_text() == tables[0]
+    assert tables[0] != tables[1]

@@ -246,7 +246,8 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         faults = drill(args.folder or Path(temporary), args.kills, args.terms, args.steps, args.seed)
-    print("\n".join(faults) or "bit-identical: weights, optimizer, schedule and tables; nothing lost, nothing left")
+    fine = "bit-identical: weights, optimizer, schedule, tables and logged points; nothing lost, nothing left"
+    print("\n".join(faults) or fine)
     return int(bool(faults))
 
 

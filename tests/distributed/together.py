@@ -85,4 +85,7 @@ def _worker(args: list[str], environment: dict[str, str], output: Path) -> None:
     for handler in logging.getLogger("lightning.pytorch").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)  # it holds on to the one that it met first
-    raise SystemExit(main(args))
+    code = main(args)
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    print(f"threads of gloo left: {sum('gloo' in name for name in threads)} of {len(threads)}")
+    raise SystemExit(code)
