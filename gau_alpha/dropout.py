@@ -58,5 +58,6 @@ def drop(x: Tensor, rate: float) -> Tensor:
     words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     decisions = words.view(torch.int16)[:count].view(x.shape)
     dropped = min(round(rate * _VALUES), _VALUES - 1)  # of so many values, that many mean 0
-    kept = decisions >= dropped - _VALUES // 2
-    return torch.where(kept, x, 0.0).mul_(_VALUES / (_VALUES - dropped))
+    # Ones and zeros to multiply by: torch takes three times as long to choose by booleans.
+    kept = torch.ge(decisions, dropped - _VALUES // 2, out=torch.empty(x.shape, dtype=x.dtype))
+    return (x * kept).mul_(_VALUES / (_VALUES - dropped))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import machine
 
-PARTS = ["training", "long_pass", "memory", "windows", "published_protocol", "overhead", "startup"]
+PARTS = ["training", "long_pass", "memory", "windows", "published_protocol", "overhead", "startup", "compiled"]
 FOLDER = Path(__file__).parent
 
 
