@@ -54,7 +54,9 @@ ALLOWED = {
         "training",
     },
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
-    "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
+    "calibration": {"files", "scaling"},
+    "temperature_search": set(),
+    "calibrate": MODEL | {"calibration", "extrapolation", "model", "temperature_search", "vocabulary"},
     "checkpoint_io": {"checkpoints", "files"},
     "resumption": {"checkpoints"},
     "interruption": set(),
@@ -64,21 +66,13 @@ ALLOWED = {
     "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},
-    "study": {
-        "calibrate",
-        "checkpoints",
-        "extrapolation",
-        "method",
-        "model",
-        "module",
-        "presets",
-        "report",
-        "sharding",
-    },
-    "calibration_run": {"calibrate", "method", "report", "study"},
+    "entrants": {"calibration", "checkpoints", "extrapolation", "method", "model", "module", "presets"},
+    "study": {"entrants", "extrapolation", "report", "sharding"},
+    "calibration_run": {"calibrate", "calibration", "entrants", "method", "report", "study"},
     "trainer": {
-        "calibrate",
+        "calibration",
         "calibration_run",
+        "entrants",
         "extrapolation",
         "interruption",
         "module",
@@ -90,7 +84,8 @@ ALLOWED = {
     },
 }
 PLAIN_TORCH = MODEL | {"model", "metrics", "optimization", "extrapolation", "vocabulary"}
-WITHOUT_LIGHTNING = PLAIN_TORCH | {"heads", "presets", "checkpoints", "report", "files", "calibrate"}
+WITHOUT_LIGHTNING = PLAIN_TORCH | {"heads", "presets", "checkpoints", "report", "files"}
+WITHOUT_LIGHTNING |= {"calibrate", "calibration", "temperature_search"}
 
 
 def sources(package):
