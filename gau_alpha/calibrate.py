@@ -1,82 +1,35 @@
-"""Measures, per layer and length, the temperature that restores attention entropy, and keeps it in a file.
+"""Measures, per layer and length, the temperature that restores attention entropy.
 
-Entropy falls as τ grows, so there is one τ at which the mean over queries equals its value at the training length; it
-is bracketed and then found by secants. Layers are solved one after the other, each on what the calibrated layers below
+Entropy falls as τ grows, so there is one τ at which the mean over queries equals its value at the training length.
+Layers are solved one after the other, each on what the calibrated layers below
 it make of the text: what a layer sees at a length is what it will see when the table is used. Unlabelled text is all it
 takes.
 
 B rows, L tokens of a row, Q sampled queries of a document, T of them in a row, D key size, K layers, M lengths.
 """
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gau_alpha.calibration import Calibration
 from gau_alpha.extrapolation import MaskedTokens, undisturbed
 from gau_alpha.extrapolation.protocols import philox
 from gau_alpha.extrapolation.stretches import document_fingerprint
-from gau_alpha.files import write_whole
 from gau_alpha.kernels import attend_at
 from gau_alpha.layers import GAUBlock, take
 from gau_alpha.method import AttentionPlan
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.rows import Rows
 from gau_alpha.scaling import CalibratedScale
+from gau_alpha.temperature_search import solve
 from gau_alpha.vocabulary import Vocabulary
 
-PRECISION = 5e-4
-"""A τ is good enough if the entropy is as wanted up to this share of it."""
-
-FARTHEST = 64.0
-"""How many times larger or smaller than in training τ may become."""
-
-_MOST_SECANTS = 60  # a smooth function takes about five
 _TOKENS_AT_ONCE = 16384
 _QUERY_STREAM = 2  # other words of the generator than hidden positions (0) and stretches (1) take
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A table of temperatures and where it comes from.
-
-    Attributes:
-        method: Name of the method that was calibrated: a preset, or ``trained``.
-        scale: The table.
-        provenance: Plain data: checkpoint, documents, entropies before and after.
-    """
-
-    method: str
-    scale: CalibratedScale
-    provenance: dict[str, Any]
-
-    def write(self, path: str | Path) -> Path:
-        """Writes a small JSON file, whole or not at all."""
-        content = {"method": self.method, "scaling": self.scale.describe(), "provenance": self.provenance}
-        text = json.dumps(content, indent=1) + "\n"
-        return write_whole(Path(path), lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-
-    @classmethod
-    def read(cls, path: str | Path) -> "Calibration":
-        """Reads such a file.
-
-        Raises:
-            ValueError: If there is none, or it is something else.
-        """
-        if not Path(path).is_file():
-            raise ValueError(f"There is no calibration {path}: make it with `gau-alpha calibrate --ckpt_path …`.")
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            scale = CalibratedScale(**content["scaling"]["init_args"])
-            return cls(content["method"], scale, dict(content["provenance"]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a calibration: {error!r}.") from error
 
 
 def calibrate(
@@ -288,67 +241,6 @@ class _Layers:
 
     def _at(self, tau: float) -> AttentionPlan:
         return replace(self.plan, temperature=torch.full_like(self.plan.temperature, tau))
-
-
-def solve(
-    entropy: Callable[[float], float], wanted: float, start: float, trained: float, where: str
-) -> tuple[float, float]:
-    """Finds where a falling function of τ takes a value, by the Illinois variant of regula falsi in ln τ.
-
-    (G. Dahlquist and Å. Björck, "Numerical Methods", 1974, section 6.4.) Entropies take long, and a smooth function
-    needs a third of the evaluations that bisection does.
-
-    Args:
-        entropy: The function.
-        wanted: Its value.
-        start: Where to begin.
-        trained: The τ of training; further than ``FARTHEST`` from it nothing is looked for.
-        where: Names the place in an error.
-
-    Returns:
-        (τ, entropy there), the entropy within ``PRECISION`` of ``wanted``.
-
-    Raises:
-        ValueError: If there is no such τ within reach.
-    """
-
-    def excess(at: float) -> float:  # of the entropy, at ln τ
-        found = entropy(math.exp(at))
-        if not math.isfinite(found):
-            raise ValueError(f"The entropy is {found} in {where} at a temperature of {math.exp(at):g}.")
-        return found / wanted - 1
-
-    if not wanted > 0:
-        raise ValueError(
-            f"The entropy to restore in {where} is {wanted} nats: in training its queries look at one key each, and no "
-            f"temperature can be compared with that."
-        )
-
-    x = math.log(start)
-    f = excess(x)
-    step = math.copysign(0.25, f)  # too high an entropy asks for a higher τ
-    while abs(f) > PRECISION:  # until two ends have the value between them
-        if abs(x - math.log(trained)) >= math.log(FARTHEST):
-            raise ValueError(
-                f"No temperature restores the entropy of {wanted:.3f} nats in {where}: even {math.exp(x):g} does not."
-            )
-        other, other_f = x, f
-        x += step
-        f = excess(x)
-        step = max(-1.0, min(1.0, 2 * step))
-        if f * other_f <= 0:
-            break
-    for _ in range(_MOST_SECANTS):
-        if abs(f) <= PRECISION:
-            return math.exp(x), wanted * (1 + f)
-        new = x - f * (x - other) / (f - other_f)
-        new_f = excess(new)
-        if new_f * f <= 0:
-            other, other_f = x, f
-        else:
-            other_f /= 2  # this end has stayed: let the next secant fall on its side
-        x, f = new, new_f
-    raise ValueError(f"The entropy jumps past {wanted:.3f} nats in {where}, at a temperature of {math.exp(x):g}.")
 
 
 def _masked(tokens: np.ndarray, document: int, vocabulary: Vocabulary, seed: int) -> Tensor:

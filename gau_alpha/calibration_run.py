@@ -6,10 +6,12 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader
 
-from gau_alpha.calibrate import Calibration, calibrate
+from gau_alpha.calibrate import calibrate
+from gau_alpha.calibration import Calibration
+from gau_alpha.entrants import Entrant
 from gau_alpha.method import AttentionMethod
 from gau_alpha.report import progress_bar
-from gau_alpha.study import Entrant, open_documents
+from gau_alpha.study import open_documents
 
 
 class CalibrationRun(LightningModule):

@@ -12,8 +12,10 @@ from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads import HeadedModel
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import TokenAverage
-from gau_alpha.module import Batch, GAUAlphaModule, constructor_arguments
+from gau_alpha.module import GAUAlphaModule
 from gau_alpha.optimization import Linear, Schedule
+from gau_alpha.training.arguments import constructor_arguments
+from gau_alpha.training.loss import Batch
 
 Head = Callable[[GAUAlphaConfig, AttentionMethod, str, Sequence[str]], HeadedModel]
 """A class of ``gau_alpha.heads`` with its own arguments filled in; it is given config, method, kernel and labels."""

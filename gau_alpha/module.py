@@ -1,45 +1,40 @@
 """The LightningModule that pretrains GAU-α as a masked language model.
 
-B batch, L length, H hidden size, N targets, V vocabulary.
+B batch, L length, H hidden size, V vocabulary.
 """
 
-import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import GradClipAlgorithmType, rank_zero_warn
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.allocation import keep_freed_memory, return_freed_memory
-from gau_alpha.checkpoints import check_fit, initialise, load_weights, plain_names, read_checkpoint
-from gau_alpha.config import SHAPING, GAUAlphaConfig
+from gau_alpha.checkpoints import initialise, load_weights, plain_names, read_checkpoint
+from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
 from gau_alpha.hyperparameters import HasHeadlines, log_hyperparameters
 from gau_alpha.method import AttentionMethod
-from gau_alpha.metrics import MaskedLMMetrics, count_on, counted
+from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.optimization import Cosine, Schedule, build_schedule, parameter_groups
-from gau_alpha.presets import method_from
+from gau_alpha.optimization import Cosine, Schedule, parameter_groups
 from gau_alpha.sharding import shard
-
-Batch = dict[str, Tensor]
-"""Tensors by name, as a data module collates them."""
-
-LOGITS_AT_ONCE = 2**26
-"""Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
+from gau_alpha.training.arguments import constructor_arguments
+from gau_alpha.training.checks import check_start, ready_to_evaluate, ready_to_train
+from gau_alpha.training.gradients import average_over_targets
+from gau_alpha.training.log import TrainingLog, log_epoch
+from gau_alpha.training.loss import Batch, layout, sums_at_targets
+from gau_alpha.training.schedule import ResumableSchedule
 
 
 class GAUAlphaModule(LightningModule):
@@ -117,10 +112,8 @@ class GAUAlphaModule(LightningModule):
             logger=False,  # see on_fit_start
         )
         self._step_targets: Tensor | None = None
-        self._rate = 0.0  # of the last step
-        self._counted: dict[str, Any] | None = None  # training metrics of a checkpoint that were not yet logged
-        self._total_steps = 0
-        self._rate_ceiling = 1.0  # factor of the rate that a resumed run does not rise above
+        self._training_log = TrainingLog(self.train_metrics)
+        self._resumable_schedule = ResumableSchedule(self.schedule)
 
     def setup(self, stage: str) -> None:
         """On a CPU, let training keep the memory it frees."""
@@ -175,15 +168,9 @@ class GAUAlphaModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn gradients of sums into gradients of the mean over all targets of the step."""
         assert self._step_targets is not None
-        targets = self.trainer.strategy.reduce(self._step_targets, reduce_op="sum")
-        # Lightning divides by the accumulated batches, DDP and FSDP by the ranks.
-        pieces = self.trainer.accumulate_grad_batches * self.trainer.world_size
-        factor = pieces / cast(Tensor, targets).clamp_min(1)
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(factor.to(parameter.grad.dtype))
+        average_over_targets(self, self._step_targets)
         self._step_targets = None
-        self._rate = optimizer.param_groups[0]["lr"]
+        self._training_log.learning_rate = optimizer.param_groups[0]["lr"]
 
     def configure_gradient_clipping(
         self,
@@ -195,11 +182,6 @@ class GAUAlphaModule(LightningModule):
 
         Under bf16-mixed Lightning would refuse to clip for a fused optimizer, which is right only where a scaler has
         scaled the gradients.
-
-        Args:
-            optimizer: The optimizer.
-            gradient_clip_val: The trainer's.
-            gradient_clip_algorithm: The trainer's.
         """
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
@@ -210,8 +192,8 @@ class GAUAlphaModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log learning rate and training metrics over all targets since they were last logged, at optimizer steps."""
-        if self._step_targets is None and self._logs_now():
-            loss = self._log_training()
+        at_optimizer_step = self._step_targets is None
+        if at_optimizer_step and (loss := self._training_log.log_when_due(self.trainer)) is not None:
             self.log("loss", loss, prog_bar=True, logger=False)
 
     def on_train_start(self) -> None:
@@ -220,15 +202,7 @@ class GAUAlphaModule(LightningModule):
 
     def count_on(self) -> None:
         """Take up what a checkpoint's run had counted when it was saved, and log it if it was about to."""
-        before, self._counted = self._counted, None
-        if before is None:
-            return
-        share = int(self.trainer.is_global_zero)  # the sums are of all processes
-        shares = {name: {state: share * x for state, x in sums.items()} for name, sums in before["sums"].items()}
-        count_on(self.train_metrics, shares)
-        self._rate = before["rate"]
-        if before["sums"]["loss"]["count"] and self._logs_now():
-            self._log_training()
+        self._training_log.count_on(self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count losses and right predictions at the targets."""
@@ -236,7 +210,7 @@ class GAUAlphaModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, perplexity and accuracy over all targets of all ranks."""
-        self._log_epoch(self.validation_metrics)
+        log_epoch(self, self.validation_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count losses and right predictions at the targets."""
@@ -244,7 +218,7 @@ class GAUAlphaModule(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log loss, perplexity and accuracy over all targets of all ranks."""
-        self._log_epoch(self.test_metrics)
+        log_epoch(self, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Embed texts.
@@ -254,7 +228,7 @@ class GAUAlphaModule(LightningModule):
             the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of the first token. A row
             without tokens gets zeros.
         """
-        hidden, mask = self.model(**_layout(batch), head=False), batch["attention_mask"]  # (B, L, H), (B, L)
+        hidden, mask = self.model(**layout(batch), head=False), batch["attention_mask"]  # (B, L, H), (B, L)
         return {
             "sample_ids": batch["sample_ids"],
             "num_tokens": mask.sum(1),
@@ -264,7 +238,7 @@ class GAUAlphaModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """See that there are weights to start from, and tell loggers what the run was set to."""
-        self._check_start()
+        check_start(self._missing_start)
         if self.trainer.is_global_zero:
             callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
             headlines = [name for one in callbacks if isinstance(one, HasHeadlines) for name in one.headlines()]
@@ -274,24 +248,17 @@ class GAUAlphaModule(LightningModule):
 
     def on_validation_start(self) -> None:
         """See that there are weights to evaluate."""
-        self._check_start()
+        check_start(self._missing_start)
 
-    def on_test_start(self) -> None:
-        """See that there are weights to evaluate."""
-        self._check_start()
-
-    def on_predict_start(self) -> None:
-        """See that there are weights to predict with."""
-        self._check_start()
+    on_test_start = on_predict_start = on_validation_start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the schedule was made for, so that a run of another length can go on from it.
 
         And what is counted, but not yet logged: on all processes, since they count together.
         """
-        checkpoint["schedule"] = {"total_steps": self._total_steps, "rate_ceiling": self._rate_ceiling}
-        sums = counted(self.train_metrics, lambda value: self.trainer.strategy.reduce(value, reduce_op="sum"))
-        checkpoint["train_metrics"] = {"rate": self._rate, "sums": sums}
+        checkpoint["schedule"] = self._resumable_schedule.state()
+        checkpoint["train_metrics"] = self._training_log.state(self.trainer)
         if "state_dict" in checkpoint:  # a sharded strategy adds the weights itself
             checkpoint["state_dict"] = OrderedDict(plain_names(checkpoint["state_dict"]))  # as torch has it
 
@@ -303,37 +270,12 @@ class GAUAlphaModule(LightningModule):
                 should go on from weights alone.
         """
         self._missing_start = None
-        stored = checkpoint.get("hyper_parameters", {})
-        own = asdict(self.model.config)
-        differing = [
-            f"{name} is {value} in the checkpoint and {own[name]} here"
-            for name, value in stored.get("config", {}).items()
-            if name in SHAPING and own[name] != value
-        ]
-        if differing:
-            raise ValueError(f"The checkpoint holds another model: {'; '.join(differing)}.")
-        trained = stored.get("train_length", self.train_length)
-        if trained != self.train_length and self.trainer.state.fn is not TrainerFn.FITTING:
-            raise ValueError(
-                f"The checkpoint was trained on rows of {trained} tokens, but the data has train_length "
-                f"{self.train_length}, which methods would take for the length of training. Other lengths are "
-                f"measured by `gau-alpha extrapolate`."
-            )
-        if self.trainer.state.fn is not TrainerFn.FITTING:
-            self._put_untrained_strategies(checkpoint)
-        elif "optimizer_states" not in checkpoint:
-            raise ValueError(
-                "The checkpoint holds weights only, no state of the optimizer: training can't go on from it. Start a "
-                "new run from its weights with --model.init_from."
-            )
+        if self.trainer.state.fn is TrainerFn.FITTING:
+            ready_to_train(checkpoint, self, self.model.config)
+            self._resumable_schedule.resume(checkpoint, self.trainer, self.learning_rate)
+            self._training_log.remember(checkpoint)
         else:
-            self._keep_below(checkpoint)
-            self._counted = checkpoint.get("train_metrics")
-        if "state_dict" in checkpoint:  # a sharded strategy loads the weights itself, and takes them out before
-            own = {plain: name for name, plain in zip(self.state_dict(), plain_names(self.state_dict()), strict=True)}
-            weights = plain_names(checkpoint["state_dict"])
-            checkpoint["state_dict"] = {own.get(name, name): tensor for name, tensor in weights.items()}
-            check_fit(self, checkpoint["state_dict"], "the checkpoint")
+            ready_to_evaluate(checkpoint, self, self.model.config, self.model.method, self.train_length)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -363,27 +305,10 @@ class GAUAlphaModule(LightningModule):
             # Lightning cannot clip the scaled gradients of a fused optimizer.
             fused=self.trainer.precision != "16-mixed",
         )
-        self._total_steps = total_steps = self._count_steps()
-        scheduler = LambdaLR(optimizer, lambda step: min(self._rate_ceiling, self.schedule.factor(step, total_steps)))
+        self._resumable_schedule.begin(self.trainer)
+        # a function: of any other callable the scheduler would put the attributes into checkpoints
+        scheduler = LambdaLR(optimizer, lambda step: self._resumable_schedule.factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _count_steps(self) -> int:
-        """Count the optimizer steps of the whole run.
-
-        Raises:
-            ValueError: If nothing says when the run ends.
-        """
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 <= steps < math.inf:
-            raise ValueError(
-                "The schedule needs to know how many steps there will be, and the data has no length: set "
-                "trainer.max_steps."
-            )
-        # For the answer Lightning may have made the training loader, too early: the position in a checkpoint is only
-        # given to a loader that is made after the checkpoint's loops are read (Lightning's issue 20550). Without one it
-        # makes another.
-        self.trainer.fit_loop._combined_loader = None
-        return int(steps)
 
     # What another task does otherwise; see GAUAlphaFineTuning.
 
@@ -406,117 +331,6 @@ class GAUAlphaModule(LightningModule):
             )
         return constructor_arguments(stored)
 
-    def _check_start(self) -> None:
-        if self._missing_start is not None:
-            raise ValueError(
-                f"There is nothing at model.init_from {self._missing_start!r} to start from, and no checkpoint to go "
-                f"on with: correct the path, or name a checkpoint with --ckpt_path."
-            )
-
-    def _keep_below(self, checkpoint: dict[str, Any]) -> None:
-        """Follow the curve of a changed number of steps, but never above the rate of a decay that has begun."""
-        stored = checkpoint.get("schedule")
-        if not isinstance(stored, dict):
-            return  # from before this was kept
-        self._rate_ceiling = float(stored["rate_ceiling"])
-        before, now = int(stored["total_steps"]), self._count_steps()
-        step = int(checkpoint["global_step"])
-        if before == now or step < self.schedule.warmup * before:
-            return
-        self._rate_ceiling = min(self._rate_ceiling, self.schedule.factor(step, before))
-        if self._rate_ceiling <= 0:
-            raise ValueError(
-                f"The checkpoint's schedule ended at step {before} with a learning rate of 0, above which a resumed "
-                f"run does not rise: {now} steps would change nothing. Start a new run from its weights with "
-                "--model.init_from, go on from an earlier checkpoint, or set the schedule's `final` above 0."
-            )
-        rank_zero_warn(
-            f"The schedule was made for {before} optimizer steps, and is now for {now}: from step {step} the learning "
-            f"rate follows the new curve, but stays at or below {self._rate_ceiling * self.learning_rate:.3g}."
-        )
-
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
         """Return summed loss, right predictions and number of targets, () each: what metrics add."""
-        labels = batch["labels"].flatten()  # (B · L,)
-        target_index = (labels != -100).nonzero().squeeze(1)  # (N,)
-        targets = labels[target_index]  # (N,)
-        count = torch.tensor(len(targets), device=labels.device)
-        at_once = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
-        if len(targets) <= at_once:
-            logits = self.model(**_layout(batch), target_index=target_index)  # (N, V)
-            return *_sums(logits, targets), count
-        hidden = self.model(**_layout(batch), target_index=target_index, head=False)  # (N, H)
-        pieces = [
-            cast(tuple[Tensor, Tensor], checkpoint(self._sums_of, *piece, use_reentrant=False))
-            for piece in zip(hidden.split(at_once), targets.split(at_once), strict=True)
-        ]
-        nlls, corrects = (torch.stack(parts) for parts in zip(*pieces, strict=True))  # (pieces,)
-        return nlls.sum(), corrects.sum(), count
-
-    def _sums_of(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return _sums(self.model.cls(hidden), targets)
-
-    def _put_untrained_strategies(self, checkpoint: dict[str, Any]) -> None:
-        """Let another strategy than the trained one load: what it would have learned stays as it starts."""
-        if "state_dict" not in checkpoint:
-            return  # as above
-        trained = checkpoint.get("hyper_parameters", {}).get("method", {})
-        weights, own = checkpoint["state_dict"], self.state_dict()
-        for axis, strategy in self.model.method.axes():
-            if trained.get(axis, {}).get("class_path") == strategy.describe()["class_path"]:
-                continue
-            part = f".gau.method.{axis}."
-            learned = {name: tensor for name, tensor in own.items() if part in name}
-            if learned:
-                rank_zero_warn(f"{strategy!r} is learned in training, and this checkpoint was trained without it.")
-            checkpoint["state_dict"] = weights = {
-                **{name: tensor for name, tensor in weights.items() if part not in name},
-                **learned,
-            }
-
-    def _logs_now(self) -> bool:
-        return self.trainer.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-
-    def _log_training(self) -> Tensor:
-        """Log what was counted, and return the loss."""
-        metrics = self.train_metrics.compute()
-        self.train_metrics.reset()
-        self._log({**metrics, "train/learning_rate": self._rate})
-        return metrics["train/loss"].float()
-
-    def _log(self, metrics: Mapping[str, Tensor | float]) -> None:
-        """Log against the optimizer step."""
-        for logger in self.loggers:
-            logger.log_metrics({name: float(value) for name, value in metrics.items()}, step=self.trainer.global_step)
-
-    def _log_epoch(self, metrics: MaskedLMMetrics) -> None:
-        # computed values, equal on all ranks; float64 does not exist on every device
-        values = {name: value.float() for name, value in metrics.compute().items()}
-        metrics.reset()
-        training = self.trainer.state.fn is TrainerFn.FITTING
-        self.log_dict(values, prog_bar=True, rank_zero_only=False, logger=False if training else None)
-        if training and not self.trainer.sanity_checking:
-            # Lightning would log at the number of the step before.
-            self._log({**values, "epoch": self.current_epoch})
-
-
-def constructor_arguments(stored: dict[str, Any]) -> dict[str, Any]:
-    """Turn the hyperparameters of a checkpoint into the constructor's arguments that every task has."""
-    return {
-        **{name: stored[name] for name in ("train_length", "learning_rate", "weight_decay", "betas", "kernel")},
-        "config": GAUAlphaConfig(**stored["config"]),
-        "method": method_from(stored["method"]),
-        "schedule": build_schedule(stored["schedule"]),
-    }
-
-
-def _sums(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum losses and count right predictions of (N, V) logits, in float32."""
-    logits = logits.float()
-    nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
-    return nll, (logits.argmax(-1) == targets).sum()
-
-
-def _layout(batch: Batch) -> Batch:
-    names = ("input_ids", "attention_mask", "position_ids", "segment_ids")
-    return {name: batch[name] for name in names if name in batch}
+        return sums_at_targets(self.model, batch)

@@ -18,7 +18,8 @@ from torch import Tensor
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.files import write_whole
 from gau_alpha.fine_tuning import GAUAlphaFineTuning
-from gau_alpha.module import Batch, GAUAlphaModule
+from gau_alpha.module import GAUAlphaModule
+from gau_alpha.training.loss import Batch
 
 WEIGHTS = "weights.ckpt"
 """The checkpoint beside the batches, with the weights that they met."""

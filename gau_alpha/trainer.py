@@ -7,15 +7,16 @@ from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from gau_alpha.calibrate import Calibration
+from gau_alpha.calibration import Calibration
 from gau_alpha.calibration_run import CalibrationRun
+from gau_alpha.entrants import calibration_path, open_checkpoints, pair_up
 from gau_alpha.extrapolation import MaskedTokens, Protocol, SingleMask, Status
 from gau_alpha.interruption import Finisher
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.precision import measured_precision
 from gau_alpha.presets import TRAINED, resolve_method
 from gau_alpha.report import NAME, Report
-from gau_alpha.study import ExtrapolationStudy, calibration_path, open_checkpoints, pair_up
+from gau_alpha.study import ExtrapolationStudy
 from gau_alpha.surroundings import surroundings
 
 Precision = _PRECISION_INPUT | Literal["auto"]

@@ -38,14 +38,27 @@ ALLOWED = {
     "model": MODEL | {"checkpoints"},
     "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
     "heads": MODEL | {"model", "metrics", "checkpoints"},
-    "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization"},
-    "reproduction": {"checkpoints", "files", "fine_tuning", "module"},
+    "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization", "training"},
+    "reproduction": {"checkpoints", "files", "fine_tuning", "module", "training"},
     "sharding": {"checkpoints", "model"},
-    "module": MODEL
-    | {"model", "metrics", "optimization", "checkpoints", "presets", "heads", "sharding", "hyperparameters"}
-    | {"allocation"},
+    "training": {"checkpoints", "config", "method", "metrics", "model", "optimization", "presets"},
+    "module": {
+        "allocation",
+        "checkpoints",
+        "config",
+        "heads",
+        "hyperparameters",
+        "method",
+        "metrics",
+        "model",
+        "optimization",
+        "sharding",
+        "training",
+    },
     "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
-    "calibrate": MODEL | {"extrapolation", "files", "model", "vocabulary"},
+    "calibration": {"files", "scaling"},
+    "temperature_search": set(),
+    "calibrate": MODEL | {"calibration", "extrapolation", "model", "temperature_search", "vocabulary"},
     "checkpoint_io": {"checkpoints", "files"},
     "resumption": {"checkpoints"},
     "interruption": set(),
@@ -55,21 +68,13 @@ ALLOWED = {
     "dropout_seed": set(),
     "surroundings": set(),
     "report": {"extrapolation", "files"},
-    "study": {
-        "calibrate",
-        "checkpoints",
-        "extrapolation",
-        "method",
-        "model",
-        "module",
-        "presets",
-        "report",
-        "sharding",
-    },
-    "calibration_run": {"calibrate", "method", "report", "study"},
+    "entrants": {"calibration", "checkpoints", "extrapolation", "method", "model", "module", "presets"},
+    "study": {"entrants", "extrapolation", "report", "sharding"},
+    "calibration_run": {"calibrate", "calibration", "entrants", "method", "report", "study"},
     "trainer": {
-        "calibrate",
+        "calibration",
         "calibration_run",
+        "entrants",
         "extrapolation",
         "interruption",
         "module",
@@ -81,7 +86,8 @@ ALLOWED = {
     },
 }
 PLAIN_TORCH = MODEL | {"model", "metrics", "optimization", "extrapolation", "vocabulary"}
-WITHOUT_LIGHTNING = PLAIN_TORCH | {"heads", "presets", "checkpoints", "report", "files", "calibrate"}
+WITHOUT_LIGHTNING = PLAIN_TORCH | {"heads", "presets", "checkpoints", "report", "files"}
+WITHOUT_LIGHTNING |= {"calibrate", "calibration", "temperature_search"}
 
 
 def sources(package):

@@ -60,7 +60,7 @@ class Protocol(Interface):
         """Plain data that says how to build the protocol again."""
 
 
-class MaskedTokens:
+class MaskedTokens(Protocol):
     """Protocol ``mlm``: a fixed share of a document's ordinary tokens is hidden at once, each behind the mask token.
 
     Unlike in training no target is left visible or replaced by a random token.
@@ -86,30 +86,24 @@ class MaskedTokens:
     def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
         """Draw the share of ordinary positions that a single pass hides.
 
-        Args:
-            tokens: (L,) ids of the stretch.
-            document: Place of the document.
-            seed: Of the evaluation.
-            special_ids: Ids that are never hidden.
-
         Returns:
             (1, T) positions, ascending.
         """
-        ordinary = np.flatnonzero(~np.isin(tokens, special_ids))
+        ordinary = _ordinary(tokens, special_ids)
         if ordinary.size == 0:
             return Hidden.nothing()
         num_targets = max(1, round(self.rate * ordinary.size))
         # Raw words rather than Generator.choice: numpy promises their stream for ever.
         ranks = philox(seed, document, tokens.size).random_raw(ordinary.size)
         chosen = np.argsort(ranks, kind="stable")[:num_targets]
-        return Hidden(np.sort(ordinary[chosen])[None].astype(np.int64))  # (1, T)
+        return Hidden(np.sort(ordinary[chosen])[None])  # (1, T)
 
     def describe(self) -> dict[str, Any]:
         """``class_path`` and ``init_args``."""
         return _describe(self, rate=self.rate)
 
 
-class SingleMask:
+class SingleMask(Protocol):
     """Protocol ``single-mask``: one position hidden per pass, everything else visible (arXiv 2501.08570).
 
     With all positions the result is exact. With k of them it is an unbiased estimate of the exact result: the ordinary
@@ -142,16 +136,10 @@ class SingleMask:
     def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
         """List, or draw from every stratum, the positions that a pass each hides.
 
-        Args:
-            tokens: (L,) ids of the stretch.
-            document: Place of the document.
-            seed: Of the evaluation.
-            special_ids: Ids that are never hidden.
-
         Returns:
             (P, 1) positions in reading order, a pass each.
         """
-        ordinary = np.flatnonzero(~np.isin(tokens, special_ids)).astype(np.int64)
+        ordinary = _ordinary(tokens, special_ids)
         asked = self.positions_per_document
         if asked is None or asked >= ordinary.size:
             return Hidden(ordinary[:, None])
@@ -188,6 +176,11 @@ def philox(seed: int, document: int, length: int, stream: int = 0) -> np.random.
         stream: Tells apart what is drawn.
     """
     return np.random.Philox(key=[seed, 0], counter=[0, length, document, stream])
+
+
+def _ordinary(tokens: np.ndarray, special_ids: tuple[int, ...]) -> np.ndarray:
+    """List the positions that may be hidden, ascending, int64."""
+    return np.flatnonzero(~np.isin(tokens, special_ids)).astype(np.int64)
 
 
 def _describe(protocol: object, **init_args: Any) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """A tiny corpus and a tiny model trained on it through the command line, once for all tests of this folder."""
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from tiny_data import text_files
+from tiny_data import tiny_run, write_texts
 
 from gau_alpha.cli import main
 
@@ -26,51 +25,14 @@ class Run:
     checkpoint: Path
 
 
-def write_corpus(folder: Path, documents: int = 12, letters: int = 700) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    random.seed(0)
-    for number in range(documents):
-        words = ("".join(random.choices("abcdefgh ", k=8)) for _ in range(letters // 8 + number))
-        (folder / f"{number}.txt").write_text(" ".join(words))
-    return folder
-
-
 def tiny_config(folder: Path, corpus: Path, **trainer) -> dict:
-    return {
-        "seed_everything": 1,
-        "trainer": {
-            "accelerator": "cpu",
-            "default_root_dir": str(folder),
-            "max_steps": 3,
-            "log_every_n_steps": 1,
-            "limit_val_batches": 2,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "logger": {
-                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-                "init_args": {"save_dir": str(folder), "name": "run", "version": "first"},
-            },
-            "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_last": True}}
-            ],
-            **trainer,
-        },
-        "model": {
-            "config": {
-                "hidden_size": 16,
-                "intermediate_size": 24,
-                "attention_key_size": 8,
-                "num_hidden_layers": 2,
-                "initializer_range": 0.3,
-            }
-        },
-        "data": text_files(folder, corpus),
-    }
+    settings = {"accelerator": "cpu", "max_steps": 3, "log_every_n_steps": 1, "limit_val_batches": 2, **trainer}
+    return tiny_run(folder, corpus, "first", {"save_last": True}, **settings)
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
+    return write_texts(tmp_path_factory.mktemp("corpus"), range(87, 99))
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule
 from torch.distributed.fsdp._fully_shard import _fsdp_param_group
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
+from worker import bare_trainer, end, whole_weights
 
 from callbacks.attention_entropy import AttentionEntropy
 from callbacks.extrapolation import ExtrapolationEvaluation
@@ -23,11 +23,9 @@ from callbacks.guard import Guard
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.errors import NotFiniteError
 from gau_alpha.optimization import Linear
-from gau_alpha.sharding import ShardedStrategy
 from gau_alpha.vocabulary import Vocabulary
 from gau_alpha.waiting import Waiting
 
-STRATEGIES = {"ddp": lambda: "ddp", "fsdp": ShardedStrategy}
 RANK = int(os.environ["LOCAL_RANK"])
 POISON, OVERFLOW, LEFT_OUT = 29, 28, "left out"
 # Out of memory in the midst of a pass of 32 tokens: on which processes, and from which such pass on.
@@ -150,26 +148,14 @@ def build():
 
 
 def digest(module):
-    whole = [x.full_tensor() if isinstance(x, DTensor) else x for x in module.state_dict().values()]
+    whole = whole_weights(module).values()
     return hashlib.sha256(b"".join(x.nan_to_num(7.0).numpy().tobytes() for x in whole)).hexdigest()
 
 
 def fit(strategy, folder, callbacks, special=((0, None),) * 3, documents=12, targets="all"):
     module = build()
     said = {}
-    trainer = Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        devices=2,
-        strategy=STRATEGIES[strategy](),
-        max_epochs=1,
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = bare_trainer(strategy, 2, default_root_dir=folder, callbacks=callbacks, use_distributed_sampler=False)
     try:
         trainer.fit(module, datamodule=Data(special, documents, targets))
         said["weights"] = digest(module)
@@ -221,6 +207,5 @@ if __name__ == "__main__":
         heard[scenario] = run(sys.argv[1], folder, scenario)
         heard[scenario] |= {"gathering failed": Gathering.happened, "rows": rows(folder) if RANK == 0 else None}
         Gathering.happened = 0
-    print(json.dumps(heard), flush=True)
-    # The way out of Python, where torch's C++ threads are torn down, now and then aborts a process that is done.
-    os._exit(0)
+    print(json.dumps(heard))
+    end()

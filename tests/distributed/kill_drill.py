@@ -9,7 +9,6 @@ work; how often is counted. Ends with code 1 if anything differs or was lost.
 """
 
 import argparse
-import json
 import os
 import random
 import re
@@ -24,14 +23,14 @@ from pathlib import Path
 
 import torch
 import yaml
+from small_run import rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_data import text_files
+from tiny_data import tiny_run, write_texts
 
 from callbacks.extrapolation import ExtrapolationEvaluation
 from gau_alpha.checkpoints import damage, load_plain
 
 STAGES = ("tokenising", "training", "saving", "evaluating")
-TIMED = ("seconds", "tokens_per_second", "peak_memory_bytes")
 EVERY = 20
 """Optimizer steps between checkpoints; twice as many between validations, three times between measurements."""
 
@@ -47,51 +46,34 @@ class MarkedEvaluation(ExtrapolationEvaluation):
 
 
 def write_corpus(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    dice = random.Random(0)
-    for number in range(300):
-        words = ("".join(dice.choices("abcdefgh ", k=8)) for _ in range(90 + number % 7))
-        (folder / f"{number:03}.txt").write_text(" ".join(words))
-    return folder
+    return write_texts(folder, (90 + number % 7 for number in range(300)))
 
 
 def write_config(folder: Path, corpus: Path, steps: int) -> Path:
     saver = {"save_last": True, "every_n_train_steps": EVERY, "enable_version_counter": False}
     measuring = {"every_n_train_steps": EVERY * 3, "length_ratios": [1, 4, 16], "max_documents": 40}
-    config = {
-        "auto_resume": True,
-        "seed_everything": 1,
-        "trainer": {
-            "accelerator": "cpu",
-            "max_steps": steps,
-            "val_check_interval": EVERY * 2,
-            "check_val_every_n_epoch": None,
-            "limit_val_batches": 5,
-            "accumulate_grad_batches": 2,
-            "num_sanity_val_steps": 0,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": str(folder),
-            "logger": {
-                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-                "init_args": {"save_dir": str(folder), "name": "run", "version": "drill"},
-            },
-            "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver},
-                {"class_path": "kill_drill.MarkedEvaluation", "init_args": measuring},
-            ],
-        },
-        "model": {
-            "config": {
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "attention_key_size": 16,
-                "num_hidden_layers": 2,
-                "hidden_dropout_prob": 0.0,
-                "attention_probs_dropout_prob": 0.0,
-            }
-        },
-        "data": text_files(folder, corpus),
+    config = tiny_run(
+        folder,
+        corpus,
+        "drill",
+        saver,
+        accelerator="cpu",
+        max_steps=steps,
+        val_check_interval=EVERY * 2,
+        check_val_every_n_epoch=None,
+        limit_val_batches=5,
+        accumulate_grad_batches=2,
+        num_sanity_val_steps=0,
+    )
+    config["auto_resume"] = True
+    config["trainer"]["callbacks"].append({"class_path": "kill_drill.MarkedEvaluation", "init_args": measuring})
+    config["model"]["config"] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "attention_key_size": 16,
+        "num_hidden_layers": 2,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
     }
     folder.mkdir(parents=True)
     path = folder / "drill.yaml"
@@ -153,11 +135,8 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def tables(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for path in sorted((folder / "run" / "drill").glob("extrapolation/step_*/extrapolation.json")):
-        rows = json.loads(path.read_text())["rows"]
-        found[path.parent.name] = [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
-    return found
+    paths = sorted((folder / "run" / "drill").glob("extrapolation/step_*/extrapolation.json"))
+    return {path.parent.name: rows(path) for path in paths}
 
 
 def compare(alone: Path, killed: Path, steps: int) -> list[str]:

@@ -1,12 +1,11 @@
 """A small run of which tests start many: its config, and what it leaves."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tiny_data import text_files
+from tiny_data import tiny_run, write_texts
 
 MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes")
 RATIOS = ["1", "4", "8"]
@@ -23,47 +22,16 @@ MEASURING = {
 
 
 def write_corpus(folder: Path, documents: int = 14) -> Path:
-    folder.mkdir(parents=True)
-    dice = random.Random(0)
-    for number in range(documents):
-        words = ("".join(dice.choices("abcdefgh ", k=8)) for _ in range(80 + 3 * number))
-        (folder / f"{number:02}.txt").write_text(" ".join(words))
-    return folder
+    return write_texts(folder, (80 + 3 * number for number in range(documents)))
 
 
 def write_config(folder: Path, corpus: Path, callbacks: list[dict[str, Any]] = (), **trainer: Any) -> Path:  # type: ignore[assignment]
     """Write ``run.yaml``: eight steps, a checkpoint every second, nothing of devices and strategy."""
     saver = {"save_last": True, "every_n_train_steps": 2, "save_top_k": -1}
-    config = {
-        "seed_everything": 1,
-        "trainer": {
-            "max_steps": 8,
-            "limit_val_batches": 3,
-            "num_sanity_val_steps": 0,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "default_root_dir": str(folder),
-            "logger": {
-                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
-                "init_args": {"save_dir": str(folder), "name": "run", "version": "one"},
-            },
-            "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": saver},
-                *callbacks,
-            ],
-            **trainer,
-        },
-        "model": {
-            "config": {
-                "hidden_size": 16,
-                "intermediate_size": 24,
-                "attention_key_size": 8,
-                "num_hidden_layers": 2,
-                "initializer_range": 0.3,
-            }
-        },
-        "data": text_files(folder, corpus, validation_fraction=0.5),
-    }
+    config = tiny_run(folder, corpus, "one", saver, max_steps=8, limit_val_batches=3, num_sanity_val_steps=0)
+    config["trainer"]["callbacks"] += callbacks
+    config["trainer"] |= trainer
+    config["data"]["init_args"]["validation_fraction"] = 0.5
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(config))

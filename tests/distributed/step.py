@@ -1,17 +1,12 @@
 """One optimizer step on eight rows, on as many processes as started it; the first saves the weights."""
 
-import os
 import sys
 
 import torch
-from lightning.pytorch import Trainer
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
+from worker import bare_trainer, end, whole_weights
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.sharding import ShardedStrategy
-
-STRATEGIES = {"auto": lambda: "auto", "ddp": lambda: "ddp", "fsdp": ShardedStrategy}
 
 
 class PlainDescent(GAUAlphaModule):
@@ -36,23 +31,9 @@ if __name__ == "__main__":
         20, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3
     )
     module = PlainDescent(config, train_length=12)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy=STRATEGIES[sys.argv[5]](),
-        max_epochs=1,
-        accumulate_grad_batches=accumulate,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = bare_trainer(sys.argv[5], processes, accumulate_grad_batches=accumulate)
     trainer.fit(module, DataLoader(list(rows()), batch_size))
-    weights = {  # gathered by all processes, written by the first
-        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        for name, tensor in module.state_dict().items()
-    }
+    weights = whole_weights(module)  # gathered by all processes, written by the first
     if trainer.is_global_zero:
         torch.save(weights, sys.argv[4])
-    # The way out of Python, where torch's C++ threads are torn down, now and then aborts a process that is done.
-    os._exit(0)
+    end()

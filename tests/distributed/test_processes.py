@@ -1,6 +1,5 @@
 """The command line on two processes: the same table to the last digit."""
 
-import json
 import os
 import re
 import shlex
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_data import text_files
+from small_run import rows
+from tiny_data import tiny_run
 
 from gau_alpha.cli import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-MEASURED = ("seconds", "tokens_per_second", "peak_memory_bytes")
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +24,8 @@ def checkpoint(tmp_path_factory):
     corpus.mkdir()
     for number in range(14):
         (corpus / f"{number}.txt").write_text(" ".join(f"{(number * i) % 97}" for i in range(300)))
-    logger = {"save_dir": str(folder), "name": "run", "version": "one"}
-    config = {
-        "trainer": {
-            "accelerator": "cpu",
-            "max_steps": 2,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "limit_val_batches": 1,
-            "default_root_dir": str(folder),
-            "logger": {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": logger},
-            "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"save_last": True}}
-            ],
-        },
-        "model": {
-            "config": {"hidden_size": 16, "intermediate_size": 24, "attention_key_size": 8, "num_hidden_layers": 2}
-        },
-        "data": text_files(folder, corpus, validation_fraction=0.5),
-    }
+    config = tiny_run(folder, corpus, "one", {"save_last": True}, accelerator="cpu", max_steps=2, limit_val_batches=1)
+    config["data"]["init_args"]["validation_fraction"] = 0.5
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(folder / "config.yaml")]) == 0
     return folder / "run/one/checkpoints/last.ckpt"
@@ -69,8 +51,7 @@ def test_more_processes_print_the_same_table(checkpoint, tmp_path, processes, ma
             check=False,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        rows = json.loads((output / "extrapolation.json").read_text())["rows"]
-        tables.append([{name: value for name, value in row.items() if name not in MEASURED} for row in rows])
+        tables.append(rows(output / "extrapolation.json"))
     assert tables[0] == tables[1]
     assert len(tables[0]) == 4
     assert tables[0][0]["num_documents"] == 7

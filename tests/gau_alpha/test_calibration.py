@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.calibrate import PRECISION, Calibration, _drawn, _masked, calibrate, solve
+from gau_alpha.calibrate import _drawn, _masked, calibrate
+from gau_alpha.calibration import Calibration
 from gau_alpha.extrapolation import ExtrapolationEngine
 from gau_alpha.extrapolation.stretches import document_fingerprint
 from gau_alpha.kernels import Reference, attend_at
 from gau_alpha.position import ALiBi, DynamicNTK, LeakyReRoPE, NoPosition, ReRoPE, RoPE, YaRN
 from gau_alpha.scaling import CalibratedScale, InfoScale, LogLength
 from gau_alpha.similarity import CosScale
+from gau_alpha.temperature_search import PRECISION, solve
 from gau_alpha.visibility import Window
 from gau_alpha.vocabulary import Vocabulary
 

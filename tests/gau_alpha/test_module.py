@@ -135,7 +135,7 @@ def test_loss_in_pieces_is_the_loss_at_once(monkeypatch):
     module = GAUAlphaModule(CONFIG, train_length=12)
     batch = {name: torch.stack([row[name] for row in rows([2, 5, 4])]) for name in ("input_ids", "labels")}
     expected, wanted = gradients_of(module, batch)
-    monkeypatch.setattr("gau_alpha.module.LOGITS_AT_ONCE", 4 * 20)
+    monkeypatch.setattr("gau_alpha.training.loss.LOGITS_AT_ONCE", 4 * 20)
     shapes = []
     module.model.cls.register_forward_hook(lambda layer, inputs, output: shapes.append(tuple(output.shape)))
     sums, gradients = gradients_of(module, batch)
