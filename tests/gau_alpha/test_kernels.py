@@ -156,7 +156,7 @@ def test_blocks_grow_to_the_cache_and_stay_small_for_windows(monkeypatch):
     def chosen(batch, length, method=full, most=LARGEST):
         return queries_per_block(most, batch, method.plan(Rows.layout(length, torch.device("cpu")), 8))
 
-    assert [chosen(4, 512), chosen(8, 512), chosen(1, 4096), chosen(1, 8192)] == [1024, 512, 512, 256]
+    assert [chosen(16, 512), chosen(32, 512), chosen(1, 8192), chosen(1, 16_384)] == [1024, 512, 1024, 512]
     assert chosen(1, 50_000) == chosen(64, 10_000) == 128, "never smaller, whatever the cache"
     assert chosen(1, 4096, window) == 128
     assert [chosen(1, 4096, most=most) for most in (7, 128, 200)] == [7, 128, 200], "memory may ask for less"
