@@ -4,5 +4,6 @@
 - ``callbacks.attention_entropy.AttentionEntropy``: how widely each layer attends on the training batch.
 - ``callbacks.guard.Guard``: keeps NaN away from the weights; ``gau-alpha fit`` has one.
 - ``callbacks.predictions.PredictionWriter``: writes embeddings and labels; ``gau-alpha predict`` has one.
+- ``callbacks.compilation.CompileBlocks``: trains with blocks compiled by ``torch.compile``.
 - ``callbacks.export.ExportHuggingFace``: leaves the trained model as a Hugging Face folder.
 """

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
 Gate = Callable[[Tensor], Tensor]
+"""Multiplies (..., E) by what it was made of."""
 
 PIECE = 3 * 2**16
 """Numbers of a piece: its five tensors of float32 fill the second-level caches of two cores. Half and twice of it took

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from callbacks.attention_entropy import AttentionEntropy
+from callbacks.compilation import CompileBlocks
 from callbacks.extrapolation import ExtrapolationEvaluation
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.scaling import ScalableSoftmax
@@ -99,3 +100,28 @@ def test_compiled_training_is_bit_identical_with_and_without(tmp_path, compiled)
 @pytest.mark.slow
 def test_with_generated_code_too(tmp_path):
     compare(tmp_path, in_place, "inductor")
+
+
+def with_callback(module, backend):
+    return module
+
+
+@pytest.mark.slow
+def test_the_callback_compiles_training_and_nothing_else(tmp_path):
+    plain = fit(tmp_path / "plain", with_callback, None, [])
+    with pytest.warns(UserWarning, match="gains nothing on a CPU"):
+        compiled = fit(tmp_path / "compiled", with_callback, None, [CompileBlocks("aot_eager")])
+    assert plain[-1].get("unique_graphs", 0) == 0 < compiled[-1]["unique_graphs"]
+    evaluation = [CompileBlocks("aot_eager"), ExtrapolationEvaluation(2, length_ratios=[1, 2])]
+    with pytest.warns(UserWarning, match="gains nothing on a CPU"):
+        assert fit(tmp_path / "evaluated", with_callback, None, evaluation) == compiled
+    module = GAUAlphaModule(GAUAlphaConfig(30, 16, 24, 8, 2), TRAIN_LENGTH)
+    torch._dynamo.utils.counters.clear()
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[CompileBlocks()], enable_progress_bar=False)
+    trainer.validate(module, datamodule=Rows(), verbose=False)
+    assert not torch._dynamo.utils.counters["stats"].get("unique_graphs")
+
+
+def test_an_unknown_backend_is_named():
+    with pytest.raises(ValueError, match=r"backend='inducter' must be one of .*'inductor'"):
+        CompileBlocks("inducter")
