@@ -1,9 +1,8 @@
 """Measures, per layer and length, the temperature that restores attention entropy.
 
 Entropy falls as τ grows, so there is one τ at which the mean over queries equals its value at the training length.
-Layers are solved one after the other, each on what the calibrated layers below
-it make of the text: what a layer sees at a length is what it will see when the table is used. Unlabelled text is all it
-takes.
+Layers are solved one after the other, each on what the calibrated layers below it make of the text: what a layer sees
+at a length is what it will see when the table is used. Unlabelled text is all it takes.
 
 B rows, L tokens of a row, Q sampled queries of a document, T of them in a row, D key size, K layers, M lengths.
 """

@@ -84,7 +84,7 @@ class GAUAlphaModule(LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.betas = (betas[0], betas[1])
-        self.schedule = schedule or Cosine()
+        self._resumable_schedule = ResumableSchedule(schedule or Cosine())
         bound = (method or AttentionMethod()).bound(train_length)
         self.model = self._build_model(config, bound, kernel)
         self.model.gau_alpha.encoder.recompute = recompute
@@ -113,7 +113,15 @@ class GAUAlphaModule(LightningModule):
         )
         self._step_targets: Tensor | None = None
         self._training_log = TrainingLog(self.train_metrics)
-        self._resumable_schedule = ResumableSchedule(self.schedule)
+
+    @property
+    def schedule(self) -> Schedule:
+        """How the rate moves over the run."""
+        return self._resumable_schedule.schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Schedule) -> None:
+        self._resumable_schedule.schedule = schedule
 
     def setup(self, stage: str) -> None:
         """On a CPU, let training keep the memory it frees."""
@@ -182,6 +190,11 @@ class GAUAlphaModule(LightningModule):
 
         Under bf16-mixed Lightning would refuse to clip for a fused optimizer, which is right only where a scaler has
         scaled the gradients.
+
+        Args:
+            optimizer: The optimizer.
+            gradient_clip_val: The trainer's.
+            gradient_clip_algorithm: The trainer's.
         """
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:

@@ -55,7 +55,7 @@ ALLOWED = {
         "sharding",
         "training",
     },
-    "extrapolation": {"extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
+    "extrapolation": {"allocation", "extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
     "calibration": {"files", "scaling"},
     "temperature_search": set(),
     "calibrate": MODEL | {"calibration", "extrapolation", "model", "temperature_search", "vocabulary"},

@@ -32,7 +32,8 @@ class TrainingLog:
         Returns:
             The loss, () float32; None if it was not yet time.
         """
-        if trainer.global_step % trainer.log_every_n_steps != 0:  # type: ignore[attr-defined]  # Lightning sets it
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it; 0: never
+        if not every or trainer.global_step % every:
             return None
         values = self.metrics.compute()
         self.metrics.reset()

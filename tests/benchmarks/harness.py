@@ -35,21 +35,11 @@ class Timing:
         return f"{middle:.3g} {unit} ({low:.3g} to {high:.3g})"
 
 
-def alternately(
-    works: dict[str, Callable[[], object]],
-    runs: int = RUNS,
-    warmups: int = 1,
-    before: dict[str, Callable[[], object]] | None = None,
-) -> dict[str, Timing]:
-    """Time pieces of work in turns, so that a slow moment of the machine does not hit one of them only.
-
-    What stands under a work's name in ``before`` is done each time before it, untimed.
-    """
+def alternately(works: dict[str, Callable[[], object]], runs: int = RUNS, warmups: int = 1) -> dict[str, Timing]:
+    """Time pieces of work in turns, so that a slow moment of the machine does not hit one of them only."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for run in range(warmups + runs):
         for name, work in works.items():
-            if before and name in before:
-                before[name]()
             start = time.perf_counter()
             work()
             if run >= warmups:

@@ -29,19 +29,26 @@ def main() -> None:
         "Times are medians, with the range in brackets; what is compared took turns in one process.",
         "",
     ]
+    slug = re.sub(r"[^a-z0-9]+", "-", machine().split(";")[0].lower()).strip("-")
+    output = args.output or FOLDER / "results" / f"{slug}{'-quick' if args.quick else ''}.md"
+    output.parent.mkdir(exist_ok=True)
+    failed = []
     for part in args.parts:
         print(f"{part} …", flush=True)
         start = time.monotonic()
         command = [sys.executable, FOLDER / f"{part}.py", *(["--quick"] if args.quick else [])]
         # A process each: a part's memory and threads are no other's. Each prints the machine first.
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        lines += [done.stdout[done.stdout.index("## ") :].rstrip(), ""]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            failed.append(part)
+            lines += [f"`{part}.py` could not run here (exit status {done.returncode}).", ""]
+        else:
+            lines += [done.stdout[done.stdout.index("## ") :].rstrip(), ""]
+        output.write_text("\n".join(lines), encoding="utf-8")
         print(f"{part}: {time.monotonic() - start:.0f} s", flush=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", machine().split(";")[0].lower()).strip("-")
-    output = args.output or FOLDER / "results" / f"{slug}{'-quick' if args.quick else ''}.md"
-    output.parent.mkdir(exist_ok=True)
-    output.write_text("\n".join(lines), encoding="utf-8")
     print(output)
+    if failed:
+        sys.exit(f"Failed: {', '.join(failed)}.")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,8 @@
 """A training step beside the plain model's and a BERT's: ``python tests/benchmarks/training.py [--quick]``.
 
-6 × 768, vocabulary 12,000, 8,192 tokens a step, 15 % targets. The floor is the time that the products of our step need
-at the rate of a 2048³ product measured in the same turns. Ours keeps freed memory, as it does in ``fit``; the plain
-model is timed with glibc's own ways, and also as if it kept memory too.
+6 × 768, vocabulary 12,000, 8,192 or 2,048 tokens a step, 15 % targets. The floor is the time that the products of our
+step need at the rate of a 2048³ product measured in the same turns.
 """
-
-import ctypes
-import platform
 
 import numpy as np
 import torch
@@ -31,12 +27,6 @@ def batch_of(length: int, tokens: int = TOKENS) -> dict[str, torch.Tensor]:
     masked, labels = TokenMasking().apply(ids, mask, np.arange(rows), 0, 0, Vocabulary(VOCABULARY, 1, 0))
     arrays = {"input_ids": masked, "attention_mask": mask, "labels": labels}
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-def map_large_pieces() -> None:
-    """Let glibc take large tensors from the system and give them back, as it does by itself."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(-4, 65_536)  # M_MMAP_MAX; what training kept stays for its next turn
 
 
 class OurStep:
@@ -76,24 +66,22 @@ def compare(
     plain = PlainGAU(VOCABULARY, layers=layers, dropout=dropout)
     of_plain = torch.optim.AdamW(plain.parameters(), lr=1e-4)
     matrix = MatrixProduct(dtype)
-    own, other = lambda: ours(batch), lambda: plain_step(plain, of_plain, batch, dtype)
-    works = {"matrix": matrix, "ours": own, "plain GAU-α": other, "plain GAU-α, memory kept": other}
-    before = {
-        "ours": keep_freed_memory,
-        "plain GAU-α": map_large_pieces,
-        "plain GAU-α, memory kept": keep_freed_memory,
+    works = {
+        "matrix": matrix,
+        "ours": lambda: ours(batch),
+        "plain GAU-α": lambda: plain_step(plain, of_plain, batch, dtype),
     }
     flops = {name: count_flops(work) for name, work in works.items()}
-    times = alternately(works, runs, 3, before)  # three steps, until what memory a step needs is there
+    times = alternately(works, runs, 3)  # three steps, until what memory a step needs is there
     rate = matrix.rate(times.pop("matrix"))
     name = "float32" if dtype is torch.float32 else "bf16-mixed"
     name += "" if dropout else ", no dropout"
-    return [_row(f"{way}, {length} tokens, {name}", timing, times["ours"], tokens, flops[way], rate)
-            for way, timing in times.items()]  # fmt: skip
+    name = f"{tokens // length} × {length} tokens, {name}"
+    return [_row(f"{way}, {name}", timing, times["ours"], tokens, flops[way], rate) for way, timing in times.items()]
 
 
 def compare_bert(length: int, layers: int, tokens: int, runs: int) -> list[list[str]]:
-    """A BERT of as many parameters, memory kept on both sides."""
+    """A BERT of as many parameters."""
     batch = batch_of(length, tokens)
     ours = OurStep(layers, torch.float32)
     bert = PlainBERT(VOCABULARY, layers=layers // 2)
@@ -105,10 +93,9 @@ def compare_bert(length: int, layers: int, tokens: int, runs: int) -> list[list[
         "BERT": lambda: plain_step(bert, of_bert, batch, torch.float32),
     }
     flops = {name: count_flops(work) for name, work in works.items()}
-    keep_freed_memory()
     times = alternately(works, runs, 3)
     rate = matrix.rate(times["matrix"])
-    name = f"BERT of as many parameters, {length} tokens, float32, memory kept"
+    name = f"BERT of as many parameters, {tokens // length} × {length} tokens, float32"
     return [_row(name, times["BERT"], times["ours"], tokens, flops["BERT"], rate)]
 
 
@@ -119,18 +106,24 @@ def _row(name: str, timing: Timing, ours: Timing, tokens: int, flops: int, rate:
 
 def report(quick: bool) -> list[str]:
     """Training steps at 64 and 512 tokens, in float32 with and without dropout, and in bf16-mixed."""
+    keep_freed_memory()  # as fit does; the others gain by it too
     layers, tokens, runs = (2, 2_048, 3) if quick else (6, TOKENS, 7)
-    cases = [(torch.float32, 0.1, runs), (torch.float32, 0.0, 3), (torch.bfloat16, 0.1, 3)]
+    cases = [
+        (torch.float32, 0.1, tokens, runs),
+        (torch.float32, 0.1, 2_048, runs),
+        (torch.float32, 0.0, 2_048, 3),
+        (torch.bfloat16, 0.1, 2_048, 3),
+    ]
     rows = [
         row
-        for dtype, dropout, times in cases
+        for dtype, dropout, at_once, times in cases
         for length in (64, 512)
-        for row in compare(length, dtype, layers, tokens, times, dropout)
+        for row in compare(length, dtype, layers, at_once, times, dropout)
     ]
     for length in (64, 512):
-        rows += compare_bert(length, layers, tokens, 3)
+        rows += compare_bert(length, layers, 2_048, 3)
     heads = ["step", "time", "tokens/s", "× ours' time", "GFLOP", "share of the matrix rate"]
-    title = f"## Training step, {layers} × 768, vocabulary {VOCABULARY:,}, {tokens:,} tokens"
+    title = f"## Training step, {layers} × 768, vocabulary {VOCABULARY:,}"
     return [title, "", *table(heads, rows)]
 
 

@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import Trainer
 
 import gau_alpha.module
-from gau_alpha import GAUAlphaConfig, GAUAlphaModule
+from gau_alpha import GAUAlphaConfig, GAUAlphaModule, allocation
 
 PIECES = """
-import resource, sys
+import resource, torch
 from gau_alpha.allocation import keep_freed_memory, return_freed_memory
 
 MIB = 2**20
@@ -24,12 +24,11 @@ def faults():
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 
-def work():  # writes 128 MiB, in pieces that glibc asks the system for one by one
+def work():  # takes 16 pieces of 24 MiB, writes to them and frees them, as a step does
     before = faults()
     for _ in range(2):
-        piece = bytearray(64 * MIB)
-        piece[:: resource.getpagesize()] = b"1" * len(piece[:: resource.getpagesize()])
-        del piece
+        held = [torch.ones(24 * MIB // 4) for _ in range(16)]
+        del held
     return faults() - before
 
 """
@@ -47,21 +46,58 @@ def python(code, **environment):
 
 @glibc_only
 def test_kept_memory_needs_no_new_pages_and_goes_back():
-    code = "usual = work(); keep_freed_memory(); work(); kept = work(); held = resident(); return_freed_memory()\n"
-    usual, kept, held, left, again = map(
-        int, python(code + "left = resident(); print(usual, kept, held // MIB, left // MIB, work())")
-    )
-    assert usual > 20_000  # 128 MiB of pages
-    assert kept < usual / 100
-    assert held - left > 48  # MiB
-    assert again > 20_000
+    code = "work(); usual = work(); keep_freed_memory(); work(); kept = work(); held = resident(); "
+    code += "return_freed_memory(); left = resident(); print(usual, kept, held // MIB, left // MIB, work())"
+    usual, kept, held, left, again = map(int, python(code))
+    assert kept < usual / 10
+    assert held - left > 300, "MiB"
+    assert again > usual / 2
 
 
 @glibc_only
-@pytest.mark.parametrize("told", [{"MALLOC_ARENA_MAX": "4"}, {"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}], ids=str)
-def test_whoever_told_glibc_what_to_do_is_obeyed(told):
-    (faults,) = python("keep_freed_memory(); work(); print(work())", **told)
-    assert int(faults) > 20_000
+def test_large_pieces_beside_small_ones_that_stay_do_not_add_up():
+    code = """
+keep_freed_memory()
+small = []
+for _ in range(60):
+    large = torch.ones(40 * MIB // 4)
+    small.append(torch.ones(3000))
+    del large
+print(resident() // MIB - start)
+"""
+    (grown,) = python("start = resident() // MIB" + code)
+    assert int(grown) < 200, "MiB; 2,400 if nothing went back"
+
+
+@glibc_only
+@pytest.mark.parametrize("told", [("MALLOC_ARENA_MAX", "4"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=4")], ids=str)
+def test_whoever_told_glibc_what_to_do_is_obeyed(monkeypatch, told):
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    done = []
+    monkeypatch.setattr(allocation, "_set", lambda *option: done.append(option))
+    allocation.keep_freed_memory()
+    assert len(done) == 2
+    monkeypatch.setenv(*told)
+    allocation.keep_freed_memory()
+    allocation.return_freed_memory()
+    assert len(done) == 2
+
+
+@glibc_only
+def test_an_evaluation_is_not_told_what_training_keeps():
+    code = """
+keep_freed_memory()
+held = [torch.ones(24 * MIB // 4) for _ in range(16)]
+del held
+from gau_alpha.extrapolation.memory import PeakMemory
+before = resident()
+peak = PeakMemory(torch.device("cpu"))
+peak.start()
+print(before // MIB, peak.read() // MIB)
+"""
+    before, peak = map(int, python(code))
+    assert before - peak > 300, "MiB"
 
 
 class Rows(torch.utils.data.Dataset):

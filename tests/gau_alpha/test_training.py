@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gau_alpha import GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.metrics import MaskedLMMetrics
-from gau_alpha.optimization import Linear
+from gau_alpha.optimization import Cosine, Linear
 from gau_alpha.training.log import TrainingLog
 from gau_alpha.training.schedule import ResumableSchedule, count_steps
 
@@ -94,6 +95,23 @@ def test_logs_when_due_and_counts_anew():
     assert (step, values["train/loss"], values["train/accuracy"]) == (8, 1.0, 7 / 8)
     assert values["train/learning_rate"] == 0.25
     assert log.metrics["loss"].count == 0
+
+
+def test_never_is_never_due():
+    log, trainer = counting((6.0, 1, 2)), at(8)
+    trainer.log_every_n_steps = 0
+    assert log.log_when_due(trainer) is None
+    assert trainer.loggers == [[]]
+
+
+def test_a_schedule_given_later_is_followed():
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "attention_key_size": 8, "num_hidden_layers": 1}
+    module = GAUAlphaModule(GAUAlphaConfig(20, **sizes), train_length=8)
+    assert isinstance(module.schedule, Cosine)
+    module.schedule = Linear(warmup=0.0, final=0.5)
+    schedule = module._resumable_schedule  # what configure_optimizers gives to the scheduler
+    schedule.begin(trainer_for(10))
+    assert schedule.factor(5) == 0.75
 
 
 def test_an_interrupted_count_goes_on_once_and_on_one_process():
