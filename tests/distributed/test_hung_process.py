@@ -57,7 +57,7 @@ def alive(pid):
 def test_a_hung_process_ends_in_a_message(tmp_path):
     runs = {rank: (tmp_path / strategy, strategy) for rank, strategy in ((1, "ddp"), (0, "fsdp"))}
     started = {rank: begin(folder, strategy, rank) for rank, (folder, strategy) in runs.items()}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150  # two runs of two processes start and wait 20 s, perhaps beside other tests
     try:
         for rank, process in started.items():
             _, errors = process.communicate(timeout=deadline - time.monotonic())
