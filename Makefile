@@ -40,7 +40,7 @@ check: setup
 docs: setup
 	$(BIN)/python docs/reference.py build/reference
 
-# About a quarter of an hour; results go to tests/benchmarks/results. Nothing else should run meanwhile.
+# About 25 minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup
 	$(BIN)/python tests/benchmarks/run.py
 
