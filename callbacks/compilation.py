@@ -14,7 +14,7 @@ class CompileBlocks(Callback):
     are those of a run without it. Numbers are rounded differently, and dropout draws others.
 
     It is worth a try on a GPU. On a CPU, where matrix products take four fifths of a step and are the same either way,
-    compiled steps of six layers took 0.98 to 1.1 times as long as plain ones, and the first one 15 s.
+    compiled steps of six layers took 1.0 to 1.1 times as long as plain ones, and the first one up to 15 s.
 
     Args:
         backend: One of ``torch.compiler.list_backends()``.

@@ -35,13 +35,14 @@ def work():  # takes 16 pieces of 24 MiB, writes to them and frees them, as a st
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries are left as they are")
 
 
-def python(code, **environment):
-    names = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
-    inherited = {name: value for name, value in os.environ.items() if name not in names}
+def tells_glibc(name):
+    return name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"
+
+
+def python(code):
+    untold = {name: value for name, value in os.environ.items() if not tells_glibc(name)}
     command = [sys.executable, "-c", PIECES + code]
-    return subprocess.run(
-        command, env={**inherited, **environment}, capture_output=True, text=True, check=True, timeout=60
-    ).stdout.split()
+    return subprocess.run(command, env=untold, capture_output=True, text=True, check=True, timeout=60).stdout.split()
 
 
 @glibc_only
@@ -72,7 +73,7 @@ print(resident() // MIB - start)
 @glibc_only
 @pytest.mark.parametrize("told", [("MALLOC_ARENA_MAX", "4"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=4")], ids=str)
 def test_whoever_told_glibc_what_to_do_is_obeyed(monkeypatch, told):
-    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+    for name in filter(tells_glibc, list(os.environ)):
         monkeypatch.delenv(name)
     done = []
     monkeypatch.setattr(allocation, "_set", lambda *option: done.append(option))
