@@ -1,47 +1,99 @@
 """What becomes of memory that training on a CPU has freed.
 
 A training step frees and takes hundreds of megabytes. glibc gives much of it back to the system at once, and gets it
-again as pages that the system fills with zeros one by one. Kept in the process, it saves 3 to 6 % of a step of 6 layers
-of 768.
+again as pages that the system fills with zeros one by one: 5 to 10 % of a step of 6 layers of 768. Kept in the process,
+as GPUs' memory is by torch, it costs nothing.
 
-Tensors beyond 32 MiB still come and go one by one. Kept as well they would save a tenth of a step of 8,192 tokens; but
-glibc finds no place among its own free memory for an aligned piece of just the same size, so that a process which
-leaves small pieces between large ones would grow without end.
+glibc takes pieces beyond 32 MiB from the system one by one, unless there is room for them among its free memory. It
+could be told never to; but it finds no place for an aligned piece where one of just the same size has been, so that a
+process which leaves small pieces between large ones would grow without end. Hence it is made to hold a certain room
+free in advance, the bound of such growth. Nothing but addresses is taken until the room is used, and what does not fit
+comes and goes as before. 60 steps of two layers, of rows as many and as long as chance would have it, ended at 1.02
+times the peak that they have without all this, and took 0.92 of the time.
 """
 
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # <malloc.h>
-_MOST = 2**31 - 1
+_NEVER = -1
 _LARGEST_PIECE = 32 * 2**20  # glibc lets its own threshold grow so far, and accepts no more
 
+_room: int | None = None
+"""Bytes that this process holds free for large pieces; None while it keeps nothing."""
 
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 2 GiB of what is freed for what is taken next, until ``return_freed_memory``.
 
-    Processes forked meanwhile do so too, and one whose training ended in an exception goes on doing so.
+def keep_freed_memory(room: int | None = None) -> None:
+    """Let glibc keep what is freed for what is taken next, until ``return_freed_memory``.
+
+    Processes forked meanwhile keep theirs too, and so does one whose training ended in an exception.
 
     Nothing is changed on other systems, nor where the environment (``MALLOC_…_``, ``GLIBC_TUNABLES``) already tells
     glibc what to do.
+
+    Args:
+        room: Bytes. Pieces beyond 32 MiB are kept as far as they fit into it. Default: a quarter of the machine's
+            memory.
     """
+    global _room
     if _may_set():
         _set(_MMAP_THRESHOLD, _LARGEST_PIECE)
-        _set(_TRIM_THRESHOLD, _MOST)
+        _set(_TRIM_THRESHOLD, _NEVER)
+        _room = _memory() // 4 if room is None else room
+        _hold(_room)
 
 
 def return_freed_memory() -> None:
     """Give back what is free, and from now on what is freed beyond 64 MiB, as glibc does by itself in the end."""
+    global _room
     if _may_set():
         _set(_TRIM_THRESHOLD, 2 * _LARGEST_PIECE)
+        _room = None
         give_back_what_is_free()
+
+
+@contextmanager
+def freed_memory_kept(device: torch.device, room: int) -> Iterator[None]:
+    """Keep freed memory in a ``with`` block, on a CPU and unless it is kept already.
+
+    Args:
+        device: Where the work is done.
+        room: As in ``keep_freed_memory``.
+    """
+    if device.type != "cpu" or _room is not None:
+        yield
+        return
+    keep_freed_memory(room)
+    try:
+        yield
+    finally:
+        return_freed_memory()
 
 
 def give_back_what_is_free() -> None:
     """Give free memory back to the system now, which changes nothing for what is freed later."""
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
+        if _room is not None:
+            _hold(_room)
+
+
+def _hold(room: int) -> None:
+    """Take so many bytes in pieces, and free them: glibc holds them, and untouched they are addresses only."""
+    library = ctypes.CDLL(None)
+    library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    size = _LARGEST_PIECE - 2**16
+    for piece in [library.malloc(ctypes.c_size_t(size)) for _ in range(room // size)]:
+        library.free(piece)  # or NULL, which is nothing, where addresses are scarce
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _is_glibc() -> bool:

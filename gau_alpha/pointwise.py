@@ -9,7 +9,7 @@ divide a tensor.)
 H hidden size, E value width, D key size.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,16 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from gau_alpha.pieces import is_graph_kept, pieces
+
 _STRIDED = ("cpu", "cuda", "meta")
 """Devices trusted with gradients of silu in parts of a tensor: Apple's gave wrong ones (torch issue 175188)."""
 
 Gate = Callable[[Tensor], Tensor]
 """Multiplies (..., E) by what it was made of."""
-
-PIECE = 3 * 2**16
-"""Numbers of a piece: its five tensors of float32 fill two second-level caches of 2 MiB. There the gate and its
-gradient, of 8,192 tokens and a width of 1536, take two thirds of the time that they take whole, and up to 6 % more with
-pieces of half or twice the size."""
 
 
 class _Norm(Function):
@@ -49,47 +46,31 @@ class _Norm(Function):
         return (gradient * inverse).add_(torch.mul(x, factor, out=product)), None
 
 
-class _Meeting:
-    """Where the gradients of all parts of a tensor are written, so that they need not be joined afterwards."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        self.shape = shape
-        self.gradient: Tensor | None = None
-
-    def begin(self, part: Tensor) -> Tensor:
-        """Make the gradient, and give the place of its first part, (..., E) as ``part``."""
-        self.gradient = part.new_empty(self.shape)
-        return self.gradient[..., : part.shape[-1]]
-
-    def finish(self, first: Tensor) -> Tensor:
-        """Give the gradient with its first part in place.
-
-        It was written there, unless autograd summed those of several uses or, for want of any, made zeros.
-        """
-        gradient, self.gradient = self.gradient, None
-        if gradient is None or gradient.data_ptr() != first.data_ptr():
-            gradient = first.new_empty(self.shape)
-            gradient[..., : first.shape[-1]] = first
-        return gradient
-
-
 class _SiluSplit(Function):
-    """silu of all parts; or, with a meeting, of all but the first. The parts' gradients meet in one tensor."""
+    """silu of all parts, or of all but the first, which is left to ``_Gate``.
+
+    The parts' gradients meet in the memory of x, so that they need not be joined, nor need any of their own.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int], meeting: _Meeting | None) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(x)
-        ctx.sizes, ctx.meeting = sizes, meeting
+    def forward(ctx: Any, x: Tensor, sizes: list[int], gated: bool) -> tuple[Tensor, ...]:
+        # Autograd would object that the gate has written its gradient into x; nobody else's use of x goes unnoticed.
+        ctx.save_for_backward(x.data if gated else x)
+        ctx.sizes, ctx.gated = sizes, gated
         first, *others = x.split(sizes, dim=-1)
-        return first.detach() if meeting else F.silu(first), *map(F.silu, others)
+        return first.detach() if gated else F.silu(first), *map(F.silu, others)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        whole = ctx.meeting.finish(gradients[0]) if ctx.meeting else torch.empty_like(x)
+        whole = torch.empty_like(x) if is_graph_kept() else x.detach()
         parts = list(zip(gradients, x.split(ctx.sizes, dim=-1), whole.split(ctx.sizes, dim=-1), strict=True))
-        for gradient, part, place in parts[1 if ctx.meeting else 0 :]:
+        if ctx.gated:
+            gradient, _, place = parts.pop(0)
+            if gradient.data_ptr() != place.data_ptr():  # the gate's is no part of x where hooks keep copies
+                place.copy_(gradient)
+        for gradient, part, place in parts:
             torch.ops.aten.silu_backward.grad_input(gradient, part, grad_input=place)
         return whole, None, None
 
@@ -98,30 +79,23 @@ class _Gate(Function):
     """silu(g) ⊙ c, a piece at a time; silu(g) is computed twice rather than written to memory and read again."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, context: Tensor, meeting: _Meeting) -> Tensor:
+    def forward(ctx: Any, g: Tensor, context: Tensor) -> Tensor:
         ctx.save_for_backward(g, context)
-        ctx.meeting = meeting
         gated = context.new_empty(context.shape)
-        for one, c, place in _pieces(g, context, gated):
+        for one, c, place in pieces(g, context, gated):
             torch.mul(F.silu(one), c, out=place)
         return gated
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         g, context = ctx.saved_tensors
-        of_g, of_context = ctx.meeting.begin(g), context.new_empty(context.shape)
-        for upstream, one, c, place, place_of_c in _pieces(gradient, g, context, of_g, of_context):
+        # The context's gradient takes no tensor's place: an attention kernel may have kept its output for its own.
+        of_g, of_context = torch.empty_like(g) if is_graph_kept() else g.detach(), context.new_empty(context.shape)
+        for upstream, one, c, place, place_of_c in pieces(gradient, g, context, of_g, of_context):
             torch.mul(upstream, F.silu(one), out=place_of_c)
             torch.ops.aten.silu_backward.grad_input(upstream * c, one, grad_input=place)
-        return of_g, of_context, None
-
-
-def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut tensors (..., E) into the same rows, few enough to stay in a CPU's cache from one operation to the next."""
-    rows = [tensor.flatten(0, -2) for tensor in tensors]  # (rows, E) each
-    at_once = max(1, PIECE // rows[0].shape[-1] if rows[0].device.type == "cpu" else len(rows[0]))
-    return zip(*(tensor.split(at_once) for tensor in rows), strict=True)
+        return of_g, of_context
 
 
 def norm(x: Tensor, eps: float) -> Tensor:
@@ -143,7 +117,7 @@ def silu_split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
     """Apply silu to (..., Σ sizes) and cut the last dimension.
 
     Args:
-        x: (..., Σ sizes). Nothing else needs it: without gradients it is overwritten.
+        x: (..., Σ sizes). Nothing else needs it: it is overwritten, where gradients are wanted by their pass.
         sizes: Widths of the parts.
 
     Returns:
@@ -153,26 +127,25 @@ def silu_split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
         return F.silu(x).split(sizes, dim=-1)
     if not x.requires_grad:
         return F.silu(x, inplace=True).split(sizes, dim=-1)
-    return _SiluSplit.apply(x, sizes, None)
+    return _SiluSplit.apply(x, sizes, False)
 
 
 def silu_gate(x: Tensor, sizes: list[int]) -> tuple[Gate, Tensor, Tensor]:
     """Apply silu to (..., E + E + D) and cut the last dimension; the first part becomes a gate.
 
     Args:
-        x: (..., E + E + D). Nothing else needs it: without gradients it is overwritten.
+        x: (..., E + E + D). Nothing else needs it: it is overwritten, where gradients are wanted by their pass.
         sizes: E, E, D.
 
     Returns:
-        The gate, which multiplies its argument (..., E) by the first part and overwrites it where no gradient needs it;
-        the other parts, (..., E) and (..., D).
+        The gate, to be opened once, which multiplies its argument (..., E) by the first part and overwrites it where no
+        gradient needs it; the other parts, (..., E) and (..., D).
     """
     if torch.compiler.is_compiling() or not x.requires_grad or x.device.type not in _STRIDED:
         u, v, base = silu_split(x, sizes)  # (..., E), (..., E), (..., D)
         return partial(_multiply, u), v, base
-    meeting = _Meeting(x.shape)
-    g, v, base = _SiluSplit.apply(x, sizes, meeting)
-    return lambda context: _Gate.apply(g, context, meeting), v, base
+    g, v, base = _SiluSplit.apply(x, sizes, True)
+    return partial(_Gate.apply, g), v, base
 
 
 def _multiply(u: Tensor, context: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 OURS = ("gau_alpha", "datamodules", "callbacks", "configs")
 
 AXES = {"strategy", "rows", "similarity", "scaling", "position", "visibility"}
-MODEL = AXES | {"method", "kernels", "config", "layers", "pointwise", "dropout"}
+MODEL = AXES | {"method", "kernels", "config", "layers", "pieces", "pointwise", "dropout"}
 # part of gau_alpha → the parts of gau_alpha that it may import
 ALLOWED = {
     "vocabulary": set(),
@@ -23,7 +23,8 @@ ALLOWED = {
     "optimization": set(),
     "strategy": set(),
     "rows": set(),
-    "pointwise": set(),
+    "pieces": set(),
+    "pointwise": {"pieces"},
     "dropout": set(),
     "precision": set(),
     "similarity": {"strategy"},

@@ -2,7 +2,8 @@
 
 One idea per file:
 
-- ``engine.py``      what is measured, and in which order
+- ``engine.py``      what is measured
+- ``comparison.py``  in which order, and what a table says of it
 - ``contenders.py``  what takes part: a method on a model
 - ``data.py``        what a data module offers
 - ``stretches.py``   which documents are measured at a length, and which stretch of each
@@ -16,7 +17,7 @@ One idea per file:
 - ``statistics.py``  from measurements to numbers, intervals and differences
 - ``intervals.py``   bootstrap over documents
 - ``ranks.py``       what processes tell each other
-- ``memory.py``      peak memory, and which errors mean that there was too little
+- ``memory.py``      what is kept, the peak, and which errors mean that there was too little
 - ``isolation.py``   everything training must find as it was
 - ``rows.py``        the result: one row per (method, length)
 
@@ -24,9 +25,10 @@ A new masking protocol is a class with the interface of ``protocols.Protocol``, 
 changes.
 """
 
+from gau_alpha.extrapolation.comparison import Progress
 from gau_alpha.extrapolation.contenders import Contender
 from gau_alpha.extrapolation.data import EvaluationData
-from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
+from gau_alpha.extrapolation.engine import ExtrapolationEngine
 from gau_alpha.extrapolation.isolation import undisturbed
 from gau_alpha.extrapolation.ledger import Ledger
 from gau_alpha.extrapolation.protocols import MaskedTokens, Protocol, SingleMask

@@ -88,23 +88,70 @@ def test_silu_gate_to_the_last_bit(shape, dtype):
 
 def test_silu_gate_gradient_in_float64():
     x = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: gate(x, [3, 3, 2], mixed), x)
+    assert torch.autograd.gradcheck(lambda x: gate(x + 0, [3, 3, 2], mixed), x)  # + 0: what it gets is overwritten
 
 
-def test_silu_gate_opened_twice_never_and_again():
-    """Gradients meet in one tensor; none may be lost or stay there when autograd sums or leaves out the gate's."""
+def test_a_kept_graph_gives_its_gradient_again():
     sizes = [16, 16, 32]
     x = torch.randn(2, 5, 64, requires_grad=True)
-    u, v, base = F.silu(x).split(sizes, dim=-1)
-    opening, v2, base2 = silu_gate(x, sizes)
-    for wanted, ours in (
-        ((u * v).sum() + (u * v.cos()).sum(), opening(v2).sum() + opening(v2.cos()).sum()),
-        (v.square().sum(), v2.square().sum()),
-        ((u * v).sum() + base.sum(), opening(v2).sum() + base2.sum()),
-    ):
-        for _ in range(2):
-            expected, gradient = (torch.autograd.grad(y, x, retain_graph=True)[0] for y in (wanted, ours))
-            torch.testing.assert_close(gradient, expected)
+    before = x.detach().clone()
+    expected, ours = (sum(part.square().sum() for part in one(x, sizes, mixed)) for one in (plain_gate, gate))
+    for _ in range(2):
+        wanted, gradient = (torch.autograd.grad(y, x, retain_graph=True)[0] for y in (expected, ours))
+        torch.testing.assert_close(gradient, wanted)
+        assert torch.equal(x, before)
+    torch.testing.assert_close(torch.autograd.grad(ours, x)[0], wanted)
+
+
+def test_a_graph_that_is_not_kept_gives_its_gradient_in_the_tensor_itself():
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    projected = 1 * x
+    sum(part.sum() for part in gate(projected, [16, 16, 32], mixed)).backward()
+    assert torch.equal(projected, x.grad)
+
+
+def test_silu_gate_left_shut():
+    sizes = [16, 16, 32]
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    (expected,) = torch.autograd.grad(F.silu(x)[..., 16:].square().sum(), x)
+    _, v, base = silu_gate(1 * x, sizes)
+    (v.square().sum() + base.square().sum()).backward()
+    torch.testing.assert_close(x.grad, expected)
+
+
+def split(x, sizes):
+    return silu_split(x, sizes)
+
+
+def opened_once(x, sizes):
+    return gate(x, sizes, mixed)
+
+
+def opened_twice(x, sizes):
+    opening, v, base = silu_gate(x, sizes)
+    return opening(v), opening(v.cos()), base
+
+
+@pytest.mark.parametrize(
+    ("before", "parts"), [(torch.tanh, split), (torch.tanh, opened_once), (torch.negative, opened_twice)]
+)
+def test_whoever_else_needs_what_is_overwritten_is_told(before, parts):
+    """Tanh keeps its result for its gradient. Torch's check of versions sees the writing: nothing is silently wrong."""
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    y = sum(part.sum() for part in parts(before(x), [16, 16, 32]))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+def test_gradients_of_kept_copies():
+    """Saved tensors may be moved elsewhere and back: then the parts' gradients lie in copies, and are put together."""
+    sizes = [16, 16, 32]
+    x = torch.randn(2, 5, 64, requires_grad=True)
+    (expected,) = torch.autograd.grad(sum(part.square().sum() for part in plain_gate(x, sizes, mixed)), x)
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: kept.clone(), lambda kept: kept):
+        y = sum(part.square().sum() for part in gate(1 * x, sizes, mixed))
+    y.backward()
+    torch.testing.assert_close(x.grad, expected)
 
 
 def test_silu_gate_without_gradients_needs_no_second_tensor():
@@ -127,7 +174,7 @@ def test_silu_split_with_a_part_unused():
 
 def test_silu_split_gradient_in_float64():
     x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: silu_split(x, [3, 3, 2]), x)
+    assert torch.autograd.gradcheck(lambda x: silu_split(x + 0, [3, 3, 2]), x)  # + 0: what it gets is overwritten
 
 
 def test_silu_split_without_gradients_needs_no_second_tensor():
