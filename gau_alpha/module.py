@@ -112,7 +112,7 @@ class GAUAlphaModule(LightningModule):
             logger=False,  # see on_fit_start
         )
         self._step_targets: Tensor | None = None
-        self._training_log = TrainingLog(self.train_metrics)
+        self._training_log = TrainingLog(self)
 
     @property
     def schedule(self) -> Schedule:

@@ -144,7 +144,7 @@ def silu_gate(x: Tensor, sizes: list[int]) -> tuple[Gate, Tensor, Tensor]:
     if torch.compiler.is_compiling() or not x.requires_grad or x.device.type not in _STRIDED:
         u, v, base = silu_split(x, sizes)  # (..., E), (..., E), (..., D)
         return partial(_multiply, u), v, base
-    g, v, base = _SiluSplit.apply(x, sizes, True)
+    g, v, base = _SiluSplit.apply(x.contiguous(), sizes, True)  # whose rows can be viewed in pieces and written to
     return partial(_Gate.apply, g), v, base
 
 

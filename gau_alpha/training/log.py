@@ -1,7 +1,7 @@
 """Logging against the optimizer step, each count once however often a run is interrupted."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -11,17 +11,29 @@ from torchmetrics import MetricCollection
 from gau_alpha.metrics import count_on, counted
 
 
+class Counts(Protocol):
+    """What counts in training."""
+
+    train_metrics: MetricCollection
+    """Count losses by the name ``loss``."""
+
+
 class TrainingLog:
     """What was counted in training since it was last logged.
 
     Args:
-        metrics: Count losses by the name ``loss``; the module's, which moves them to its device.
+        module: Its ``train_metrics`` are logged, whichever they are by then.
     """
 
-    def __init__(self, metrics: MetricCollection) -> None:
-        self.metrics = metrics
+    def __init__(self, module: Counts) -> None:
+        self._module = module
         self.learning_rate = 0.0  # of the last step
         self._interrupted: dict[str, Any] | None = None
+
+    @property
+    def metrics(self) -> MetricCollection:
+        """What has counted."""
+        return self._module.train_metrics
 
     def log_when_due(self, trainer: Trainer) -> Tensor | None:
         """Log learning rate and metrics, over all targets of all ranks, at every so many optimizer steps.

@@ -110,6 +110,13 @@ def test_a_graph_that_is_not_kept_gives_its_gradient_in_the_tensor_itself():
     assert torch.equal(projected, x.grad)
 
 
+def test_silu_gate_of_a_transposed_tensor():
+    sizes = [16, 16, 32]
+    x = torch.randn(5, 2, 64, requires_grad=True)
+    results = [sum(part.square().sum() for part in one(x.transpose(0, 1), sizes, mixed)) for one in (plain_gate, gate)]
+    torch.testing.assert_close(*(torch.autograd.grad(y, x)[0] for y in results))
+
+
 def test_silu_gate_left_shut():
     sizes = [16, 16, 32]
     x = torch.randn(2, 5, 64, requires_grad=True)

@@ -79,7 +79,7 @@ def at(step, first=True):
 
 
 def counting(*batches):
-    log = TrainingLog(MaskedLMMetrics("train/"))
+    log = TrainingLog(SimpleNamespace(train_metrics=MaskedLMMetrics("train/")))
     for nll, correct, count in batches:
         log.metrics.add(torch.tensor(nll), torch.tensor(correct), torch.tensor(count))
     log.learning_rate = 0.25
@@ -95,6 +95,17 @@ def test_logs_when_due_and_counts_anew():
     assert (step, values["train/loss"], values["train/accuracy"]) == (8, 1.0, 7 / 8)
     assert values["train/learning_rate"] == 0.25
     assert log.metrics["loss"].count == 0
+
+
+def test_metrics_put_in_later_are_those_that_are_logged():
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "attention_key_size": 8, "num_hidden_layers": 1}
+    module = GAUAlphaModule(GAUAlphaConfig(20, **sizes), train_length=8)
+    module.train_metrics = MaskedLMMetrics("mine/")
+    module.train_metrics.add(torch.tensor(6.0), torch.tensor(1), torch.tensor(2))
+    trainer = at(8)
+    assert module._training_log.log_when_due(trainer) == 3.0
+    [(_, values)] = trainer.loggers[0]
+    assert values["mine/loss"] == 3.0
 
 
 def test_never_is_never_due():
