@@ -17,12 +17,15 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # <malloc.h>
 _NEVER = -1
 _LARGEST_PIECE = 32 * 2**20  # glibc lets its own threshold grow so far, and accepts no more
+_LARGEST_ROOM = 8 * 2**30
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 _room: int | None = None
 """Bytes that this process holds free for large pieces; None while it keeps nothing."""
@@ -37,14 +40,13 @@ def keep_freed_memory(room: int | None = None) -> None:
     glibc what to do.
 
     Args:
-        room: Bytes. Pieces beyond 32 MiB are kept as far as they fit into it. Default: a quarter of the machine's
-            memory.
+        room: Bytes. Pieces beyond 32 MiB are kept as far as they fit into it. At most, and by default, this process's
+            share of a quarter of the memory that the machine or its container has, an eighth of what a limit on the
+            process allows, and 8 GiB.
     """
     global _room
-    if _may_set():
-        _set(_MMAP_THRESHOLD, _LARGEST_PIECE)
-        _set(_TRIM_THRESHOLD, _NEVER)
-        _room = _memory() // 4 if room is None else room
+    if _may_set() and _set(_MMAP_THRESHOLD, _LARGEST_PIECE) and _set(_TRIM_THRESHOLD, _NEVER):
+        _room = min(_LARGEST_ROOM if room is None else room, *_bounds())
         _hold(_room)
 
 
@@ -59,20 +61,24 @@ def return_freed_memory() -> None:
 
 @contextmanager
 def freed_memory_kept(device: torch.device, room: int) -> Iterator[None]:
-    """Keep freed memory in a ``with`` block, on a CPU and unless it is kept already.
+    """Keep freed memory in a ``with`` block, on a CPU.
 
     Args:
         device: Where the work is done.
-        room: As in ``keep_freed_memory``.
+        room: As in ``keep_freed_memory``. Where there is more already, there is so much meanwhile.
     """
-    if device.type != "cpu" or _room is not None:
+    before = _room
+    if device.type != "cpu" or (before is not None and before <= room):
         yield
         return
     keep_freed_memory(room)
     try:
         yield
     finally:
-        return_freed_memory()
+        if before is None:
+            return_freed_memory()
+        else:
+            keep_freed_memory(before)
 
 
 def give_back_what_is_free() -> None:
@@ -84,16 +90,37 @@ def give_back_what_is_free() -> None:
 
 
 def _hold(room: int) -> None:
-    """Take so many bytes in pieces, and free them: glibc holds them, and untouched they are addresses only."""
+    """Take so many bytes in pieces, and free them: glibc holds them, and untouched they are addresses only.
+
+    That is so in the main thread, whose heap alone has place for them.
+    """
     library = ctypes.CDLL(None)
     library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     size = _LARGEST_PIECE - 2**16
     for piece in [library.malloc(ctypes.c_size_t(size)) for _ in range(room // size)]:
-        library.free(piece)  # or NULL, which is nothing, where addresses are scarce
+        library.free(piece)  # or NULL, which is nothing
 
 
-def _memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _bounds() -> Iterator[int]:
+    """Yield what the room must not exceed, in bytes."""
+    import resource  # Windows has none
+
+    yield _LARGEST_ROOM
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun and its like
+    memory = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *filter(None, map(_number, _CONTAINER_LIMITS))]
+    yield min(memory) // 4 // processes
+    for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        allowed, _ = resource.getrlimit(limit)
+        if allowed != resource.RLIM_INFINITY:
+            yield allowed // 8
+
+
+def _number(path: Path) -> int | None:
+    """Read a number from a file; None if there is none ("max")."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _is_glibc() -> bool:
@@ -105,5 +132,6 @@ def _may_set() -> bool:
     return _is_glibc() and not told and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", "")
 
 
-def _set(option: int, value: int) -> None:
-    ctypes.CDLL(None).mallopt(option, value)
+def _set(option: int, value: int) -> bool:
+    """Set an option of glibc's, and say whether it is set."""
+    return bool(ctypes.CDLL(None).mallopt(option, value))

@@ -74,7 +74,10 @@ class GatedAttentionUnit(nn.Module):
             (B, L, H).
         """
         sizes = [self.intermediate_size, self.intermediate_size, self.key_size]
-        gate, v, base = silu_gate(self.i_dense(x), sizes)  # (B, L, E) and (B, L, D)
+        projected = self.i_dense(x)  # (B, L, E + E + D)
+        if self.i_dense._forward_hooks:  # they may have kept it, and it is going to be overwritten
+            projected = projected.clone()
+        gate, v, base = silu_gate(projected, sizes)  # (B, L, E) and (B, L, D)
         query, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
         dropout = self.attention_dropout if self.training else 0.0
         context = kernel(query, key, v, plan, dropout, observer)  # (B, L, E)

@@ -5,7 +5,6 @@ N rows, H their width.
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 PIECE = 3 * 2**16
@@ -21,13 +20,9 @@ def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         *tensors: (..., H) each; H may differ, and that of the first decides how many rows a piece has.
 
     Yields:
-        The tensors' rows of a piece, (N, H) each: views where the tensors can be viewed so.
+        The tensors' rows of a piece, (N, H) each: views of contiguous tensors and of their last dimension's parts, so
+        that these can be written to; of others perhaps copies.
     """
     rows = [tensor.flatten(0, -2) for tensor in tensors]  # (rows, H) each
     at_once = max(1, PIECE // rows[0].shape[-1] if rows[0].device.type == "cpu" else len(rows[0]))
     return zip(*(tensor.split(at_once) for tensor in rows), strict=True)
-
-
-def is_graph_kept() -> bool:
-    """Whether what the forward pass kept is needed after the backward pass that is running (``retain_graph``)."""
-    return torch._C._autograd._get_current_graph_task_keep_graph()

@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
+from torch.autograd.graph import increment_version
 
-from gau_alpha.pieces import is_graph_kept, pieces
+from gau_alpha.pieces import pieces
 
 _STRIDED = ("cpu", "cuda", "meta")
 """Devices trusted with gradients of silu in parts of a tensor: Apple's gave wrong ones (torch issue 175188)."""
@@ -54,8 +55,11 @@ class _SiluSplit(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sizes: list[int], gated: bool) -> tuple[Tensor, ...]:
-        # Autograd would object that the gate has written its gradient into x; nobody else's use of x goes unnoticed.
-        ctx.save_for_backward(x.data if gated else x)
+        # Of x itself autograd would object that the gate has written its gradient into it.
+        ctx.save_for_backward(x.data)
+        # An empty tensor with x's count of versions, by which autograd tells whoever else has kept x.
+        ctx.versions = x.detach()
+        ctx.versions.data = x.new_empty(0)
         ctx.sizes, ctx.gated = sizes, gated
         first, *others = x.split(sizes, dim=-1)
         return first.detach() if gated else F.silu(first), *map(F.silu, others)
@@ -64,11 +68,13 @@ class _SiluSplit(Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        whole = torch.empty_like(x) if is_graph_kept() else x.detach()
+        whole = torch.empty_like(x) if _is_graph_kept() else x
+        if whole is x:
+            increment_version(ctx.versions)
         parts = list(zip(gradients, x.split(ctx.sizes, dim=-1), whole.split(ctx.sizes, dim=-1), strict=True))
         if ctx.gated:
             gradient, _, place = parts.pop(0)
-            if gradient.data_ptr() != place.data_ptr():  # the gate's is no part of x where hooks keep copies
+            if gradient.data_ptr() != place.data_ptr():  # a gate that was not opened, a kept graph or copy of x
                 place.copy_(gradient)
         for gradient, part, place in parts:
             torch.ops.aten.silu_backward.grad_input(gradient, part, grad_input=place)
@@ -91,11 +97,19 @@ class _Gate(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         g, context = ctx.saved_tensors
         # The context's gradient takes no tensor's place: an attention kernel may have kept its output for its own.
-        of_g, of_context = torch.empty_like(g) if is_graph_kept() else g.detach(), context.new_empty(context.shape)
+        of_g, of_context = torch.empty_like(g) if _is_graph_kept() else g.detach(), context.new_empty(context.shape)
         for upstream, one, c, place, place_of_c in pieces(gradient, g, context, of_g, of_context):
             torch.mul(upstream, F.silu(one), out=place_of_c)
             torch.ops.aten.silu_backward.grad_input(upstream * c, one, grad_input=place)
         return of_g, of_context
+
+
+def _is_graph_kept() -> bool:
+    """Whether what the forward pass kept is needed after the running backward pass (``retain_graph``).
+
+    Torch's compiler asks the same of the same function, which is private, before it reuses memory so.
+    """
+    return torch._C._autograd._get_current_graph_task_keep_graph()
 
 
 def norm(x: Tensor, eps: float) -> Tensor:
@@ -117,7 +131,8 @@ def silu_split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
     """Apply silu to (..., Σ sizes) and cut the last dimension.
 
     Args:
-        x: (..., Σ sizes). Nothing else needs it: it is overwritten, where gradients are wanted by their pass.
+        x: (..., Σ sizes). It is overwritten: at once, or, where gradients are wanted, by the backward pass unless the
+            graph is kept. A leaf is copied first.
         sizes: Widths of the parts.
 
     Returns:
@@ -127,14 +142,15 @@ def silu_split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
         return F.silu(x).split(sizes, dim=-1)
     if not x.requires_grad:
         return F.silu(x, inplace=True).split(sizes, dim=-1)
-    return _SiluSplit.apply(x, sizes, False)
+    return _SiluSplit.apply(_own(x), sizes, False)
 
 
 def silu_gate(x: Tensor, sizes: list[int]) -> tuple[Gate, Tensor, Tensor]:
     """Apply silu to (..., E + E + D) and cut the last dimension; the first part becomes a gate.
 
     Args:
-        x: (..., E + E + D). Nothing else needs it: it is overwritten, where gradients are wanted by their pass.
+        x: (..., E + E + D). It is overwritten: at once, or, where gradients are wanted, by the backward pass unless the
+            graph is kept. A leaf is copied first.
         sizes: E, E, D.
 
     Returns:
@@ -144,8 +160,13 @@ def silu_gate(x: Tensor, sizes: list[int]) -> tuple[Gate, Tensor, Tensor]:
     if torch.compiler.is_compiling() or not x.requires_grad or x.device.type not in _STRIDED:
         u, v, base = silu_split(x, sizes)  # (..., E), (..., E), (..., D)
         return partial(_multiply, u), v, base
-    g, v, base = _SiluSplit.apply(x.contiguous(), sizes, True)  # whose rows can be viewed in pieces and written to
+    g, v, base = _SiluSplit.apply(_own(x), sizes, True)
     return partial(_Gate.apply, g), v, base
+
+
+def _own(x: Tensor) -> Tensor:
+    """``x``, or a copy of what must not be written to, or not in pieces."""
+    return x.clone() if x.is_leaf else x.contiguous()
 
 
 def _multiply(u: Tensor, context: Tensor) -> Tensor:

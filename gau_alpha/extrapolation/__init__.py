@@ -3,7 +3,7 @@
 One idea per file:
 
 - ``engine.py``      what is measured
-- ``comparison.py``  in which order, and what a table says of it
+- ``comparison.py``  one evaluation: the order of measurements, and the rows made of them
 - ``contenders.py``  what takes part: a method on a model
 - ``data.py``        what a data module offers
 - ``stretches.py``   which documents are measured at a length, and which stretch of each
@@ -17,7 +17,7 @@ One idea per file:
 - ``statistics.py``  from measurements to numbers, intervals and differences
 - ``intervals.py``   bootstrap over documents
 - ``ranks.py``       what processes tell each other
-- ``memory.py``      what is kept, the peak, and which errors mean that there was too little
+- ``memory.py``      peak memory, how much of it is kept when freed, and which errors mean that there was too little
 - ``isolation.py``   everything training must find as it was
 - ``rows.py``        the result: one row per (method, length)
 

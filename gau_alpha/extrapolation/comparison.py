@@ -1,7 +1,4 @@
-"""In which order things are measured, and what a table says of each.
-
-Dimensions: D documents, L tokens of a stretch.
-"""
+"""One evaluation: the order of measurements, and the rows made of them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -49,8 +49,8 @@ class PeakMemory:
     """The most memory in use since ``start``.
 
     CUDA: bytes allocated by torch on the device; its peak statistics begin anew. Linux without CUDA: resident memory of
-    the process, whose high-water mark the kernel resets on request (proc_pid_clear_refs(5), value 5). Elsewhere
-    unknown.
+    the process, whose high-water mark the kernel resets on request (proc_pid_clear_refs(5), value 5). What freed pieces
+    leave unused between them counts as well, up to ``ROOM``. Elsewhere unknown.
 
     Args:
         device: Where the model is.

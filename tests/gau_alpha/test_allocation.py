@@ -92,7 +92,7 @@ def test_whoever_told_glibc_what_to_do_is_obeyed(monkeypatch, told):
     for name in filter(tells_glibc, list(os.environ)):
         monkeypatch.delenv(name)
     done = []
-    monkeypatch.setattr(allocation, "_set", lambda *option: done.append(option))
+    monkeypatch.setattr(allocation, "_set", lambda *option: done.append(option) or True)
     monkeypatch.setattr(allocation, "_hold", done.append)
     monkeypatch.setattr(allocation, "_room", None)
     allocation.keep_freed_memory()
@@ -126,7 +126,7 @@ print(before // MIB, read // MIB, work(40))
 def test_a_block_ends_what_it_began_and_nothing_else(monkeypatch):
     for name in filter(tells_glibc, list(os.environ)):
         monkeypatch.delenv(name)
-    monkeypatch.setattr(allocation, "_set", lambda *option: None)
+    monkeypatch.setattr(allocation, "_set", lambda *option: True)
     monkeypatch.setattr(allocation, "_room", None)
     cpu = torch.device("cpu")
     with freed_memory_kept(cpu, 2**26):
@@ -137,10 +137,43 @@ def test_a_block_ends_what_it_began_and_nothing_else(monkeypatch):
     assert allocation._room is None
     with freed_memory_kept(torch.device("cuda"), 2**26):
         assert allocation._room is None
-    allocation.keep_freed_memory(2**25)  # training
-    with freed_memory_kept(cpu, 2**26):  # its evaluation
-        pass
-    assert allocation._room == 2**25
+    allocation.keep_freed_memory(2**27)  # training
+    with freed_memory_kept(cpu, 2**26):  # its evaluation has as much as any other
+        assert allocation._room == 2**26
+    assert allocation._room == 2**27
+    with freed_memory_kept(cpu, 2**28):
+        assert allocation._room == 2**27
+
+
+@glibc_only
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_where_a_process_is_limited_there_is_place_for_other_things(limit):
+    code = f"""
+import mmap, threading
+resource.setrlimit(resource.{limit}, (4000 * MIB, 4000 * MIB))
+keep_freed_memory()
+region = mmap.mmap(-1, 1000 * MIB)
+threads = [threading.Thread(target=torch.ones, args=(3000,)) for _ in range(20)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+shared = torch.ones(100 * MIB // 4).share_memory_()
+from gau_alpha import allocation
+print(allocation._room // MIB)
+"""
+    assert python(code) == ["500"]
+
+
+@glibc_only
+def test_room_is_a_share_of_what_the_container_has(monkeypatch, tmp_path):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(allocation, "_CONTAINER_LIMITS", (tmp_path / "none", limit))
+    limit.write_text("max\n")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    free = min(allocation._bounds())
+    limit.write_text(f"{2**30}\n")
+    assert min(allocation._bounds()) == 2**28 < free
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert min(allocation._bounds()) == 2**27
 
 
 class Rows(torch.utils.data.Dataset):

@@ -45,6 +45,22 @@ def test_a_packed_document_equals_the_document_alone(model, name):
     torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_a_hook_keeps_stays_as_it_saw_it(model, training):
+    """Projections are overwritten, but not those that somebody watches."""
+    model.train(training)
+    kept = []
+    for block in model.gau_alpha.encoder.blocks():
+        block.gau.i_dense.register_forward_hook(lambda _, __, output: kept.append((output.detach(), output.clone())))
+    with torch.set_grad_enabled(training):
+        loss = model(torch.randint(1, 50, (2, 30))).square().sum()
+    if training:
+        loss.backward()
+    assert len(kept) == 3
+    for now, then in kept:
+        assert torch.equal(now, then)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_other_lengths_in_between_leave_no_trace(model, name):
     model.set_method(CASES[name].method)

@@ -88,7 +88,7 @@ def test_silu_gate_to_the_last_bit(shape, dtype):
 
 def test_silu_gate_gradient_in_float64():
     x = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: gate(x + 0, [3, 3, 2], mixed), x)  # + 0: what it gets is overwritten
+    assert torch.autograd.gradcheck(lambda x: gate(x, [3, 3, 2], mixed), x)
 
 
 def test_a_kept_graph_gives_its_gradient_again():
@@ -139,15 +139,39 @@ def opened_twice(x, sizes):
     return opening(v), opening(v.cos()), base
 
 
-@pytest.mark.parametrize(
-    ("before", "parts"), [(torch.tanh, split), (torch.tanh, opened_once), (torch.negative, opened_twice)]
-)
-def test_whoever_else_needs_what_is_overwritten_is_told(before, parts):
-    """Tanh keeps its result for its gradient. Torch's check of versions sees the writing: nothing is silently wrong."""
+def shut(x, sizes):
+    return silu_gate(x, sizes)[1:]
+
+
+def opened_in_vain(x, sizes):
+    opening, v, base = silu_gate(x, sizes)
+    opening(v)
+    return v, base
+
+
+@pytest.mark.parametrize("parts", [split, opened_once, shut, opened_in_vain])
+def test_whoever_else_needs_what_is_overwritten_is_told(parts):
+    """Torch's check of versions sees the writing: nothing is silently wrong."""
     x = torch.randn(2, 5, 64, requires_grad=True)
-    y = sum(part.sum() for part in parts(before(x), [16, 16, 32]))
+    of_tanh = sum(part.sum() for part in parts(x.tanh(), [16, 16, 32]))  # tanh keeps its result for its gradient
+    projected = 1 * x
+    squares = projected.square().sum()
+    of_two = squares + sum(part.sum() for part in parts(projected, [16, 16, 32]))
+    for y in (of_tanh, of_two):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()
+
+
+def test_a_gate_that_is_opened_twice_or_needed_after_its_tensor_is_told():
+    x, factor = torch.randn(2, 5, 64, requires_grad=True), torch.ones(16, requires_grad=True)
+    twice = sum(part.sum() for part in opened_twice(1 * x, [16, 16, 32]))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.backward()
+        twice.backward()
+    opening, v, base = silu_gate(1 * x, [16, 16, 32])
+    y = opening(v * factor)
+    torch.autograd.grad(base.square().sum(), x)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(y.square().sum(), factor)
 
 
 def test_gradients_of_kept_copies():
@@ -181,7 +205,7 @@ def test_silu_split_with_a_part_unused():
 
 def test_silu_split_gradient_in_float64():
     x = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: silu_split(x + 0, [3, 3, 2]), x)  # + 0: what it gets is overwritten
+    assert torch.autograd.gradcheck(lambda x: silu_split(x, [3, 3, 2]), x)
 
 
 def test_silu_split_without_gradients_needs_no_second_tensor():
