@@ -11,7 +11,7 @@ from gau_alpha.allocation import give_back_what_is_free
 SMALLEST_BLOCK = 16
 """Queries; below, a block's own work costs more memory than its scores."""
 
-ROOM = 2**30
+ROOM = 3 * 2**28
 """Bytes for large pieces that an evaluation keeps when they are freed (``gau_alpha.allocation``). With it, windowed
 attention over 65,536 tokens of a small model takes 30 % less time; with twice as much the longest rows leave more
 unused."""
