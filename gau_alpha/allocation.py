@@ -1,4 +1,4 @@
-"""What becomes of memory that training on a CPU has freed.
+"""What becomes of memory that training or an evaluation on a CPU has freed.
 
 A training step frees and takes hundreds of megabytes. glibc gives much of it back to the system at once, and gets it
 again as pages that the system fills with zeros one by one: 5 to 10 % of a step of 6 layers of 768. Kept in the process,
@@ -82,7 +82,7 @@ def freed_memory_kept(device: torch.device, room: int) -> Iterator[None]:
 
 
 def give_back_what_is_free() -> None:
-    """Give free memory back to the system now, which changes nothing for what is freed later."""
+    """Give free memory back to the system now, which changes nothing for what is freed later: room is held again."""
     if _is_glibc():
         ctypes.CDLL(None).malloc_trim(0)
         if _room is not None:
