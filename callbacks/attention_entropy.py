@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gau_alpha.extrapolation import undisturbed
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics
 from gau_alpha.extrapolation.ranks import Ranks
+from gau_alpha.limits import require_whole
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
 
 _LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_type_ids")
@@ -31,8 +32,7 @@ class AttentionEntropy(Callback):
     """
 
     def __init__(self, every_n_train_steps: int, distances: bool = False) -> None:
-        if every_n_train_steps < 1:
-            raise ValueError(f"every_n_train_steps={every_n_train_steps} must be at least 1.")
+        require_whole("every_n_train_steps", every_n_train_steps)
         self.every_n_train_steps = every_n_train_steps
         self.distances = distances
         self._last_step = 0  # optimizer step of the last measurement

@@ -9,6 +9,7 @@ from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_file
 from gau_alpha.files import write_whole
 from gau_alpha.heads import HeadedModel
 from gau_alpha.interruption import Finisher
+from gau_alpha.limits import require_path
 from gau_alpha.module import GAUAlphaModule
 
 
@@ -23,10 +24,14 @@ class ExportHuggingFace(Finisher):
         licence: An identifier as the Hugging Face hub knows it, such as ``apache-2.0``, for the model card.
 
     Raises:
-        ValueError: When training starts, if ``licence`` is not one plain word.
+        ValueError: If ``folder`` or ``licence`` is no text. When training starts, if ``licence`` is not one plain word.
     """
 
     def __init__(self, folder: str | None = None, licence: str = "unknown") -> None:
+        if folder is not None:
+            require_path("folder", folder)
+        if not isinstance(licence, str):
+            raise ValueError(f"licence must be an identifier such as apache-2.0 or unknown, got {licence!r}.")
         self.folder = folder
         self.licence = licence
 

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
 from gau_alpha.interruption import Finisher
+from gau_alpha.limits import require_path, require_whole
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.presets import TRAINED, resolve_method
@@ -62,10 +63,22 @@ class ExtrapolationEvaluation(Finisher):
         seed: int = 0,
         output_dir: str | None = None,
     ) -> None:
-        if every_n_train_steps < 1:
-            raise ValueError(f"every_n_train_steps={every_n_train_steps} must be at least 1.")
+        require_whole("every_n_train_steps", every_n_train_steps)
+        if not isinstance(length_ratios, Sequence) or not length_ratios:
+            raise ValueError(f"length_ratios must be one or more whole numbers of at least 1, got {length_ratios!r}.")
+        for ratio in length_ratios:
+            require_whole("Each of length_ratios", ratio)
+        if isinstance(methods, str) or not isinstance(methods, Sequence):
+            raise ValueError(f"methods must be a list of names, got {methods!r}.")
         if not methods:
             raise ValueError(f"methods is empty: name presets, or {TRAINED!r} for the method under training.")
+        for name, limit in (("max_documents", max_documents), ("max_tokens", max_tokens)):
+            if limit is not None:
+                require_whole(name, limit)
+        require_whole("tokens_per_batch", tokens_per_batch)
+        require_whole("seed", seed, least=0, most=2**64 - 1)
+        if output_dir is not None:
+            require_path("output_dir", output_dir)
         self.every_n_train_steps = every_n_train_steps
         self.length_ratios = length_ratios
         self.methods = methods

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from gau_alpha.errors import NotFiniteError
+from gau_alpha.limits import require_whole
 from gau_alpha.reproduction import WEIGHTS, keep
 
 
@@ -42,8 +43,7 @@ class Guard(Callback):
     """
 
     def __init__(self, max_skips: int = 0) -> None:
-        if max_skips < 0:
-            raise ValueError(f"max_skips={max_skips} must not be negative: 0 ends the run at the first such step.")
+        require_whole("max_skips", max_skips, least=0, why="0 ends the run at the first such step")
         self.max_skips = max_skips
         self._num_skipped = 0
         self._batches: list[_Batch] = []  # of the running step

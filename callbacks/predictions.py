@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from gau_alpha.files import write_whole
+from gau_alpha.limits import require_path
 
 ROW = "row"
 """The column that numbers the rows of a finished file, from 0."""
@@ -41,6 +42,7 @@ class PredictionWriter(Callback):
     """
 
     def __init__(self, output: str = "predictions.parquet") -> None:
+        require_path("output", output)
         self.output = Path(output).expanduser()
         if self.output.suffix not in SUFFIXES:
             raise ValueError(f"output={output!r} must end in one of {', '.join(SUFFIXES)}.")

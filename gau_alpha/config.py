@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from gau_alpha.limits import require_number, require_whole
+from gau_alpha.untrusted.registry import shown
+
 SHAPING = (
     "vocab_size",
     "hidden_size",
@@ -13,6 +16,10 @@ SHAPING = (
     "tie_word_embeddings",
 )
 """Fields of the config that the weights' shapes depend on."""
+
+MOST_LAYERS = 10_000
+MOST_PARAMETERS = 10**11
+"""Weights of 400 GB, more than a machine would take."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class GAUAlphaConfig:
         tie_word_embeddings: Whether the head shares its weight with the word embeddings.
 
     Raises:
-        ValueError: If a size is not positive, ``attention_key_size`` is odd, or a rate is outside [0, 1).
+        ValueError: If a size is no positive whole number, or larger than any machine could hold,
+            ``attention_key_size`` is odd, or a rate is outside [0, 1).
     """
 
     vocab_size: int
@@ -51,14 +59,25 @@ class GAUAlphaConfig:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "hidden_size", "intermediate_size", "attention_key_size", "num_hidden_layers")
-        for name in (*sizes, "type_vocab_size", "initializer_range", "norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "attention_key_size", "type_vocab_size"):
+            require_whole(name, getattr(self, name))
+        require_whole("num_hidden_layers", self.num_hidden_layers, most=MOST_LAYERS)
+        for name in ("initializer_range", "norm_eps"):
+            require_number(name, getattr(self, name), above=0)
         if self.attention_key_size % 2:
             raise ValueError(
                 f"attention_key_size must be even (rotations act on pairs), got {self.attention_key_size}."
             )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+            require_number(name, getattr(self, name), least=0, below=1)
+        for name in ("use_bias", "tie_word_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {shown(getattr(self, name))}.")
+        layer = self.hidden_size * (3 * self.intermediate_size + self.attention_key_size)
+        parameters = self.hidden_size * (self.vocab_size + self.type_vocab_size) + self.num_hidden_layers * layer
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"A model with hidden_size {self.hidden_size}, intermediate_size {self.intermediate_size}, "
+                f"attention_key_size {self.attention_key_size}, {self.num_hidden_layers} layers and vocab_size "
+                f"{self.vocab_size} has {parameters:.3g} parameters; at most {MOST_PARAMETERS:.3g} are allowed."
+            )

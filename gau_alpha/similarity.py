@@ -12,7 +12,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.strategy import Strategy, require_positive
+from gau_alpha.limits import require_number
+from gau_alpha.strategy import Strategy
 
 
 class Similarity(Strategy):
@@ -57,7 +58,7 @@ class CosScale(Similarity):
 
     def __init__(self, scale: float = 16.0) -> None:
         super().__init__()
-        require_positive("scale", scale)
+        require_number("scale", scale, above=0)
         self.scale = scale
 
     def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:

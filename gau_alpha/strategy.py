@@ -93,20 +93,6 @@ def require_train_length(strategy: Strategy, value: Number | None) -> Number:
     return value
 
 
-def require_positive(name: str, value: float) -> None:
-    """Check a constructor's argument.
-
-    Args:
-        name: Of the argument, for the message.
-        value: What was given.
-
-    Raises:
-        ValueError: If ``value`` is not above 0.
-    """
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}.")
-
-
 def init_parameters(cls: type) -> dict[str, inspect.Parameter]:
     """Return the arguments that a strategy is built with, by name.
 

@@ -1,5 +1,7 @@
 """Lightning's Trainer with two more verbs: ``extrapolate`` and ``calibrate``."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from gau_alpha.calibration_run import CalibrationRun
 from gau_alpha.entrants import calibration_path, open_checkpoints, pair_up
 from gau_alpha.extrapolation import MaskedTokens, Protocol, SingleMask, Status
 from gau_alpha.interruption import Finisher
+from gau_alpha.limits import require_number, require_path, require_whole
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.precision import measured_precision
 from gau_alpha.presets import TRAINED, resolve_method
@@ -125,6 +128,14 @@ class GAUAlphaTrainer(Trainer):
             ValueError: If a method is unknown, a checkpoint can't be read or does not fit the data, no document is
                 long enough, or the output folder holds an unfinished evaluation of something else.
         """
+        _check_numbers(length_ratios, seed, tokens_per_batch=tokens_per_batch)
+        for name, value in (("max_documents", max_documents), ("max_tokens", max_tokens)):
+            if value is not None:
+                require_whole(name, value)
+        if time_budget is not None:
+            require_number("time_budget", time_budget, above=0, most=math.inf)
+        if output_dir is not None:
+            require_path("output_dir", output_dir)
         entrants = open_checkpoints(ckpt_path, model)
         options = {
             "length_ratios": length_ratios,
@@ -192,11 +203,14 @@ class GAUAlphaTrainer(Trainer):
         """
         if len(ckpt_path) != 1:
             raise ValueError(f"A calibration is of one checkpoint, got {len(ckpt_path)}: give --ckpt_path one file.")
+        counts = {"num_documents": num_documents, "queries_per_document": queries_per_document}
+        _check_numbers(length_ratios, seed, **counts)
+        if output is not None:
+            require_path("output", output)
         (entrant,) = open_checkpoints(ckpt_path, model)
         options = {
             "length_ratios": length_ratios,
-            "num_documents": num_documents,
-            "queries_per_document": queries_per_document,
+            **counts,
             "seed": seed,
         }
         resolved = resolve_method(method, entrant.model.method, entrant.train_length)
@@ -207,6 +221,16 @@ class GAUAlphaTrainer(Trainer):
             path = run.calibration.write(output or calibration_path(entrant.path, method))
             print(f"temperatures: {path}")
         return run.calibration
+
+
+def _check_numbers(length_ratios: list[int], seed: int, **counts: int) -> None:
+    if not isinstance(length_ratios, Sequence) or not length_ratios:
+        raise ValueError(f"length_ratios must be one or more whole numbers of at least 1, got {length_ratios!r}.")
+    for ratio in length_ratios:
+        require_whole("Each of length_ratios", ratio)
+    require_whole("seed", seed, least=0, most=2**64 - 1)
+    for name, count in counts.items():
+        require_whole(name, count)
 
 
 def _protocol(name: str, positions_per_document: int | Literal["all"] | None) -> Protocol:

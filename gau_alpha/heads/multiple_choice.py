@@ -13,6 +13,7 @@ from gau_alpha.heads.base import HeadedModel, Outcome, layout
 from gau_alpha.heads.choosing import choice_columns, choice_outcome
 from gau_alpha.heads.pooling import pooling_of
 from gau_alpha.heads.shares import ShareRight
+from gau_alpha.limits import require_number
 from gau_alpha.method import AttentionMethod
 
 
@@ -28,7 +29,7 @@ class GAUAlphaForMultipleChoice(HeadedModel):
         classifier_dropout: Dropout on that vector.
 
     Raises:
-        ValueError: If labels are given, or there is no such pooling.
+        ValueError: If labels are given, there is no such pooling, or ``classifier_dropout`` is outside [0, 1].
     """
 
     own_arguments = ("pooling", "classifier_dropout")
@@ -47,6 +48,7 @@ class GAUAlphaForMultipleChoice(HeadedModel):
         if labels:
             raise ValueError(f"Choices go by number, so there are no labels; got {list(labels)}.")
         self.pooling = pooling
+        require_number("classifier_dropout", classifier_dropout, least=0, most=1)
         self.classifier_dropout = classifier_dropout
         self._pool = pooling_of(pooling)
         self.dropout = nn.Dropout(classifier_dropout)

@@ -53,6 +53,6 @@ def pooling_of(name: str) -> Pooling:
     Raises:
         ValueError: If there is none of that name.
     """
-    if name not in POOLINGS:
+    if not isinstance(name, str) or name not in POOLINGS:
         raise ValueError(f"pooling is {name!r}; choose one of: {', '.join(POOLINGS)}.")
     return POOLINGS[name]

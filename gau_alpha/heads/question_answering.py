@@ -13,6 +13,7 @@ from torchmetrics import MetricCollection
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads.base import IGNORED, HeadedModel, Outcome, layout
 from gau_alpha.heads.shares import ShareRight, SpanOverlap
+from gau_alpha.limits import require_whole
 from gau_alpha.method import AttentionMethod
 
 
@@ -44,8 +45,7 @@ class GAUAlphaForQuestionAnswering(HeadedModel):
         super().__init__(config, method, kernel, labels)
         if labels:
             raise ValueError(f"An answer is a span, so there are no labels; got {list(labels)}.")
-        if longest_answer < 1:
-            raise ValueError(f"longest_answer must be at least 1 token, got {longest_answer}.")
+        require_whole("longest_answer", longest_answer)
         self.longest_answer = longest_answer
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.draw(self.qa_outputs)

@@ -12,6 +12,7 @@ from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads.base import HeadedModel, Outcome, check_labels, layout
 from gau_alpha.heads.choosing import choice_columns, choice_metrics, choice_outcome
 from gau_alpha.heads.pooling import pooling_of
+from gau_alpha.limits import require_number
 from gau_alpha.method import AttentionMethod
 
 
@@ -27,7 +28,7 @@ class GAUAlphaForSequenceClassification(HeadedModel):
         classifier_dropout: Dropout on that vector.
 
     Raises:
-        ValueError: If there are fewer than two labels, or no such pooling.
+        ValueError: If there are fewer than two labels, no such pooling, or ``classifier_dropout`` is outside [0, 1].
     """
 
     own_arguments = ("pooling", "classifier_dropout")
@@ -44,6 +45,7 @@ class GAUAlphaForSequenceClassification(HeadedModel):
         super().__init__(config, method, kernel, labels)
         check_labels(labels)
         self.pooling = pooling
+        require_number("classifier_dropout", classifier_dropout, least=0, most=1)
         self.classifier_dropout = classifier_dropout
         self._pool = pooling_of(pooling)
         self.dropout = nn.Dropout(classifier_dropout)

@@ -12,6 +12,7 @@ from torchmetrics import MetricCollection
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads.base import IGNORED, HeadedModel, Outcome, check_labels, layout
 from gau_alpha.heads.choosing import choice_metrics, choice_outcome
+from gau_alpha.limits import require_number
 from gau_alpha.method import AttentionMethod
 
 
@@ -26,7 +27,7 @@ class GAUAlphaForTokenClassification(HeadedModel):
         classifier_dropout: Dropout on the vectors.
 
     Raises:
-        ValueError: If there are fewer than two labels.
+        ValueError: If there are fewer than two labels, or ``classifier_dropout`` is outside [0, 1].
     """
 
     own_arguments = ("classifier_dropout",)
@@ -41,6 +42,7 @@ class GAUAlphaForTokenClassification(HeadedModel):
     ) -> None:
         super().__init__(config, method, kernel, labels)
         check_labels(labels)
+        require_number("classifier_dropout", classifier_dropout, least=0, most=1)
         self.classifier_dropout = classifier_dropout
         self.dropout = nn.Dropout(classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, len(labels))

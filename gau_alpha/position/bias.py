@@ -15,8 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gau_alpha.limits import require_number, require_whole
 from gau_alpha.position.base import Position, exact_dtype
-from gau_alpha.strategy import require_positive
+
+_MOST = 700
+"""The exponential of larger numbers leaves float64."""
+
+_MOST_PAIRS = 2**16
+"""Each pair of the embeddings is a pass over all distances."""
 
 
 class ALiBi(Position):
@@ -38,7 +44,7 @@ class ALiBi(Position):
 
     def __init__(self, slope: float = 2.0**-8) -> None:
         super().__init__()
-        require_positive("slope", slope)
+        require_number("slope", slope, above=0)
         self.slope = slope
 
     def bias(self, distance: Tensor) -> Tensor:
@@ -54,7 +60,7 @@ class KerpleLog(Position):
         b: What b starts from.
 
     Raises:
-        ValueError: If ``a`` or ``b`` is not positive.
+        ValueError: If ``a`` or ``b`` is not positive, or above 700.
     """
 
     biased = True
@@ -63,8 +69,8 @@ class KerpleLog(Position):
 
     def __init__(self, a: float = 1.0, b: float = 1.0) -> None:
         super().__init__()
-        require_positive("a", a)
-        require_positive("b", b)
+        require_number("a", a, above=0, most=_MOST)
+        require_number("b", b, above=0, most=_MOST)
         self.a = a
         self.b = b
         # both have to stay positive, which softplus sees to
@@ -96,11 +102,11 @@ class Sandwich(Position):
 
     def __init__(self, size: int = 128, compression: float = 8.0, base: float = 10_000.0) -> None:
         super().__init__()
-        if size < 2 or size % 2:
+        require_whole("size", size, least=2, most=_MOST_PAIRS)
+        if size % 2:
             raise ValueError(f"size must be a positive even number, got {size}.")
-        require_positive("compression", compression)
-        if not base > 1:
-            raise ValueError(f"base must be above 1, got {base}.")
+        require_number("compression", compression, above=0)
+        require_number("base", base, above=1)
         self.size = size
         self.compression = compression
         self.base = base

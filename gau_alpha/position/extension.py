@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from gau_alpha.limits import require_number, require_whole
 from gau_alpha.position.base import exact_dtype, frequencies
 from gau_alpha.position.rope import RoPE
 from gau_alpha.rows import Rows
@@ -33,8 +34,10 @@ class ExtendedRoPE(RoPE):
 
     def __init__(self, train_length: int | None = None, base: float = 10_000.0, factor: float | None = None) -> None:
         super().__init__(base)
-        if factor is not None and not factor >= 1:
-            raise ValueError(f"factor must be at least 1, got {factor}: below, positions would be spread apart.")
+        if factor is not None:
+            require_number("factor", factor, least=1, why="below, positions would be spread apart")
+        if train_length is not None:
+            require_whole("train_length", train_length)
         self.train_length = train_length
         self.factor = factor
 
@@ -93,8 +96,7 @@ class DynamicNTK(NTKAware):
 
     def __init__(self, train_length: int | None = None, base: float = 10_000.0, alpha: float = 2.0) -> None:
         super().__init__(train_length, base)
-        if not alpha >= 1:
-            raise ValueError(f"alpha must be at least 1, got {alpha}.")
+        require_number("alpha", alpha, least=1)
         self.alpha = alpha
 
     def stretch(self, rows: Rows) -> Tensor:
@@ -132,7 +134,9 @@ class YaRN(ExtendedRoPE):
         beta_slow: float = 1.0,
     ) -> None:
         super().__init__(train_length, base, factor)
-        if not 0 < beta_slow < beta_fast:
+        require_number("beta_fast", beta_fast, above=0)
+        require_number("beta_slow", beta_slow, above=0)
+        if not beta_slow < beta_fast:
             raise ValueError(f"0 < beta_slow < beta_fast is needed, got {beta_slow} and {beta_fast}.")
         self.beta_fast = beta_fast
         self.beta_slow = beta_slow
@@ -157,6 +161,8 @@ class YaRN(ExtendedRoPE):
 
 def _frequencies_of(base: float, stretch: Tensor, key_size: int) -> Tensor:
     """Compute RoPE's frequencies for a base that was stretched, (B|1, L, 1) to (B|1, L, D/2)."""
+    if key_size <= 2:
+        raise ValueError(f"attention_key_size must be at least 4 to stretch RoPE's base, got {key_size}.")
     pair = torch.arange(key_size // 2, device=stretch.device, dtype=stretch.dtype)
     stretched = base * stretch ** (key_size / (key_size - 2))
     return stretched ** (-2 * pair / key_size)

@@ -12,10 +12,11 @@ from typing import Self
 
 import torch
 
+from gau_alpha.limits import require_number, require_whole
 from gau_alpha.position.base import Rotation, View, exact_dtype
 from gau_alpha.position.rope import RoPE
 from gau_alpha.rows import Rows
-from gau_alpha.strategy import require_positive, require_train_length
+from gau_alpha.strategy import require_train_length
 
 
 class LeakyReRoPE(RoPE):
@@ -49,9 +50,10 @@ class LeakyReRoPE(RoPE):
     ) -> None:
         super().__init__(base)
         if window is not None:
-            require_positive("window", window)
-        if not factor >= 1:
-            raise ValueError(f"factor must be at least 1, got {factor}: below, far distances would grow faster.")
+            require_whole("window", window)
+        require_number("factor", factor, least=1, most=math.inf, why="below, far distances would grow faster")
+        if train_length is not None:
+            require_whole("train_length", train_length)
         self.window = window
         self.factor = factor
         self.train_length = train_length

@@ -5,6 +5,7 @@ B batch (1 where all rows agree), L length, D key size.
 
 from torch import Tensor
 
+from gau_alpha.limits import require_number
 from gau_alpha.position.base import Position, Rotary, frequencies
 from gau_alpha.rows import Rows
 
@@ -25,8 +26,7 @@ class RoPE(Rotary):
 
     def __init__(self, base: float = 10_000.0) -> None:
         super().__init__()
-        if not base > 1:
-            raise ValueError(f"base must be above 1, got {base}.")
+        require_number("base", base, above=1)
         self.base = base
 
     def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:

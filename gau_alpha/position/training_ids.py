@@ -9,8 +9,12 @@ B batch, L length.
 import torch
 from torch import Tensor
 
+from gau_alpha.limits import require_whole
 from gau_alpha.position.base import Position
 from gau_alpha.position.rope import RoPE
+
+_MOST_IDS = 2**24
+"""All of them are shuffled for every row."""
 
 
 class TrainingIds(RoPE):
@@ -22,7 +26,7 @@ class TrainingIds(RoPE):
         seed: Seed of the draw.
 
     Raises:
-        ValueError: If ``target_length`` is below 2 or ``base`` is not above 1.
+        ValueError: If ``target_length`` is below 2 or above 2²⁴, ``seed`` is negative or ``base`` is not above 1.
     """
 
     draws_ids = True
@@ -30,8 +34,8 @@ class TrainingIds(RoPE):
 
     def __init__(self, target_length: int, base: float = 10_000.0, seed: int = 0) -> None:
         super().__init__(base)
-        if target_length < 2:
-            raise ValueError(f"target_length must be at least 2, got {target_length}.")
+        require_whole("target_length", target_length, least=2, most=_MOST_IDS)
+        require_whole("seed", seed, least=0, most=2**64 - 1)
         self.target_length = target_length
         self.seed = seed
 
@@ -75,15 +79,15 @@ class PoSE(TrainingIds):
         seed: Seed of the draw.
 
     Raises:
-        ValueError: If ``target_length`` is below 2, ``chunks`` is below 2 or ``base`` is not above 1.
+        ValueError: If ``target_length`` is below 2 or above 2²⁴, ``chunks`` is below 2, ``seed`` is negative or
+            ``base`` is not above 1.
     """
 
     paper = "arXiv 2309.10400"
 
     def __init__(self, target_length: int, chunks: int = 2, base: float = 10_000.0, seed: int = 0) -> None:
         super().__init__(target_length, base, seed)
-        if chunks < 2:
-            raise ValueError(f"chunks must be at least 2, got {chunks}: a single chunk skips nothing.")
+        require_whole("chunks", chunks, least=2, why="a single chunk skips nothing")
         self.chunks = chunks
 
     def draw(self, length: int, generator: torch.Generator) -> Tensor:
@@ -105,7 +109,7 @@ class RandomizedPositions(TrainingIds):
         seed: Seed of the draw.
 
     Raises:
-        ValueError: If ``target_length`` is below 2 or ``base`` is not above 1.
+        ValueError: If ``target_length`` is below 2 or above 2²⁴, ``seed`` is negative or ``base`` is not above 1.
     """
 
     paper = "arXiv 2305.16843"

@@ -47,6 +47,8 @@ class Product(Scaling):
 
     def __init__(self, scalings: list[Scaling]) -> None:
         super().__init__()
+        if not isinstance(scalings, list | tuple) or not all(isinstance(one, Scaling) for one in scalings):
+            raise ValueError(f"scalings must be a list of scalings, got {scalings!r}.")
         if not scalings:
             raise ValueError("scalings is empty: a product needs at least one factor.")
         self.scalings = nn.ModuleList(scalings)

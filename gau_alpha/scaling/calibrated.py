@@ -4,13 +4,14 @@
 """
 
 import copy
-import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from gau_alpha.limits import require_number, require_whole
 from gau_alpha.scaling.base import Scaling
 
 
@@ -42,12 +43,16 @@ class CalibratedScale(Scaling):
         self._layer: int | None = None
         if lengths is None or temperatures is None:
             return
-        if not lengths or lengths[0] < 1 or any(a >= b for a, b in pairwise(lengths)):
+        if not isinstance(lengths, Sequence) or not isinstance(temperatures, Sequence):
+            raise ValueError("lengths must be a list of whole numbers, and temperatures a list of numbers per layer.")
+        for length in lengths:
+            require_whole("Each of lengths", length)
+        if not lengths or any(a >= b for a, b in pairwise(lengths)):
             raise ValueError(f"lengths={lengths} must be one or more positive whole numbers that ascend.")
-        if not temperatures or any(len(row) != len(lengths) for row in temperatures):
+        if not temperatures or any(not isinstance(row, Sequence) or len(row) != len(lengths) for row in temperatures):
             raise ValueError(f"temperatures must have {len(lengths)} numbers, one per length, for every layer.")
-        if not all(tau > 0 and math.isfinite(tau) for row in temperatures for tau in row):
-            raise ValueError("temperatures must be positive numbers.")
+        for tau in (tau for row in temperatures for tau in row):
+            require_number("Each of temperatures", tau, above=0)
 
     def for_layer(self, layer: int, num_layers: int) -> Self:
         """Return the strategy with the row of one layer.

@@ -9,8 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from gau_alpha.limits import require_number, require_whole
 from gau_alpha.scaling.base import Scaling, at_least_one
-from gau_alpha.strategy import require_positive, require_train_length
+from gau_alpha.strategy import require_train_length
 
 
 class LogLength(Scaling):
@@ -31,8 +32,8 @@ class LogLength(Scaling):
 
     def __init__(self, base: float | None = 512.0, minimum: float = 0.0) -> None:
         super().__init__()
-        if base is not None and not base > 1:
-            raise ValueError(f"base must be above 1, where ln base is positive, got {base}.")
+        if base is not None:
+            require_number("base", base, above=1, why="ln base has to be positive")
         _require_minimum(minimum)
         self.base = base
         self.minimum = minimum
@@ -66,11 +67,20 @@ class InfoScale(Scaling):
 
     def __init__(self, train_length: int | None = None, minimum: float = 0.0) -> None:
         super().__init__()
-        if train_length is not None and train_length < 2:
-            raise ValueError(f"train_length must be at least 2, where InfoScale is defined, got {train_length}.")
+        if train_length is not None:
+            _require_two(train_length)
         _require_minimum(minimum)
         self.train_length = train_length
         self.minimum = minimum
+
+    def bound(self, train_length: int) -> Self:
+        """Fill in ``train_length``.
+
+        Raises:
+            ValueError: If it is below 2, or the strategy was built with another.
+        """
+        _require_two(train_length)
+        return super().bound(train_length)
 
     def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
         """Compute √(1 − n^(−2/d)) / √(1 − n_train^(−2/d))."""
@@ -98,8 +108,10 @@ class YaRNTemperature(Scaling):
 
     def __init__(self, train_length: int | None = None, factor: float | None = None) -> None:
         super().__init__()
-        if factor is not None and not factor >= 1:
-            raise ValueError(f"factor must be at least 1, got {factor}.")
+        if factor is not None:
+            require_number("factor", factor, least=1)
+        if train_length is not None:
+            require_whole("train_length", train_length)
         self.train_length = train_length
         self.factor = factor
 
@@ -130,10 +142,9 @@ class Llama4Temperature(Scaling):
 
     def __init__(self, alpha: float = 0.1, floor_scale: int | None = None) -> None:
         super().__init__()
-        if not alpha >= 0:
-            raise ValueError(f"alpha must be 0 or more, got {alpha}.")
+        require_number("alpha", alpha, least=0)
         if floor_scale is not None:
-            require_positive("floor_scale", floor_scale)
+            require_whole("floor_scale", floor_scale)
         self.alpha = alpha
         self.floor_scale = floor_scale
 
@@ -155,5 +166,8 @@ def _spread(n: Tensor, key_size: int) -> Tensor:
 
 
 def _require_minimum(minimum: float) -> None:
-    if not minimum >= 0:
-        raise ValueError(f"minimum must be 0 or more, got {minimum}: a negative temperature reverses attention.")
+    require_number("minimum", minimum, least=0, why="a negative temperature reverses attention")
+
+
+def _require_two(train_length: int) -> None:
+    require_whole("train_length", train_length, least=2, why="a row of 1 token has no spread that could be kept")

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from gau_alpha.limits import require_whole
 from gau_alpha.scaling.base import Scaling, at_least_one
 
 
@@ -30,15 +31,20 @@ class ScalableSoftmax(Scaling):
 
     def __init__(self, bias: bool = False, train_length: int | None = None) -> None:
         super().__init__()
-        if train_length is not None and train_length < 2:
-            raise ValueError(f"train_length must be at least 2, where ln is positive, got {train_length}.")
+        if train_length is not None:
+            _require_two(train_length)
         self.bias = bias
         self.train_length = train_length
         self.s = nn.Parameter(torch.tensor(1 / math.log(train_length or math.e)))
         self.b = nn.Parameter(torch.tensor(0.0)) if bias else None
 
     def bound(self, train_length: int) -> Self:
-        """Fill in ``train_length`` and start s from it, unless it is known already."""
+        """Fill in ``train_length`` and start s from it, unless it is known already.
+
+        Raises:
+            ValueError: If ``train_length`` is below 2, or the strategy was built with another.
+        """
+        _require_two(train_length)
         bound = super().bound(train_length)
         if bound is not self:
             nn.init.constant_(bound.s, 1 / math.log(train_length))
@@ -48,3 +54,7 @@ class ScalableSoftmax(Scaling):
         """Compute s · ln n (+ b)."""
         tau = self.s.float() * at_least_one(num_visible_keys).log()
         return tau if self.b is None else tau + self.b.float()
+
+
+def _require_two(train_length: int) -> None:
+    require_whole("train_length", train_length, least=2, why="SSMax divides by its logarithm")

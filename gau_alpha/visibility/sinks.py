@@ -11,9 +11,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from gau_alpha.limits import require_whole
 from gau_alpha.position import Position, Rotary, Rotation, View
 from gau_alpha.rows import Rows
-from gau_alpha.strategy import require_positive, require_train_length
+from gau_alpha.strategy import require_train_length
 from gau_alpha.visibility.base import Visibility
 
 
@@ -38,8 +39,10 @@ class AttentionSinks(Visibility):
     def __init__(self, radius: int | None = None, sinks: int = 4, train_length: int | None = None) -> None:
         super().__init__()
         if radius is not None:
-            require_positive("radius", radius)
-        require_positive("sinks", sinks)
+            require_whole("radius", radius)
+        require_whole("sinks", sinks)
+        if train_length is not None:
+            require_whole("train_length", train_length)
         self.radius = radius
         self.sinks = sinks
         self.train_length = train_length

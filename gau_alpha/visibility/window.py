@@ -9,9 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from gau_alpha.limits import require_whole
 from gau_alpha.position import Position
 from gau_alpha.rows import Rows
-from gau_alpha.strategy import require_positive, require_train_length
+from gau_alpha.strategy import require_train_length
 from gau_alpha.visibility.base import Visibility
 
 
@@ -42,7 +43,7 @@ class Window(Visibility):
     def __init__(self, radius: int | None = None) -> None:
         super().__init__()
         if radius is not None:
-            require_positive("radius", radius)
+            require_whole("radius", radius)
         self.radius = radius
 
     def bound(self, train_length: int) -> Self:

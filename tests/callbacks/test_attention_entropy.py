@@ -111,5 +111,5 @@ def test_training_is_bit_identical_with_and_without(tmp_path):
 
 
 def test_wrong_interval():
-    with pytest.raises(ValueError, match="every_n_train_steps=0"):
+    with pytest.raises(ValueError, match="every_n_train_steps must be at least 1, got 0"):
         AttentionEntropy(0)

@@ -183,5 +183,5 @@ def test_no_checkpoint_is_written_of_the_step(tmp_path, place):
 
 
 def test_a_negative_limit_is_refused():
-    with pytest.raises(ValueError, match="max_skips=-1"):
+    with pytest.raises(ValueError, match="max_skips must be at least 0, got -1"):
         Guard(max_skips=-1)
