@@ -1,19 +1,71 @@
 """Which files a source reads, what their bytes hash to, and how bytes become text."""
 
 import codecs
+import errno
 import glob
 import gzip
 import hashlib
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from datamodules.arguments import require_kind, require_path, shown
+
 _CHUNK_BYTES = 1 << 20
+_NOT_THE_FILES_FAULT = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+_LONGEST_CAUSE = 300
+
+
+@contextmanager
+def refusing(what: str, advice: str) -> Iterator[None]:
+    """Turn whatever a library raises over a file into one message; only its calls belong in the ``with``.
+
+    Libraries raise anything, down to ``IndexError``, over a file that is not what they expect. What is wrong with the
+    machine, such as a failing disk, stays as it is.
+
+    Args:
+        what: The file, and what it was to be.
+        advice: What to do.
+
+    Raises:
+        ValueError: If the library raises anything.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(f"{what}: it asks for more memory than there is. {advice}") from error
+    except OSError as error:
+        if error.errno in _NOT_THE_FILES_FAULT:
+            raise
+        raise ValueError(f"{what} ({cause(error)}). {advice}") from error
+    except BaseException as error:
+        # Rust's panics are no Exception, and have no class that could be imported.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"{what} ({cause(error)}). {advice}") from error
+
+
+def cause(error: BaseException) -> str:
+    """Say in one line, and not at any length, what a library's error says."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= _LONGEST_CAUSE else f"{text[:_LONGEST_CAUSE]}…"
+    text = text if text.isprintable() else repr(text)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def open_file(file: Path) -> BinaryIO:
+    """Open a file for reading its bytes.
+
+    Raises:
+        ValueError: If it can't be opened.
+    """
+    with refusing(f"{file} can't be opened", "Correct the path or the file's permissions, or leave it out."):
+        return file.open("rb")
 
 
 def expand_paths(paths: Iterable[str]) -> list[Path]:
@@ -38,17 +90,37 @@ def expand_paths(paths: Iterable[str]) -> list[Path]:
 
 def _expand(path: str) -> list[Path]:
     here = Path(path).expanduser()
-    if here.is_file():
-        return [here]
-    if here.is_dir():
-        inside = (file for file in here.rglob("*") if not _is_hidden(file.relative_to(here)))
-    else:
-        inside = (Path(match) for match in glob.glob(str(here), recursive=True))
-    return sorted(file for file in inside if file.is_file())
+    with refusing(f"{shown(path)} can't be looked for", "Give an existing file, a folder or a glob."):
+        if here.is_file():
+            return [here]
+        if here.is_dir():
+            inside = (file for file in here.rglob("*") if not _is_hidden(file.relative_to(here)))
+        else:
+            inside = (Path(match) for match in glob.glob(str(here), recursive=True))
+        return sorted(file for file in inside if file.is_file())
 
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
+
+
+def existing_file(path: str, what: str) -> Path:
+    """Find the file that the argument ``path`` names.
+
+    Args:
+        path: The argument.
+        what: What the file is to be, for the message.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    require_path(path=path)
+    file = Path(path).expanduser()
+    with refusing(f"path={shown(path)} can't be looked for", f"Give the path of {what}."):
+        is_file = file.is_file()
+    if not is_file:
+        raise ValueError(f"path={shown(path)} is no file (looked from {Path.cwd()}). Give the path of {what}.")
+    return file
 
 
 def hash_files(files: Iterable[Path], options: str) -> str:
@@ -64,7 +136,7 @@ def hash_files(files: Iterable[Path], options: str) -> str:
     whole = hashlib.sha256(options.encode())
     for file in files:
         one = hashlib.sha256()
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 one.update(chunk)
         # Digests of single files, not their concatenation: where a file ends is where a document ends.
@@ -83,13 +155,13 @@ def read_chunks(file: Path) -> Iterator[bytes]:
     """
     opener = _OPENERS.get(file.suffix)
     if opener is None:
-        with file.open("rb") as stream:
+        with open_file(file) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 yield chunk
         return
     num_bytes = 0
     try:
-        with file.open("rb") as raw, opener(raw) as stream:
+        with open_file(file) as raw, opener(raw) as stream:
             while chunk := stream.read(_CHUNK_BYTES):
                 num_bytes += len(chunk)
                 yield chunk
@@ -144,7 +216,7 @@ def read_lines(file: Path, encoding: str) -> Iterator[tuple[int, str, bool]]:
 
 def estimate_lines(files: Sequence[Path]) -> int | None:
     """Guess the number of lines from the beginning of the first file; None where that has no line's end."""
-    with files[0].open("rb") as raw:
+    with open_file(files[0]) as raw:
         opener = _OPENERS.get(files[0].suffix)
         try:
             with opener(raw) if opener else nullcontext(raw) as stream:
@@ -164,9 +236,10 @@ def check_encoding(encoding: str) -> None:
     """
     try:
         "".encode(encoding)
-    except LookupError:  # unknown, or no encoding of text, such as "hex"
+        codecs.getincrementaldecoder(encoding)()
+    except (LookupError, TypeError, ValueError):  # unknown, or no encoding of text, such as "hex", or none of files
         raise ValueError(
-            f"encoding={encoding!r} is no encoding that Python knows. Use a name such as 'utf-8', 'utf-16', "
+            f"encoding={shown(encoding)} is no encoding that Python knows. Use a name such as 'utf-8', 'utf-16', "
             "'gb18030' or 'latin-1'."
         ) from None
 
@@ -175,12 +248,15 @@ def as_list(paths: list[str] | str) -> list[str]:
     """Make a list of one or several paths.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or one is no path.
     """
-    paths = [paths] if isinstance(paths, str) else list(paths)
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    require_kind(list | tuple, paths=paths)
     if not paths:
         raise ValueError("paths=[] names no file. Give at least one file, folder or glob.")
-    return paths
+    for number, path in enumerate(paths):
+        require_path(**{f"paths[{number}]": path})
+    return list(paths)
 
 
 def _decoded(file: Path, encoding: str) -> Iterator[str]:
@@ -200,6 +276,8 @@ def _decoded(file: Path, encoding: str) -> Iterator[str]:
                 f"{file} is not {encoding}: cannot decode byte 0x{byte:02x} at offset {offset} ({error.reason}). "
                 f"{_advice(start, encoding)}"
             ) from None
+        except UnicodeError as error:  # such as UTF-16 without its mark; no place is known
+            raise ValueError(f"{file} is not {encoding}: {error}. {_advice(start, encoding)}") from None
         if num_characters == 0:
             text = text.removeprefix("\ufeff")
         if "\0" in text:

@@ -96,7 +96,8 @@ class EpochSampler(DistributedSampler[Any]):
         for batch in range(first_batch, len(self)):
             group = self.groups[turns[batch]]
             size = group.batch_size * self.num_replicas
-            global_batch = orders[turns[batch]][before[batch] * size : (before[batch] + 1) * size]
+            first = int(before[batch])
+            global_batch = orders[turns[batch]][first * size : (first + 1) * size]
             rows = np.array_split(global_batch, self.num_replicas)[self.rank]
             yield Request(self.epoch, rows, group.length, self.epoch * len(self) + batch)
 

@@ -10,7 +10,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from datamodules.arguments import require_at_least
+from datamodules.arguments import (
+    LARGEST_SEED,
+    LONGEST_ROW,
+    MOST_WORKERS,
+    is_number,
+    require_at_least,
+    require_kind,
+    require_path,
+    shown,
+)
 from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, tokenize
 from datamodules.dataset import MaskedRows
 from datamodules.masking import Masking, TokenMasking
@@ -66,12 +75,20 @@ class TextDataModule(LightningDataModule):
         rows: RowMaker = DEFAULT_ROWS,
     ) -> None:
         super().__init__()
-        require_at_least(1, train_length=train_length, batch_size=batch_size)
-        require_at_least(0, seed=seed, num_workers=num_workers)
-        if not 0 < validation_fraction < 1:
+        require_at_least(1, LONGEST_ROW, train_length=train_length)
+        require_at_least(1, batch_size=batch_size)
+        require_at_least(0, LARGEST_SEED, seed=seed)
+        require_at_least(0, MOST_WORKERS, num_workers=num_workers)
+        require_kind(TextSource, source=source)
+        require_kind(Tokenizer, tokenizer=tokenizer)
+        require_kind(Masking, masking=masking)
+        require_kind(RowMaker, rows=rows)
+        if cache_dir is not None:
+            require_path(cache_dir=cache_dir)
+        if not is_number(validation_fraction) or not 0 < validation_fraction < 1:
             raise ValueError(
-                f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded: training and "
-                "validation each need documents. 0.1 is usual."
+                f"validation_fraction={shown(validation_fraction)} must lie between 0 and 1, both excluded: training "
+                "and validation each need documents. 0.1 is usual."
             )
         self.source = source
         self.tokenizer = tokenizer

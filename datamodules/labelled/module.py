@@ -10,6 +10,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from datamodules.arguments import (
+    LARGEST_SEED,
+    LONGEST_ROW,
+    MOST_WORKERS,
+    is_number,
+    require_at_least,
+    require_kind,
+    shown,
+)
 from datamodules.labelled.batches import LabelledBatches
 from datamodules.labelled.examples import Example, Examples, LeftOutError
 from datamodules.labelled.frame import Frame
@@ -61,17 +70,19 @@ class LabelledTextDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, number, least in (
-            ("train_length", train_length, 1),
-            ("batch_size", batch_size, 1),
-            ("evaluation_length", 1 if evaluation_length is None else evaluation_length, 1),
-            ("seed", seed, 0),
-            ("num_workers", num_workers, 0),
-        ):
-            if number < least:
-                raise ValueError(f"{name}={number} must be at least {least}. Set it to a larger number.")
-        if not 0 < validation_fraction < 1:
-            raise ValueError(f"validation_fraction={validation_fraction} must lie between 0 and 1, both excluded.")
+        require_at_least(1, LONGEST_ROW, train_length=train_length)
+        require_at_least(1, batch_size=batch_size)
+        if evaluation_length is not None:
+            require_at_least(1, evaluation_length=evaluation_length)
+        require_at_least(0, LARGEST_SEED, seed=seed)
+        require_at_least(0, MOST_WORKERS, num_workers=num_workers)
+        require_kind(Examples, examples=examples)
+        require_kind(Table | None, train=train, validation=validation, test=test, predict=predict)
+        require_kind(Tokenizer | None, tokenizer=tokenizer)
+        if not is_number(validation_fraction) or not 0 < validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction={shown(validation_fraction)} must lie between 0 and 1, both excluded."
+            )
         if tokenizer is None:
             raise ValueError(
                 "data needs a tokenizer, the one that the model was pretrained with: datamodules.TokenizerFile for a "

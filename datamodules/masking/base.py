@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import is_number, shown
 from datamodules.masking.schedules import RateSchedule
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.vocabulary import Vocabulary
@@ -84,14 +85,14 @@ class RateMasking(Masking):
     random_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rate, RateSchedule) and not 0 < self.rate <= 1:
-            raise ValueError(f"rate={self.rate} must lie in (0, 1]. 0.15 is usual.")
-        shares = (self.mask_fraction, self.random_fraction, 1 - self.mask_fraction - self.random_fraction)
+        if not isinstance(self.rate, RateSchedule) and not (is_number(self.rate) and 0 < self.rate <= 1):
+            raise ValueError(f"rate={shown(self.rate)} must lie in (0, 1]. 0.15 is usual.")
+        shares = (self.mask_fraction, self.random_fraction)
         # a sum such as 0.7 + 0.3 may miss 1 by a rounding error
-        if min(shares) < -1e-9:
+        if not all(is_number(share) and share >= -1e-9 for share in shares) or sum(shares) > 1 + 1e-9:
             raise ValueError(
-                f"mask_fraction={self.mask_fraction} and random_fraction={self.random_fraction} must be at least 0 "
-                "and sum to at most 1. 0.8 and 0.1 are usual."
+                f"mask_fraction={shown(self.mask_fraction)} and random_fraction={shown(self.random_fraction)} must be "
+                "at least 0 and sum to at most 1. 0.8 and 0.1 are usual."
             )
 
     def at(self, step: int | None) -> Self:

@@ -7,6 +7,8 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from datamodules.arguments import is_number, require_at_least, require_kind, shown
+
 
 class RateSchedule(ABC):
     """A rate for every step."""
@@ -24,10 +26,7 @@ class _Between(RateSchedule):
 
     def __post_init__(self) -> None:
         _check_rates(start=self.start, end=self.end)
-        if self.num_steps < 1:
-            raise ValueError(
-                f"num_steps={self.num_steps} must be at least 1: the batches from the first rate to the last."
-            )
+        require_at_least(1, num_steps=self.num_steps)
 
     def at(self, step: int | None) -> float:
         """Move from the first rate to the last, and stay there."""
@@ -78,11 +77,13 @@ class StepwiseRate(RateSchedule):
     steps: list[int]
 
     def __post_init__(self) -> None:
+        require_kind(list | tuple, rates=self.rates, steps=self.steps)
+        require_at_least(1, **{f"steps[{number}]": step for number, step in enumerate(self.steps)})
         _check_rates(**{f"rates[{number}]": rate for number, rate in enumerate(self.rates)})
         if len(self.steps) != len(self.rates) - 1 or [0, *self.steps] != sorted({0, *self.steps}):
             raise ValueError(
-                f"steps={self.steps} must be ascending numbers above 0, one fewer than rates={self.rates}: where the "
-                "second rate begins, where the third, and so on."
+                f"steps={shown(self.steps)} must be ascending numbers above 0, one fewer than rates="
+                f"{shown(self.rates)}: where the second rate begins, where the third, and so on."
             )
 
     def at(self, step: int | None) -> float:
@@ -94,5 +95,5 @@ class StepwiseRate(RateSchedule):
 
 def _check_rates(**rates: float) -> None:
     for name, rate in rates.items():
-        if not 0 < rate <= 1:
-            raise ValueError(f"{name}={rate} must lie in (0, 1]. 0.15 is usual.")
+        if not is_number(rate) or not 0 < rate <= 1:
+            raise ValueError(f"{name}={shown(rate)} must lie in (0, 1]. 0.15 is usual.")

@@ -2,10 +2,11 @@
 
 import importlib
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
-from datamodules.files import read_lines
+from datamodules.files import existing_file, read_lines
+
+_LONGEST_WORD = 100
 
 
 class Segmenter(ABC):
@@ -23,18 +24,22 @@ class WordList(Segmenter):
         path: A text file (UTF-8) with a word per line; what follows a space (a frequency, say) is not read.
 
     Raises:
-        ValueError: If there is no such file, or it holds no word of two characters or more.
+        ValueError: If there is no such file, or it holds no word of two characters or more, or one of more than 100.
     """
 
     def __init__(self, path: str) -> None:
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise ValueError(
-                f"path={path!r} is no file (looked from {Path.cwd()}). Give a text file with a word per line."
-            )
-        lines = (line.split() for _, line, _ in read_lines(file, "utf-8"))
+        file = existing_file(path, "a text file with a word per line")
+        lines = ((number, line.split(maxsplit=1)) for number, line, _ in read_lines(file, "utf-8"))
+        words = {parts[0]: number for number, parts in lines if parts and len(parts[0]) > 1}
+        # Every place of a text is compared with as many words as the longest has characters.
+        for word, number in words.items():
+            if len(word) > _LONGEST_WORD:
+                raise ValueError(
+                    f"{file}, line {number}: a word of {len(word)} characters, more than {_LONGEST_WORD}. Give a list "
+                    "with a word per line, or leave that line out."
+                )
         self.path = path
-        self._words = frozenset(parts[0] for parts in lines if parts and len(parts[0]) > 1)
+        self._words = frozenset(words)
         if not self._words:
             raise ValueError(f"path={path!r} holds no word of two characters or more. Give a list with words.")
         self._longest = max(map(len, self._words))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import is_number, shown
 from datamodules.masking.base import uniform
 from datamodules.masking.groups import GroupMasking
 from datamodules.randomness import Purpose, random_words
@@ -31,8 +32,8 @@ class SpanMasking(GroupMasking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.mean_length < float("inf"):
-            raise ValueError(f"mean_length={self.mean_length} must be at least 1. 3 is usual.")
+        if not is_number(self.mean_length) or self.mean_length < 1:
+            raise ValueError(f"mean_length={shown(self.mean_length)} must be at least 1. 3 is usual.")
 
     def begins(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import require_kind
 from datamodules.masking.groups import GroupMasking
 from datamodules.masking.segmenters import Segmenter
 from datamodules.tokenizers import Tokenizer
@@ -30,9 +31,16 @@ class WholeWordMasking(GroupMasking):
         random_fraction: Share of targets replaced by a random ordinary token; the remaining targets stay as they are.
         segmenter: How runs of Chinese or Japanese characters are cut into words: ``WordList`` or ``Jieba`` of
             ``datamodules.masking``.
+
+    Raises:
+        ValueError: If a rate or fraction is out of range, or the segmenter is none.
     """
 
     segmenter: Segmenter | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_kind(Segmenter | None, segmenter=self.segmenter)
 
     def bound(self, tokenizer: Tokenizer, sample: NDArray[np.int32]) -> "_Bound":
         """Take the words from a tokenizer; see ``Masking.bound``.

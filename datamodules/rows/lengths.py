@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import LONGEST_ROW, are_weights, require_at_least, require_kind, shown
+
+_MOST_LENGTHS = 1024
+
 
 class LengthDistribution(ABC):
     """A distribution over a few lengths."""
@@ -32,12 +36,14 @@ class FixedSet(LengthDistribution):
     weights: list[float] | None = None
 
     def __post_init__(self) -> None:
-        if not self.values or min(self.values) < 1 or len(set(self.values)) < len(self.values):
-            raise ValueError(f"values={self.values} must hold at least one length, each at least 1, none twice.")
-        if self.weights is not None and (
-            len(self.weights) != len(self.values) or not all(0 < weight < float("inf") for weight in self.weights)
-        ):
-            raise ValueError(f"weights={self.weights} must hold a positive number for each of values={self.values}.")
+        require_kind(list | tuple, values=self.values)
+        require_at_least(1, LONGEST_ROW, **{f"values[{number}]": value for number, value in enumerate(self.values)})
+        if not self.values or len(set(self.values)) < len(self.values):
+            raise ValueError(f"values={shown(self.values)} must hold at least one length, none twice.")
+        if self.weights is not None and (not are_weights(self.weights) or len(self.weights) != len(self.values)):
+            raise ValueError(
+                f"weights={shown(self.weights)} must hold a positive number for each of values={shown(self.values)}."
+            )
 
     def lengths(self) -> NDArray[np.int64]:
         """Sort them."""
@@ -45,7 +51,7 @@ class FixedSet(LengthDistribution):
 
     def shares(self) -> NDArray[np.float64]:
         """Scale the weights."""
-        weights = np.ones(len(self.values)) if self.weights is None else np.array(self.weights)
+        weights = np.ones(len(self.values)) if self.weights is None else np.array(self.weights, dtype=np.float64)
         return weights[np.argsort(self.values)] / weights.sum()
 
 
@@ -56,7 +62,9 @@ class _Between(LengthDistribution):
     num_lengths: int = 8
 
     def __post_init__(self) -> None:
-        if not 1 <= self.minimum < self.maximum:
+        require_at_least(1, LONGEST_ROW, minimum=self.minimum, maximum=self.maximum)
+        require_at_least(1, _MOST_LENGTHS, num_lengths=self.num_lengths)
+        if not self.minimum < self.maximum:
             raise ValueError(
                 f"minimum={self.minimum} and maximum={self.maximum} must be lengths, at least 1, the first below the "
                 "second. For one length use Blocks."

@@ -91,11 +91,12 @@ def best_fit(size: NDArray[np.int64], row_length: int) -> NDArray[np.int64]:
     """
     row = np.empty(len(size), dtype=np.int64)
     order = np.argsort(-size, kind="stable")  # (P,)
-    counts = np.bincount(size, minlength=row_length + 1)  # (L + 1,)
+    longest = int(size.max(initial=0))  # may be far below the length of a row
+    counts = np.bincount(size, minlength=longest + 1)  # (longest + 1,)
     # Rows by the room that is left in them, and which rooms there are at all.
     by_room: dict[int, NDArray[np.int64]] = {}
     num_rows = position = 0
-    for one_size in range(row_length, 0, -1):
+    for one_size in range(longest, 0, -1):
         waiting = order[position : position + counts[one_size]]
         position += len(waiting)
         while len(waiting):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import require_at_least, require_kind
 from datamodules.randomness import Purpose, random_words
 from datamodules.rows.base import Group, Pieces, RowMaker, RowPlan
 from datamodules.rows.lengths import LengthDistribution
@@ -29,10 +30,18 @@ class VariableLength(RowMaker):
             not be above ``train_length``.
         tokens_per_batch: Tokens per batch and rank, padding included: a batch of length l has tokens_per_batch / l
             rows, rounded down. Default: ``batch_size`` times ``train_length``.
+
+    Raises:
+        ValueError: If the lengths are no distribution, or ``tokens_per_batch`` is out of range.
     """
 
     lengths: LengthDistribution
     tokens_per_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        require_kind(LengthDistribution, lengths=self.lengths)
+        if self.tokens_per_batch is not None:
+            require_at_least(1, tokens_per_batch=self.tokens_per_batch)
 
     def plan(self, lengths: NDArray[np.int64], train_length: int, batch_size: int, seed: int) -> "VariablePlan":
         """Cut; see ``RowMaker.plan``.

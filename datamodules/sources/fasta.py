@@ -18,6 +18,9 @@ class Fasta(TextSource):
     Args:
         paths: Files, folders (read recursively, without hidden files) and globs such as ``genomes/*.fa.gz``;
             one or a list.
+
+    Raises:
+        ValueError: If there is no path.
     """
 
     def __init__(self, paths: list[str] | str) -> None:

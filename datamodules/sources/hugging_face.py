@@ -3,9 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from datamodules.arguments import require_kind, require_path, shown
+from datamodules.files import refusing
 from datamodules.sources.base import TextSource
 from datamodules.sources.records import TextField
 
@@ -25,6 +28,9 @@ class HuggingFaceDataset(TextSource):
         revision: Version on the hub: a commit, tag or branch.
         on_bad_record: What to do with a record whose field is null: ``refuse`` it, naming its number, or ``skip`` and
             count it.
+
+    Raises:
+        ValueError: If an argument means nothing.
     """
 
     def __init__(
@@ -38,6 +44,10 @@ class HuggingFaceDataset(TextSource):
         on_bad_record: str = "refuse",
     ) -> None:
         TextField(field, on_bad_record)
+        require_path(path=path)
+        require_kind(str, split=split)
+        require_kind(str | None, name=name, revision=revision)
+        require_kind(bool, streaming=streaming)
         self.path = path
         self.name = name
         self.split = split
@@ -53,15 +63,8 @@ class HuggingFaceDataset(TextSource):
 
     def every(self, first: int, step: int) -> Iterator[str]:
         """Skip to the first record by the library's own means."""
-        dataset = self._open()
         field = TextField(self.field, self.on_bad_record)
-        if self.streaming:
-            # Records, not texts, are counted: one that is left out still has its number.
-            numbered = enumerate(dataset.skip(first), start=first)
-            records = ((number, record) for number, record in numbered if (number - first) % step == 0)
-        else:
-            records = ((number, dataset[number]) for number in range(first, len(dataset), step))
-        for number, record in records:
+        for number, record in self._records(first, step):
             text = field.of(record, f"{self.path}, split {self.split}, record {number}")
             if text is not None:
                 yield text
@@ -80,6 +83,16 @@ class HuggingFaceDataset(TextSource):
         """Count the records, where they are all there."""
         return None if self.streaming else len(self._open())
 
+    def _records(self, first: int, step: int) -> Iterator[tuple[int, Any]]:
+        dataset = self._open()
+        with self._refusing():
+            if self.streaming:
+                # Records, not texts, are counted: one that is left out still has its number.
+                numbered = enumerate(dataset.skip(first), start=first)
+                yield from ((number, record) for number, record in numbered if (number - first) % step == 0)
+            else:
+                yield from ((number, dataset[number]) for number in range(first, len(dataset), step))
+
     def __getstate__(self) -> dict[str, Any]:
         # A worker opens the dataset itself: a stream has connections.
         return {**self.__dict__, "_opened": None}
@@ -93,24 +106,32 @@ class HuggingFaceDataset(TextSource):
         # Imported here: it takes a second, which sources of plain files need not wait for.
         import datasets
 
-        if (Path(self.path).expanduser() / "state.json").is_file():
-            dataset = datasets.load_from_disk(str(Path(self.path).expanduser()))
-            if self.streaming:
-                dataset = dataset.to_iterable_dataset()
-        else:
-            try:
+        with self._refusing():
+            if (Path(self.path).expanduser() / "state.json").is_file():
+                dataset = datasets.load_from_disk(str(Path(self.path).expanduser()))
+                if self.streaming:
+                    dataset = dataset.to_iterable_dataset()
+            else:
                 dataset = datasets.load_dataset(
                     self.path, self.name, split=self.split, streaming=self.streaming, revision=self.revision
                 )
-            except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-                what = f"path={self.path!r}, name={self.name!r}, split={self.split!r}"
-                raise ValueError(
-                    f"{what} names no dataset that can be loaded ({type(error).__name__}: {error}). Give the name of "
-                    "a dataset on the hub (which needs the network) or a folder with data files."
-                ) from None
-        if dataset.column_names is not None and self.field not in dataset.column_names:
+            columns, features = dataset.column_names, dataset.features or {}
+        if columns is not None and self.field not in columns:
             raise ValueError(
-                f"{self.path}: no column {self.field!r}, only {dataset.column_names}. Set `field` to the one that "
-                "holds the text."
+                f"{self.path}: no column {self.field!r}, only {shown(columns)}. Set `field` to the one that holds the "
+                "text."
+            )
+        # Pictures, say, would be opened from wherever a record says.
+        if not isinstance(features.get(self.field, datasets.Value("string")), datasets.Value):
+            raise ValueError(
+                f"{self.path}: column {self.field!r} holds {shown(features[self.field])}, but must hold strings. Set "
+                "`field` to the one that holds the text."
             )
         return dataset.select_columns([self.field])
+
+    def _refusing(self) -> AbstractContextManager[None]:
+        return refusing(
+            f"path={shown(self.path)}, name={shown(self.name)}, split={shown(self.split)} names no dataset that can be "
+            "loaded",
+            "Give the name of a dataset on the hub (which needs the network) or a folder with data files.",
+        )

@@ -1,6 +1,7 @@
 """JSON Lines."""
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,11 @@ class JsonLines(TextSource):
         field: Name of the field that holds the text.
         encoding: Encoding of all the files.
         on_bad_record: What to do with a record whose field is missing or holds no text: ``refuse`` it, naming file
-            and line, or ``skip`` and count it. A line that is no JSON object is always refused.
+            and line, or ``skip`` and count it; so with a record that is nested too deeply or has too long an integer
+            for Python. A line that is no JSON object is always refused.
+
+    Raises:
+        ValueError: If there is no path, or an argument means nothing.
     """
 
     def __init__(
@@ -54,7 +59,12 @@ class JsonLines(TextSource):
                 record += 1
                 if record >= first and (record - first) % step == 0:
                     place = f"{file}, line {number}"
-                    text = field.of(_parse(line, place, is_ended), place)
+                    try:
+                        parsed = _parse(line, place, is_ended)
+                    except _TooMuchError as error:
+                        field.leave_out(f"{place}: {error}. Correct the record", f"that can't be read: {error}")
+                        continue
+                    text = field.of(parsed, place)
                     if text is not None:
                         yield text
         field.report("JsonLines")
@@ -69,6 +79,10 @@ class JsonLines(TextSource):
         return estimate_lines(expand_paths(self.paths))
 
 
+class _TooMuchError(Exception):
+    """Python reads no such JSON."""
+
+
 def _parse(line: str, place: str, is_ended: bool) -> dict[str, Any]:
     try:
         record: Any = json.loads(line)
@@ -77,6 +91,10 @@ def _parse(line: str, place: str, is_ended: bool) -> dict[str, Any]:
         raise ValueError(
             f"{place}: not JSON ({error.msg} at column {error.colno}). Every line must be one JSON object.{cut}"
         ) from None
+    except RecursionError:
+        raise _TooMuchError("lists or objects are nested too deeply") from None
+    except ValueError:
+        raise _TooMuchError(f"an integer has more than {sys.get_int_max_str_digits()} digits") from None
     if not isinstance(record, dict):
         raise ValueError(f"{place}: a JSON {type(record).__name__}, but every line must be one JSON object.")
     return record

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from datamodules.arguments import LARGEST_SEED, are_weights, require_at_least, require_kind, shown
 from datamodules.randomness import Purpose, random_words
 from datamodules.sources.base import TextSource
 
@@ -26,28 +27,34 @@ class Mixture(TextSource):
         seed: Seed of the order in which a stream interleaves the sources.
 
     Raises:
-        ValueError: If sources and weights differ in number or are none, a weight is not positive, or a source is a
-            mixture.
+        ValueError: If sources and weights differ in number or are none, a weight is not positive, a source is a
+            mixture or none at all, or the seed is out of range.
     """
 
     def __init__(self, sources: list[TextSource], weights: list[float], seed: int = 0) -> None:
+        require_kind(list | tuple, sources=sources, weights=weights)
         if not sources or len(sources) != len(weights):
             raise ValueError(
-                f"sources has {len(sources)} entries and weights={weights} has {len(weights)}. Give at least one "
-                "source and one weight for each."
+                f"sources has {len(sources)} entries and weights={shown(weights)} has {len(weights)}. Give at least "
+                "one source and one weight for each."
             )
-        if not all(0 < weight < float("inf") for weight in weights):
-            raise ValueError(f"weights={weights} must all be positive. Leave out a source that has no share.")
+        if not are_weights(weights):
+            raise ValueError(
+                f"weights={shown(weights)} must all be positive numbers. Leave out a source that has no share."
+            )
+        for number, source in enumerate(sources):
+            require_kind(TextSource, **{f"sources[{number}]": source})
+        require_at_least(0, LARGEST_SEED, seed=seed)
         if any(isinstance(source, Mixture) for source in sources):
             raise ValueError("sources holds a Mixture, but mixtures do not nest. List its sources with their weights.")
         self.sources = sources
         self.weights = weights
-        self.seed = seed
+        self.seed = int(seed)
 
     def documents(self) -> Iterator[str]:
         """Yield the documents of all sources, interleaved by weight; a source that is through drops out."""
         parts = [source.documents() for source in self.sources]
-        weights = np.array(self.weights)
+        weights = np.array(self.weights, dtype=np.float64)
         for number in self._draws():
             if not weights.any():
                 return

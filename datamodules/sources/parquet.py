@@ -1,12 +1,15 @@
 """Parquet files."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.files import as_list, expand_paths, hash_files
+from datamodules.arguments import shown
+from datamodules.files import as_list, expand_paths, hash_files, refusing
 from datamodules.sources.base import TextSource
 from datamodules.sources.records import TextField
 
@@ -22,6 +25,9 @@ class Parquet(TextSource):
         field: Name of the column that holds the text.
         on_bad_record: What to do with a row whose field is null: ``refuse`` it, naming file and row, or ``skip`` and
             count it. A file without such a column of strings is always refused.
+
+    Raises:
+        ValueError: If there is no path, or an argument means nothing.
     """
 
     def __init__(self, paths: list[str] | str, field: str = "text", on_bad_record: str = "refuse") -> None:
@@ -35,14 +41,10 @@ class Parquet(TextSource):
         # pyarrow itself, not the loader of `datasets`, which first copies the files to a cache of its own.
         field = TextField(self.field, self.on_bad_record)
         for file in expand_paths(self.paths):
-            number = 0
-            with self._open(file) as table:
-                for batch in table.iter_batches(_BATCH_ROWS, columns=[self.field]):
-                    for value in batch.column(0):
-                        number += 1
-                        text = field.of({self.field: value.as_py()}, f"{file}, row {number}")
-                        if text is not None:
-                            yield text
+            for number, value in enumerate(self._values(file), start=1):
+                text = field.of({self.field: value}, f"{file}, row {number}")
+                if text is not None:
+                    yield text
         field.report("Parquet")
 
     def fingerprint(self) -> str:
@@ -51,26 +53,32 @@ class Parquet(TextSource):
 
     def num_documents_hint(self) -> int | None:
         """Count the rows, as the files' footers give them."""
-        return sum(pq.read_metadata(file).num_rows for file in expand_paths(self.paths))
+        return sum(self._open(file).metadata.num_rows for file in expand_paths(self.paths))
+
+    def _values(self, file: Path) -> Iterator[Any]:
+        with self._open(file) as table, _refusing(file):
+            for batch in table.iter_batches(_BATCH_ROWS, columns=[self.field]):
+                yield from batch.column(0).to_pylist()
 
     def _open(self, file: Path) -> pq.ParquetFile:
-        try:
+        with _refusing(file):
             table = pq.ParquetFile(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
+            schema = table.schema_arrow
+            kinds = [column.type for column in schema if column.name == self.field]
+        if len(kinds) != 1:
+            found = "several columns" if kinds else "no column"
             raise ValueError(
-                f"{file} is no whole Parquet file ({error}). Copy or download it again, or leave it out."
-            ) from None
-        schema = table.schema_arrow
-        if self.field not in schema.names:
-            raise ValueError(
-                f"{file}: no column {self.field!r}, only {schema.names}. Set `field` to the one that holds the text."
+                f"{file}: {found} {self.field!r}, only {shown(schema.names)}. Set `field` to the one that holds the "
+                "text."
             )
-        kind = schema.field(self.field).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)):
+        kind = kinds[0].value_type if pa.types.is_dictionary(kinds[0]) else kinds[0]
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise ValueError(
-                f"{file}: column {self.field!r} holds {kind}, but must hold strings. Set `field` to the one that "
-                "holds the text."
+                f"{file}: column {self.field!r} holds {str(kind)[:200]}, but must hold strings. Set `field` to the one "
+                "that holds the text."
             )
         return table
+
+
+def _refusing(file: Path) -> AbstractContextManager[None]:
+    return refusing(f"{file} is no whole Parquet file", "Copy or download it again, or leave it out.")

@@ -6,6 +6,8 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from datamodules.arguments import require_kind, shown
+
 ON_BAD_RECORD = ("refuse", "skip")
 """What can be done about a record that can't be read."""
 
@@ -21,12 +23,13 @@ class TextField:
             that is no text; ``skip`` leaves such records out and ``report`` says how many.
 
     Raises:
-        ValueError: If ``on_bad_record`` is neither.
+        ValueError: If ``on_bad_record`` is neither, or the name is no text.
     """
 
     def __init__(self, name: str, on_bad_record: str) -> None:
+        require_kind(str, field=name)
         if on_bad_record not in ON_BAD_RECORD:
-            raise ValueError(f"on_bad_record={on_bad_record!r} must be one of {list(ON_BAD_RECORD)}.")
+            raise ValueError(f"on_bad_record={shown(on_bad_record)} must be one of {list(ON_BAD_RECORD)}.")
         self.name = name
         self.skips = on_bad_record == "skip"
         self.skipped: Counter[str] = Counter()
@@ -45,22 +48,23 @@ class TextField:
             ValueError: If there is none and it must not be left out.
         """
         if self.name not in record:
-            self._refuse_or_count(
-                f"{place}: no field {self.name!r}, only {sorted(record)}. Set `field` to the one that holds the text",
+            self.leave_out(
+                f"{place}: no field {self.name!r}, only {shown(sorted(record))}. Set `field` to the one that holds "
+                "the text",
                 "without the field",
             )
             return None
         text = record[self.name]
         if not isinstance(text, str):
             kind = type(text).__name__
-            self._refuse_or_count(
+            self.leave_out(
                 f"{place}: field {self.name!r} holds a {kind}, but must hold a string. "
                 "Set `field` to the one that holds the text, correct the record",
                 f"whose field holds a {kind}",
             )
             return None
         if "\0" in text:
-            self._refuse_or_count(
+            self.leave_out(
                 f"{place}: field {self.name!r} has a NUL at character {text.index(chr(0))}, which is no text. "
                 "Correct the record",
                 "with a NUL",
@@ -69,7 +73,7 @@ class TextField:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            self._refuse_or_count(
+            self.leave_out(
                 f"{place}: field {self.name!r} has half of a surrogate pair at character {error.start}, "
                 "which is no text. Correct the record",
                 "with half of a surrogate pair",
@@ -77,12 +81,21 @@ class TextField:
             return None
         return text
 
+    def leave_out(self, message: str, reason: str) -> None:
+        """Refuse a record, or count it as left out.
+
+        Args:
+            message: Where it is and what is wrong with it, without a full stop.
+            reason: What is counted, such as "with a NUL".
+
+        Raises:
+            ValueError: If it must not be left out.
+        """
+        if not self.skips:
+            raise ValueError(f"{message}, or leave such records out with `on_bad_record: skip`.")
+        self.skipped[reason] += 1
+
     def report(self, source: str) -> None:
         """Say once what was left out."""
         for reason, count in sorted(self.skipped.items()):
             rank_zero_warn(f"{source}: left out {count} records {reason} (field {self.name!r}).")
-
-    def _refuse_or_count(self, message: str, reason: str) -> None:
-        if not self.skips:
-            raise ValueError(f"{message}, or leave such records out with `on_bad_record: skip`.")
-        self.skipped[reason] += 1

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import LARGEST_SEED, LONGEST_ROW, require_at_least, shown
 from datamodules.randomness import Purpose, random_words
 from datamodules.sources.base import TextSource
 
@@ -25,7 +26,7 @@ class Synthetic(TextSource):
     Args:
         task: ``copy`` or ``recall``.
         distance: Characters from a question to its answer; for ``recall`` a multiple of 6, the length of a record.
-        length: Characters per document, more than ``distance``.
+        length: Characters per document, more than ``distance``, at most ten million.
         num_documents: Number of documents.
         seed: Seed of the letters.
 
@@ -37,19 +38,19 @@ class Synthetic(TextSource):
         self, task: str = "copy", distance: int = 24, length: int = 96, num_documents: int = 1000, seed: int = 0
     ) -> None:
         if task not in TASKS:
-            raise ValueError(f"task={task!r} must be one of {list(TASKS)}.")
-        if distance < 1 or (task == "recall" and distance % _RECORD):
+            raise ValueError(f"task={shown(task)} must be one of {list(TASKS)}.")
+        require_at_least(1, LONGEST_ROW, length=length)
+        require_at_least(1, num_documents=num_documents)
+        require_at_least(0, LARGEST_SEED, seed=seed)
+        require_at_least(1, distance=distance)
+        if task == "recall" and distance % _RECORD:
             raise ValueError(
-                f"distance={distance} must be at least 1, and for 'recall' a multiple of {_RECORD}, the length of a "
-                "record. Choose such a number."
+                f"distance={distance} must be, for 'recall', a multiple of {_RECORD}, the length of a record. Choose "
+                "such a number."
             )
         if length <= distance:
             raise ValueError(
                 f"length={length} must be above distance={distance}, else no answer fits into a document. Raise it."
-            )
-        if num_documents < 1 or seed < 0:
-            raise ValueError(
-                f"num_documents={num_documents} must be at least 1 and seed={seed} at least 0. Raise the one below."
             )
         self.task = task
         self.distance = distance

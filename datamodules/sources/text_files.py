@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from datamodules.arguments import require_kind
 from datamodules.files import as_list, check_encoding, estimate_lines, expand_paths, hash_files, read_lines, read_text
 from datamodules.sources.base import TextSource
 
@@ -16,10 +17,14 @@ class TextFiles(TextSource):
             one or a list.
         encoding: Encoding of all the files.
         per_line: Whether every line that is not blank is a document of its own.
+
+    Raises:
+        ValueError: If there is no path, or an argument means nothing.
     """
 
     def __init__(self, paths: list[str] | str, encoding: str = "utf-8", per_line: bool = False) -> None:
         check_encoding(encoding)
+        require_kind(bool, per_line=per_line)
         self.paths = as_list(paths)
         self.encoding = encoding
         self.per_line = per_line

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.arguments import require_at_least
+from datamodules.arguments import LARGEST_SEED, LONGEST_ROW, MOST_WORKERS, require_at_least, require_kind, shown
 from datamodules.dataset import MaskedRows
 from datamodules.masking import Masking, TokenMasking
 from datamodules.rows import Blocks, Packed, RowMaker
@@ -72,13 +72,18 @@ class StreamingTextDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        require_at_least(1, train_length=train_length, batch_size=batch_size, window=window, lanes=lanes)
-        require_at_least(1, validation_documents=validation_documents)
-        require_at_least(0, seed=seed, num_workers=num_workers)
+        require_at_least(1, LONGEST_ROW, train_length=train_length)
+        require_at_least(1, MOST_WORKERS, lanes=lanes)
+        require_at_least(1, batch_size=batch_size, window=window, validation_documents=validation_documents)
+        require_at_least(0, LARGEST_SEED, seed=seed)
+        require_at_least(0, MOST_WORKERS, num_workers=num_workers)
+        require_kind(TextSource, source=source)
+        require_kind(Tokenizer, tokenizer=tokenizer)
+        require_kind(Masking, masking=masking)
         if not isinstance(rows, Blocks | Packed):
             raise ValueError(
-                f"rows={rows} can't be streamed: ranks would meet different lengths at a step. Use Blocks or Packed, "
-                "or TextDataModule."
+                f"rows={shown(rows)} can't be streamed: ranks would meet different lengths at a step. Use Blocks or "
+                "Packed, or TextDataModule."
             )
         self.source = source
         self.tokenizer = tokenizer

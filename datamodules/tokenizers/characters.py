@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import require_kind, shown
 from datamodules.tokenizers.base import Tokenizer
 from datamodules.words import WordTable, table_by_letters
 from gau_alpha.vocabulary import Vocabulary
@@ -24,15 +25,16 @@ class CharacterTokenizer(Tokenizer):
         characters: The alphabet. Default: the printable ASCII characters. Every other character is unknown.
 
     Raises:
-        ValueError: If there is no character, or one occurs twice.
+        ValueError: If there is no character, or one occurs twice, or it is no text.
     """
 
     def __init__(self, characters: str = string.printable) -> None:
+        require_kind(str, characters=characters)
         twice = [character for character, count in Counter(characters).items() if count > 1]
         if not characters or twice:
             raise ValueError(
-                f"characters={characters!r} must hold at least one character and none twice"
-                + (f", but holds {twice} more than once" if twice else "")
+                f"characters={shown(characters)} must hold at least one character and none twice"
+                + (f", but holds {shown(twice)} more than once" if twice else "")
                 + ". For DNA write ACGTN."
             )
         self.characters = characters

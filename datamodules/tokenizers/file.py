@@ -1,11 +1,11 @@
 """Tokenizers kept in the ``tokenizers`` library's own format."""
 
 import hashlib
-from pathlib import Path
 
 import tokenizers
 
-from datamodules.tokenizers.library import LibraryTokenizer
+from datamodules.files import existing_file, open_file
+from datamodules.tokenizers.library import LibraryTokenizer, refusing_library
 
 
 class TokenizerFile(LibraryTokenizer):
@@ -24,20 +24,11 @@ class TokenizerFile(LibraryTokenizer):
     """
 
     def __init__(self, path: str, mask_token: str = "[MASK]", pad_token: str = "[PAD]") -> None:
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise ValueError(
-                f"path={path!r} is no file (looked from {Path.cwd()}). Give the path of a tokenizer.json, as saved by "
-                "`tokenizers.Tokenizer.save`."
-            )
-        self._content = file.read_bytes()
-        try:
+        file = existing_file(path, "a tokenizer.json, as saved by `tokenizers.Tokenizer.save`")
+        with open_file(file) as stream:
+            self._content = stream.read()
+        with refusing_library(path):
             tokenizer = tokenizers.Tokenizer.from_buffer(self._content)
-        except ValueError as error:
-            raise ValueError(
-                f"path={path!r} is no tokenizer of the `tokenizers` library ({error}). Give the path of a "
-                "tokenizer.json, as saved by `tokenizers.Tokenizer.save`."
-            ) from None
         super().__init__(tokenizer, path, {}, mask_token, pad_token)
 
     def fingerprint(self) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +12,22 @@ import tokenizers
 from numpy.typing import NDArray
 from tokenizers.pre_tokenizers import ByteLevel
 
+from datamodules.arguments import require_kind, shown
+from datamodules.files import refusing
 from datamodules.tokenizers.base import Tokenizer
 from datamodules.words import WordTable, table_by_letters, table_by_prefix
 from gau_alpha.vocabulary import Vocabulary
+
+_IDS_PER_TOKEN, _SPARE_IDS = 4, 1000
+"""An id without a token costs a row of embeddings: how many there may be."""
+
+
+def refusing_library(path: str) -> AbstractContextManager[None]:
+    """Name the file in whatever the ``tokenizers`` library raises over it; some files make it panic, at any call."""
+    return refusing(
+        f"path={shown(path)} is no tokenizer of the `tokenizers` library",
+        "Give the path of a tokenizer.json, as saved by `tokenizers.Tokenizer.save`, or of a whole vocab.txt.",
+    )
 
 
 class LibraryTokenizer(Tokenizer):
@@ -27,7 +41,8 @@ class LibraryTokenizer(Tokenizer):
         pad_token: Name of the token that fills rows.
 
     Raises:
-        ValueError: If mask or padding are not in the vocabulary.
+        ValueError: If mask or padding are not in the vocabulary, its ids are far more than its tokens, or the library
+            makes nothing of it.
     """
 
     def __init__(
@@ -37,23 +52,31 @@ class LibraryTokenizer(Tokenizer):
         self.mask_token = mask_token
         self.pad_token = pad_token
         self._tokenizer = tokenizer
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        # "[MASK]" in the text is six letters, not the token.
-        tokenizer.encode_special_tokens = True
-
-        added = tokenizer.get_added_tokens_decoder()
+        require_kind(str, mask_token=mask_token, pad_token=pad_token)
+        with refusing_library(path):
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            # "[MASK]" in the text is six letters, not the token.
+            tokenizer.encode_special_tokens = True
+            added = tokenizer.get_added_tokens_decoder()
+            used = set(tokenizer.get_vocab(with_added_tokens=True).values())
+            # Only the JSON form says it the same way for every kind of model.
+            self._described: dict[str, Any] = json.loads(tokenizer.to_str())
         special = {**special, **{details.content: token for token, details in added.items() if details.special}}
         for argument, name in (("mask_token", mask_token), ("pad_token", pad_token)):
             token = tokenizer.token_to_id(name)
             if token is None:
                 raise ValueError(
-                    f"{argument}={name!r} is not in the vocabulary of {path!r}; its special tokens are "
-                    f"{list(special)}. Set `{argument}` to one of them, or add the token to the file."
+                    f"{argument}={shown(name)} is not in the vocabulary of {path!r}; its special tokens are "
+                    f"{shown(list(special))}. Set `{argument}` to one of them, or add the token to the file."
                 )
             special[name] = token
-        used = set(tokenizer.get_vocab(with_added_tokens=True).values())
         size = max(used) + 1
+        if size > _IDS_PER_TOKEN * len(used) + _SPARE_IDS:
+            raise ValueError(
+                f"path={shown(path)} has {len(used)} tokens, but ids up to {size - 1}: the model would have a row of "
+                "embeddings for each. Number the tokens from 0 without such gaps."
+            )
         self._vocabulary = Vocabulary(
             size=size,
             mask_id=special[mask_token],
@@ -61,8 +84,7 @@ class LibraryTokenizer(Tokenizer):
             # An id that no token has is an embedding row that must never be drawn.
             special_ids=(*special.values(), *(set(range(size)) - used)),
         )
-        # Only the JSON form says it the same way for every kind of model.
-        self._model: dict[str, Any] = json.loads(tokenizer.to_str())["model"]
+        self._model: dict[str, Any] = self._described["model"]
         self._unknown_id = _unknown_id(tokenizer, self._model)
         # "Unknown" is the one special token that stands for text.
         never_in_text = {name: token for name, token in special.items() if token != self._unknown_id}
@@ -83,7 +105,8 @@ class LibraryTokenizer(Tokenizer):
 
     def encode_batch(self, texts: list[str]) -> list[NDArray[np.int32]]:
         """Encode in parallel."""
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        with refusing_library(self.path):
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         documents = [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
         return [
             self._encode_cut(text) if np.isin(ids, self._never_in_text).any() else ids
@@ -93,19 +116,22 @@ class LibraryTokenizer(Tokenizer):
     def offsets(self, text: str) -> NDArray[np.int64]:
         """Read from the library's encoding, cut where ``encode_batch`` cuts."""
         pieces = [(0, text)]
-        whole = self._tokenizer.encode(text, add_special_tokens=False)
-        if np.isin(whole.ids, self._never_in_text).any():
-            pieces = self._cut(text)
-        found = [
-            (start + first, start + stop)
-            for start, piece in pieces
-            for first, stop in self._tokenizer.encode(piece, add_special_tokens=False).offsets
-        ]
+        with refusing_library(self.path):
+            whole = self._tokenizer.encode(text, add_special_tokens=False)
+            if np.isin(whole.ids, self._never_in_text).any():
+                pieces = self._cut(text)
+            found = [
+                (start + first, start + stop)
+                for start, piece in pieces
+                for first, stop in self._tokenizer.encode(piece, add_special_tokens=False).offsets
+            ]
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode, special tokens written out."""
-        return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
+        numbers = [int(token) for token in ids]
+        with refusing_library(self.path):
+            return self._tokenizer.decode(numbers, skip_special_tokens=False)
 
     def word_table(self) -> WordTable:
         """Read from the marks that tokens carry: ``##``, or the space before them.
@@ -124,8 +150,7 @@ class LibraryTokenizer(Tokenizer):
             return table_by_prefix(pieces, self._model["continuing_subword_prefix"])
         if kind == "WordLevel":
             return table_by_prefix(pieces, None)
-        described = json.loads(self._tokenizer.to_str())
-        steps = json.dumps([described["pre_tokenizer"], described["decoder"]])
+        steps = json.dumps([self._described["pre_tokenizer"], self._described["decoder"]])
         if '"ByteLevel"' in steps:
             letters = {letter: byte for byte, letter in enumerate(_byte_letters())}
             # A token that was added by hand is written in plain letters, some of which stand for no byte.
@@ -146,7 +171,8 @@ class LibraryTokenizer(Tokenizer):
         can't be recognised any more.
         """
         pieces = [piece for _, piece in self._cut(text)]
-        encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+        with refusing_library(self.path):
+            encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
         ids = np.concatenate([np.array(encoding.ids, dtype=np.int32) for encoding in encodings])
         special = np.isin(ids, self._never_in_text)
         if special.any():

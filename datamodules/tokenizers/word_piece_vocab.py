@@ -2,13 +2,13 @@
 
 import hashlib
 import re
-from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from datamodules.files import read_lines
-from datamodules.tokenizers.library import LibraryTokenizer
+from datamodules.arguments import require_kind, shown
+from datamodules.files import existing_file, read_lines
+from datamodules.tokenizers.library import LibraryTokenizer, refusing_library
 
 _NAME = re.compile(r"\[[^\[\]]+\]|<[^<>]+>")
 """How special tokens are written: ``[CLS]``, ``[unused7]``, ``<S>``. Text is split at brackets, so it gives none."""
@@ -40,15 +40,13 @@ class WordPieceVocab(LibraryTokenizer):
         pad_token: str = "[PAD]",
         unknown_token: str = "[UNK]",
     ) -> None:
-        file = Path(path).expanduser()
-        if not file.is_file():
-            raise ValueError(
-                f"path={path!r} is no file (looked from {Path.cwd()}). Give the path of a vocab.txt: a token per line."
-            )
+        require_kind(bool, lowercase=lowercase)
+        require_kind(str, unknown_token=unknown_token)
+        file = existing_file(path, "a vocab.txt: a token per line")
         tokens: dict[str, int] = {}
         for number, token, _ in read_lines(file, "utf-8"):
             if not token or token in tokens:
-                what = f"{token!r} is already on line {tokens[token] + 1}" if token else "is blank"
+                what = f"{shown(token)} is already on line {tokens[token] + 1}" if token else "is blank"
                 raise ValueError(
                     f"{file}, line {number}: {what}, but every line must be a token of its own, since its number is "
                     "the token's id. Correct the line."
@@ -56,14 +54,16 @@ class WordPieceVocab(LibraryTokenizer):
             tokens[token] = number - 1
         if unknown_token not in tokens:
             raise ValueError(
-                f"unknown_token={unknown_token!r} is not in the vocabulary of {path!r}; its names in brackets are "
-                f"{[token for token in tokens if _NAME.fullmatch(token)][:10]}. Set `unknown_token` to one of them."
+                f"unknown_token={shown(unknown_token)} is not in the vocabulary of {path!r}; its names in brackets are "
+                f"{shown([token for token in tokens if _NAME.fullmatch(token)])}. Set `unknown_token` to one of them."
             )
         self.lowercase = lowercase
+        self.unknown_token = unknown_token
         self._content = "\n".join(tokens)
-        tokenizer = tokenizers.Tokenizer(
-            models.WordPiece(tokens, unk_token=unknown_token, max_input_chars_per_word=_LONGEST_WORD)
-        )
+        with refusing_library(path):
+            tokenizer = tokenizers.Tokenizer(
+                models.WordPiece(tokens, unk_token=unknown_token, max_input_chars_per_word=_LONGEST_WORD)
+            )
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()

@@ -51,7 +51,7 @@ def test_documents_are_functions_of_seed_and_number(task: str):
         ({"task": "recall", "distance": 20}, "distance=20 must be .* a multiple of 6"),
         ({"distance": 50, "length": 50}, "length=50 must be above distance=50"),
         ({"num_documents": 0}, "num_documents=0 must be at least 1"),
-        ({"seed": -1}, "seed=-1 at least 0"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
     ],
 )
 def test_bad_arguments(arguments, message: str):
