@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -21,11 +22,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from datamodules.files import refusing
 from datamodules.sources import TextSource
 from datamodules.tokenizers import Tokenizer
 
 _FORMAT = 2
-_FILE = "documents.arrow"
+_FILE, _ABOUT = "documents.arrow", "about.json"
 _SCHEMA = pa.schema({"input_ids": pa.large_list(pa.int32())})
 # What is held in memory while tokenising: the first of the two to be reached, plus the document that reached it.
 _BATCH_DOCUMENTS = 1024
@@ -56,17 +58,31 @@ class TokenizedDocuments:
 
     Attributes:
         lengths: (documents,) number of tokens of each.
+
+    Raises:
+        ValueError: If the folder is not as it was written: a file gone, cut short, or of another layout.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        table = pa.ipc.open_stream(pa.memory_map(str(folder / _FILE))).read_all()
-        chunks = table.column("input_ids").chunks
-        # Views of the mapped file, one per chunk of up to a thousand documents: no object per document.
-        self._tokens = [chunk.values.to_numpy() for chunk in chunks]
-        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        with refusing(f"{folder} is no whole cache of tokens", "Delete that folder; the text is tokenised anew."):
+            about = json.loads((folder / _ABOUT).read_text())
+            table = pa.ipc.open_stream(pa.memory_map(str(folder / _FILE))).read_all()
+            if table.schema != _SCHEMA:
+                raise ValueError(f"it holds {table.schema.names}")
+            chunks = table.column("input_ids").chunks
+            # Views of the mapped file, one per chunk of up to a thousand documents: no object per document.
+            self._tokens = [chunk.values.to_numpy() for chunk in chunks]
+            self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+            lengths = [np.diff(offsets) for offsets in self._offsets]
+            for tokens, offsets, some in zip(self._tokens, self._offsets, lengths, strict=True):
+                if (some < 0).any() or (len(offsets) and (offsets[0] < 0 or offsets[-1] > len(tokens))):
+                    raise ValueError("documents lie outside of the tokens")
+            self.lengths: NDArray[np.int64] = np.concatenate([*lengths, np.empty(0, dtype=np.int64)])
+            # A file that is cut between two chunks is a file.
+            if [len(self.lengths), int(self.lengths.sum())] != [about["documents"], about["tokens"]]:
+                raise ValueError(f"it is another number of documents or tokens than {_ABOUT} says")
         self._first_document = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-        self.lengths: NDArray[np.int64] = np.concatenate([np.diff(offsets) for offsets in self._offsets])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -123,17 +139,24 @@ def tokenize(source: TextSource, tokenizer: Tokenizer, cache_dir: str | None = N
         cache_dir: Folder for all caches; None means ``gau_alpha_lightning`` in the user's cache folder.
 
     Raises:
-        ValueError: If the source yields no text.
+        ValueError: If the source yields no text, the folder can't be written, or what lies in it is damaged.
     """
     root = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache_dir()
-    root.mkdir(parents=True, exist_ok=True)
+    with _refusing(root):
+        # The user's own texts are nobody else's business; a folder that is named may be shared on purpose.
+        root.mkdir(mode=0o777 if cache_dir is not None else 0o700, parents=True, exist_ok=True)
     parts = {"format": _FORMAT, "source": source.fingerprint(), "tokenizer": tokenizer.fingerprint()}
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     folder = root / key
     if not folder.exists():
-        with FileLock(root / f"{key}.lock"):
+        lock = FileLock(root / f"{key}.lock")
+        with _refusing(root):
+            lock.acquire()
+        try:
             if not folder.exists():  # still nobody made it while we waited for the lock
                 _build(source, tokenizer, folder)
+        finally:
+            lock.release()
     return TokenizedDocuments(folder)
 
 
@@ -141,7 +164,9 @@ def _build(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
     # We hold the lock, so whatever is unfinished was left by a process that was killed.
     for unfinished in folder.parent.glob(f"{folder.name}.unfinished-*"):
         shutil.rmtree(unfinished)
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.unfinished-", dir=folder.parent) as workplace:
+    with _refusing(folder.parent):
+        place = tempfile.TemporaryDirectory(prefix=f"{folder.name}.unfinished-", dir=folder.parent)
+    with place as workplace:
         made = Path(workplace) / "made"
         made.mkdir()
         counts = _write(source, tokenizer, made / _FILE)
@@ -152,7 +177,7 @@ def _build(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
             )
         _report(source, tokenizer, counts)
         about = {"source": type(source).__name__, "tokenizer": type(tokenizer).__name__, **counts}
-        (made / "about.json").write_text(json.dumps(about, indent=2) + "\n")
+        (made / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
         # Whole or not at all: the name appears only when every byte is on the disk.
         os.replace(made, folder)
 
@@ -212,6 +237,10 @@ def _batches(source: TextSource) -> Iterator[list[str]]:
             texts, characters = [], 0
     if texts:
         yield texts
+
+
+def _refusing(root: Path) -> AbstractContextManager[None]:
+    return refusing(f"cache_dir={str(root)!r} can't be written", "Set `cache_dir` to a folder that can.")
 
 
 def _default_cache_dir() -> Path:

@@ -55,7 +55,8 @@ def cause(error: BaseException) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= _LONGEST_CAUSE else f"{text[:_LONGEST_CAUSE]}…"
     text = text if text.isprintable() else repr(text)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = "" if type(error) in (ValueError, Exception) else type(error).__name__
+    return ": ".join(filter(None, (name, text)))
 
 
 def open_file(file: Path) -> BinaryIO:

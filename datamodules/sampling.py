@@ -14,6 +14,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
 
+from datamodules.arguments import require_at_least, require_kind, shown
 from datamodules.randomness import Purpose, random_order
 from datamodules.rows.base import Group
 
@@ -238,16 +239,19 @@ class ResumableLoader(DataLoader[Any]):
         """Go to a saved position.
 
         Raises:
-            ValueError: If the position lies inside an epoch whose batches were others.
+            ValueError: If the position lies inside an epoch whose batches were others, or is none.
         """
+        require_kind(dict, position=state_dict)
+        for name in ("epoch", "batches", "batches_per_epoch"):
+            require_at_least(0, **{f"position[{name!r}]": state_dict.get(name)})
         sampler = self._epoch_sampler
         now = self.state_dict()
         inside_epoch = 0 < state_dict["batches"] < state_dict["batches_per_epoch"]
         for name in ("num_rows", "global_batch_size", "seed", "layout"):
-            if inside_epoch and state_dict[name] != now[name]:
+            if inside_epoch and state_dict.get(name) != now[name]:
                 raise ValueError(
-                    f"The checkpoint was written inside an epoch with {name}={state_dict[name]}, but this run has "
-                    f"{now[name]}, so the rest of that epoch is not defined. Use the same data, seed and "
+                    f"The checkpoint was written inside an epoch with {name}={shown(state_dict.get(name))}, but this run "
+                    f"has {now[name]}, so the rest of that epoch is not defined. Use the same data, seed and "
                     "batch_size x number of ranks, the same rows and weights, or a checkpoint from the end of an epoch."
                 )
         if inside_epoch:

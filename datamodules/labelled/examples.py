@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.arguments import require_kind, shown
 from datamodules.labelled.frame import Frame, Ids
 from datamodules.tokenizers import Tokenizer
 
@@ -72,7 +73,7 @@ def text_in(record: Mapping[str, Any], column: str) -> str:
     """
     text = value_in(record, column)
     if not isinstance(text, str):
-        raise ValueError(f"column {column!r} holds {text!r}, which is no text")
+        raise ValueError(f"column {column!r} holds {shown(text)}, which is no text")
     return text
 
 
@@ -87,7 +88,7 @@ def value_in(record: Mapping[str, Any], column: str) -> Any:
         ValueError: If there is no such column.
     """
     if column not in record:
-        raise ValueError(f"there is no column {column!r}, only {', '.join(sorted(record))}")
+        raise ValueError(f"there is no column {column!r}, only {', '.join(sorted(record)[:20])}")
     return record[column]
 
 
@@ -103,9 +104,25 @@ def label_number(label: Any, labels: list[str]) -> int:
     """
     if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(labels):
         return label
-    if str(label) in labels:
+    if isinstance(label, str | int | float) and str(label) in labels:
         return labels.index(str(label))
-    raise ValueError(f"the label {label!r} is none of {', '.join(labels)}")
+    raise ValueError(f"the label {shown(label)} is none of {', '.join(labels[:20])}")
+
+
+def require_labels(labels: object) -> None:
+    """Refuse what is no list of different names.
+
+    Args:
+        labels: The argument ``labels``.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    require_kind(list | tuple, labels=labels)
+    assert isinstance(labels, list | tuple)
+    require_kind(str, **{f"labels[{number}]": label for number, label in enumerate(labels)})
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f"labels={shown(labels)} must hold at least one name, none twice.")
 
 
 def ids_of(text: str, tokenizer: Tokenizer) -> Ids:

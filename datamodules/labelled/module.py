@@ -19,6 +19,7 @@ from datamodules.arguments import (
     require_kind,
     shown,
 )
+from datamodules.files import refusing
 from datamodules.labelled.batches import LabelledBatches
 from datamodules.labelled.examples import Example, Examples, LeftOutError
 from datamodules.labelled.frame import Frame
@@ -164,13 +165,16 @@ class LabelledTextDataModule(LightningDataModule):
     def _encode(self, name: str) -> LabelledBatches:
         table, selected = self._table(name)
         records = table.open()
+        damaged = f"{shown(table.path)} can't be read", "Copy or download it again."
         limit = self.train_length if name == "train" else self.evaluation_length
         frame, left_out = Frame(self.tokenizer), Counter[str]()
         examples: list[Example] = []
         for number in range(len(records)) if selected is None else selected.tolist():
+            with refusing(*damaged):
+                record = records[number]
             try:
                 examples.append(
-                    self.examples.encode(records[number], self.tokenizer, frame, limit, with_label=name != "predict")
+                    self.examples.encode(record, self.tokenizer, frame, limit, with_label=name != "predict")
                 )
             except LeftOutError as error:
                 if name == "predict":  # every row of the output is one of the input

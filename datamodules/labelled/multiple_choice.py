@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.arguments import require_kind, shown
 from datamodules.labelled.examples import Example, Examples, ids_of, mask_of, text_in, value_in
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
@@ -20,9 +21,13 @@ class MultipleChoiceExamples(Examples):
         text: Column with the text.
         choices: Column with the list of choices.
         label: Column with the number of the right one, from 0.
+
+    Raises:
+        ValueError: If a column's name is no text.
     """
 
     def __init__(self, text: str = "text", choices: str = "text_pair", label: str = "label") -> None:
+        require_kind(str, text=text, choices=choices, label=label)
         self.labels = []
         self.text = text
         self.choices = choices
@@ -38,7 +43,7 @@ class MultipleChoiceExamples(Examples):
         """
         text, choices = ids_of(text_in(record, self.text), tokenizer), value_in(record, self.choices)
         if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(one, str) for one in choices):
-            raise ValueError(f"column {self.choices!r} must hold a list of two or more texts, got {choices!r}")
+            raise ValueError(f"column {self.choices!r} must hold a list of two or more texts, got {shown(choices)}")
         rows = [frame.put([text, ids_of(choice, tokenizer)], limit) for choice in choices]
         length = max(len(row.input_ids) for row in rows)
         # Padded with 0, which the mask hides: which id stands there does not matter.
@@ -51,7 +56,7 @@ class MultipleChoiceExamples(Examples):
         if with_label:
             label = value_in(record, self.label)
             if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(choices):
-                raise ValueError(f"the label {label!r} is no number of a choice, 0 to {len(choices) - 1}")
+                raise ValueError(f"the label {shown(label)} is no number of a choice, 0 to {len(choices) - 1}")
             arrays["labels"] = np.array(label)
         return Example(arrays, any(row.is_cut for row in rows))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.arguments import require_kind, shown
 from datamodules.labelled.examples import Example, Examples, LeftOutError, ids_of, mask_of, text_in, value_in
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
@@ -24,9 +25,13 @@ class QuestionAnsweringExamples(Examples):
         text: Column with the question.
         text_pair: Column with the context.
         label: Column with the answer.
+
+    Raises:
+        ValueError: If a column's name is no text.
     """
 
     def __init__(self, text: str = "question", text_pair: str = "context", label: str = "answers") -> None:
+        require_kind(str, text=text, text_pair=text_pair, label=label)
         self.labels = []
         self.text = text
         self.text_pair = text_pair
@@ -72,17 +77,17 @@ class QuestionAnsweringExamples(Examples):
 def _answer(answer: Any, context: str) -> tuple[int, int]:
     """Return the first character of an answer, and the one behind its last."""
     if not isinstance(answer, Mapping) or not {"text", "answer_start"} <= answer.keys():
-        raise ValueError(f"an answer must give text and answer_start, got {answer!r}")
+        raise ValueError(f"an answer must give text and answer_start, got {shown(answer)}")
     text, start = answer["text"], answer["answer_start"]
     if isinstance(text, list) and isinstance(start, list):
         if not text or not start:
             raise LeftOutError("there is no answer")
         text, start = text[0], start[0]
-    if not isinstance(text, str) or not isinstance(start, int) or not text or start < 0:
-        raise ValueError(f"an answer must be a text and the number of its first character, got {answer!r}")
+    if not isinstance(text, str) or not isinstance(start, int) or isinstance(start, bool) or not text or start < 0:
+        raise ValueError(f"an answer must be a text and the number of its first character, got {shown(answer)}")
     if context[start : start + len(text)] != text:
         raise ValueError(
-            f"the answer {text!r} does not stand at character {start} of the context, which has "
-            f"{context[start : start + len(text)]!r} there"
+            f"the answer {shown(text)} does not stand at character {start} of the context, which has "
+            f"{shown(context[start : start + len(text)])} there"
         )
     return start, start + len(text)

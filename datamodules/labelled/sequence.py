@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.labelled.examples import Example, Examples, ids_of, label_number, mask_of, text_in, value_in
+from datamodules.arguments import require_kind
+from datamodules.labelled.examples import (
+    Example,
+    Examples,
+    ids_of,
+    label_number,
+    mask_of,
+    require_labels,
+    text_in,
+    value_in,
+)
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
 
@@ -18,11 +28,17 @@ class SequenceExamples(Examples):
         text: Column with the text.
         text_pair: Column with a second text; None: there is none.
         label: Column with the label.
+
+    Raises:
+        ValueError: If the labels are no list of different names, or a column's name is no text.
     """
 
     def __init__(
         self, labels: list[str], text: str = "text", text_pair: str | None = None, label: str = "label"
     ) -> None:
+        require_labels(labels)
+        require_kind(str, text=text, label=label)
+        require_kind(str | None, text_pair=text_pair)
         self.labels = labels
         self.text = text
         self.text_pair = text_pair

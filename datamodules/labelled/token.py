@@ -5,7 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.labelled.examples import IGNORED, Example, Examples, ids_of, label_number, mask_of, value_in
+from datamodules.arguments import require_kind, shown
+from datamodules.labelled.examples import (
+    IGNORED,
+    Example,
+    Examples,
+    ids_of,
+    label_number,
+    mask_of,
+    require_labels,
+    value_in,
+)
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
 
@@ -18,9 +28,14 @@ class TokenExamples(Examples):
         words: Column with the list of words.
         label: Column with the list of labels, one per word.
         separator: Stands before every word but the first; nothing for Chinese, a character a word.
+
+    Raises:
+        ValueError: If the labels are no list of different names, or a column's name is no text.
     """
 
     def __init__(self, labels: list[str], words: str = "text", label: str = "label", separator: str = " ") -> None:
+        require_labels(labels)
+        require_kind(str, words=words, label=label, separator=separator)
         self.labels = labels
         self.words = words
         self.label = label
@@ -36,10 +51,10 @@ class TokenExamples(Examples):
         """
         words = value_in(record, self.words)
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError(f"column {self.words!r} must hold a list of words, got {words!r}")
+            raise ValueError(f"column {self.words!r} must hold a list of words, got {shown(words)}")
         encoded = [ids_of(f"{self.separator if number else ''}{word}", tokenizer) for number, word in enumerate(words)]
         if without := [word for word, ids in zip(words, encoded, strict=True) if not len(ids)]:
-            raise ValueError(f"the word {without[0]!r} has no token, so there is none to label; leave it out")
+            raise ValueError(f"the word {shown(without[0])} has no token, so there is none to label; leave it out")
         text = np.concatenate([*encoded, np.empty(0, dtype=np.int64)])
         row = frame.put([text], limit)
         places = np.cumsum([0, *map(len, encoded)])[:-1]  # (words,) first token of each in the text
@@ -56,7 +71,7 @@ class TokenExamples(Examples):
             given = value_in(record, self.label)
             if not isinstance(given, list) or len(given) != len(words):
                 raise ValueError(
-                    f"column {self.label!r} must hold a label for each of {len(words)} words, got {given!r}"
+                    f"column {self.label!r} must hold a label for each of {len(words)} words, got {shown(given)}"
                 )
             labels = np.full_like(row.input_ids, IGNORED)
             labels[at] = [label_number(label, self.labels) for label in given[: len(at)]]

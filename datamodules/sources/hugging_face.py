@@ -121,11 +121,10 @@ class HuggingFaceDataset(TextSource):
                 f"{self.path}: no column {self.field!r}, only {shown(columns)}. Set `field` to the one that holds the "
                 "text."
             )
-        # Pictures, say, would be opened from wherever a record says.
-        if not isinstance(features.get(self.field, datasets.Value("string")), datasets.Value):
+        if opens_files(features.get(self.field)):
             raise ValueError(
-                f"{self.path}: column {self.field!r} holds {shown(features[self.field])}, but must hold strings. Set "
-                "`field` to the one that holds the text."
+                f"{self.path}: column {self.field!r} holds {type(features[self.field]).__name__}, but must hold "
+                "strings. Set `field` to the one that holds the text."
             )
         return dataset.select_columns([self.field])
 
@@ -135,3 +134,16 @@ class HuggingFaceDataset(TextSource):
             "loaded",
             "Give the name of a dataset on the hub (which needs the network) or a folder with data files.",
         )
+
+
+def opens_files(feature: Any) -> bool:
+    """Say whether reading a column opens whatever file or address its records name, as for pictures.
+
+    Args:
+        feature: What ``datasets`` says of the column.
+    """
+    if isinstance(feature, dict):
+        return any(map(opens_files, feature.values()))
+    if hasattr(feature, "feature"):  # a list of them
+        return opens_files(feature.feature)
+    return hasattr(feature, "decode_example") and type(feature).__name__ != "Json"

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.arguments import require_at_least, require_kind, shown
 from datamodules.dataset import MLMBatch
 from datamodules.sampling import loader_options
 from datamodules.streaming.lanes import LaneBatch, Lanes, Place, Turn, UnreadableText, turns
@@ -140,18 +141,34 @@ class StreamLoader(DataLoader[Any]):
         """Go to a saved position.
 
         Raises:
-            ValueError: If the position lies in a stream that is cut another way.
+            ValueError: If the position lies in a stream that is cut another way, or is none.
         """
+        require_kind(dict, position=state_dict)
+        for name in ("epoch", "batches", "turn", "first_step"):
+            require_at_least(0, **{f"position[{name!r}]": state_dict.get(name)})
         for name, now in self._identity.items():
-            if state_dict[name] != now and state_dict["batches"]:
+            if state_dict.get(name) != now and state_dict["batches"]:
                 raise ValueError(
-                    f"The checkpoint was written inside an epoch of a stream with {name}={state_dict[name]}, but this "
-                    f"run has {now}, so the rest of that epoch is not defined. Use the same {name}."
+                    f"The checkpoint was written inside an epoch of a stream with {name}={shown(state_dict.get(name))}, but "
+                    f"this run has {now}, so the rest of that epoch is not defined. Use the same {name}."
                 )
+        if state_dict["batches"]:
+            self._check_places(state_dict.get("places"))
         self._saved = state_dict
         # Lightning fetches the first batch of a resumed run before it tells the sampler which epoch it is.
         self._turns.epoch = state_dict["epoch"]
         self._states = {}
+
+    def _check_places(self, places: Any) -> None:
+        """Refuse what is not three numbers, or none, for each lane of each rank."""
+        require_kind(list, **{"position['places']": places})
+        lanes = [lane for rank in places if isinstance(rank, list) for lane in rank]
+        if len(places) != self._turns.num_replicas or len(lanes) != self._turns.num_lanes * len(places):
+            raise ValueError(f"position['places'] must hold {self._turns.num_lanes} lanes for each of the ranks.")
+        for number, lane in enumerate(lanes):
+            if not isinstance(lane, list | tuple) or len(lane) not in (0, 3):
+                raise ValueError(f"position['places'], lane {number}: {shown(lane)} is no place in a stream.")
+            require_at_least(0, **{f"position['places'], lane {number}": one for one in lane})
 
     def _state(self, epoch: int, batches: int, turn: int, places: list[list[Place]]) -> dict[str, Any]:
         kept = [[[int(number) for number in place] for place in lanes] for lanes in places]

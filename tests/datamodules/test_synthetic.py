@@ -48,7 +48,7 @@ def test_documents_are_functions_of_seed_and_number(task: str):
     [
         ({"task": "sort"}, r"task='sort' must be one of \['copy', 'recall'\]"),
         ({"distance": 0}, "distance=0 must be at least 1"),
-        ({"task": "recall", "distance": 20}, "distance=20 must be .* a multiple of 6"),
+        ({"task": "recall", "distance": 20}, "distance=20 must be.* a multiple of 6"),
         ({"distance": 50, "length": 50}, "length=50 must be above distance=50"),
         ({"num_documents": 0}, "num_documents=0 must be at least 1"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
