@@ -1,12 +1,16 @@
 """Model cards: the ``README.md`` of a Hugging Face folder."""
 
-import json
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
+from gau_alpha.untrusted.escaping import code_for_markdown, for_markdown
+from gau_alpha.untrusted.reading import read_json
+from gau_alpha.untrusted.registry import Registry, shown
 
 CARD = "README.md"
 """The file of a model card."""
@@ -46,11 +50,13 @@ def model_card(
         head: The head's class and its own arguments; None: the masked-language-model head.
 
     Raises:
-        ValueError: If ``results`` is no such file, or ``licence`` is not one plain word.
+        ValueError: If ``results`` is no such file, ``licence`` is not one plain word, or the head's class no name.
     """
     if not licence or not licence.replace("-", "").replace(".", "").isalnum():
         raise ValueError(f"licence must be an identifier such as apache-2.0 or unknown, got {licence!r}.")
     cls = "GAUAlphaForMaskedLM" if head is None else str(head["class_path"]).rpartition(".")[2]
+    if not cls.isidentifier():
+        raise ValueError(f"The head's class_path must end in the name of a class, got {shown(cls)}.")
     task, tags = TASKS.get(cls, (None, "gau-alpha"))
     module = "gau_alpha" if head is None else "gau_alpha.heads"
     lines = [
@@ -60,20 +66,20 @@ def model_card(
         f"tags: [{tags}, length-extrapolation]",
         "---",
         "",
-        f"# {title}",
+        f"# {for_markdown(title)}",
         "",
         f"GAU-α, {config.num_hidden_layers} layers, hidden size {config.hidden_size}, {config.vocab_size} tokens.",
         "",
         "| axis | strategy |",
         "|---|---|",
-        *(f"| {axis} | `{strategy!r}` |" for axis, strategy in method.axes()),
+        *(f"| {axis} | {code_for_markdown(repr(strategy))} |" for axis, strategy in method.axes()),
         "",
         f"Trained on rows of {train_length} tokens (`train_length`)."
         if train_length
         else "The length of its training rows is not recorded.",
     ]
     if data:
-        parts = [f"{name}: `{class_path}`" for name, class_path in _classes(data)]
+        parts = [f"{for_markdown(name)}: {code_for_markdown(class_path)}" for name, class_path in _classes(data)]
         lines += ["", f"Data: {', '.join(parts)}."] if parts else []
     if results is not None:
         lines += ["", "## Past its training length", "", *_table(results)]
@@ -95,23 +101,55 @@ def _classes(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(part["class_path"])) for name, part in named if "class_path" in part]
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What is shown of a row of an ``extrapolation.json``; null is a perplexity that no float can hold."""
+
+    method: str
+    length: int
+    protocol: str
+    status: str
+    perplexity: float | None
+
+
 def _table(path: Path) -> list[str]:
+    content = read_json(path)
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        cells = {(row["method"], row["length"]): _cell(row) for row in rows}
-        protocols = sorted({row["protocol"] for row in rows})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no extrapolation.json as `gau-alpha extrapolate` writes it: {error!r}.") from error
-    methods = list(dict.fromkeys(method for method, _ in cells))
-    lengths = sorted({length for _, length in cells})
+        rows = content.get("rows") if isinstance(content, dict) else None
+        if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+            raise ValueError('it must be an object in which "rows" is a list of objects.')
+        results = [_result(row, f"rows[{i}]") for i, row in enumerate(rows)]
+    except ValueError as error:
+        raise ValueError(f"{path} is no extrapolation.json as `gau-alpha extrapolate` writes it: {error}") from error
+    cells = {(one.method, one.length): _cell(one) for one in results}
+    methods = list(dict.fromkeys(one.method for one in results))
+    lengths = sorted({one.length for one in results})
+    protocols = ", ".join(map(for_markdown, sorted({one.protocol for one in results})))
     return [
-        f"Perplexity by evaluated length in tokens, protocol {', '.join(protocols)}.",
+        f"Perplexity by evaluated length in tokens, protocol {protocols}.",
         "",
         f"| method | {' | '.join(map(str, lengths))} |",
         f"|---|{'---|' * len(lengths)}",
-        *(f"| {method} | {' | '.join(cells.get((method, length), '') for length in lengths)} |" for method in methods),
+        *(
+            f"| {for_markdown(method)} | {' | '.join(cells.get((method, length), '') for length in lengths)} |"
+            for method in methods
+        ),
     ]
 
 
-def _cell(row: Mapping[str, Any]) -> str:
-    return f"{row['perplexity']:.2f}" if row["status"] == "ok" else str(row["status"])
+def _result(row: Mapping[str, Any], where: str) -> _Result:
+    stored = {name: value for name, value in row.items() if name in _Result.__dataclass_fields__}
+    known = _Result(**Registry({}).arguments(_Result, stored, where))
+    if not 1 <= known.length <= 2**53:
+        raise ValueError(f"{where}.length must be a number of tokens, got {shown(known.length)}.")
+    if known.perplexity is not None and not math.isfinite(known.perplexity):
+        raise ValueError(f"{where}.perplexity must be a finite number, or null, got {known.perplexity}.")
+    return known
+
+
+def _cell(one: _Result) -> str:
+    if one.status != "ok":
+        return for_markdown(one.status)
+    if one.perplexity is None:
+        return ""
+    return f"{one.perplexity:.2f}" if one.perplexity < 1e6 else f"{one.perplexity:.1e}"

@@ -9,6 +9,9 @@ from typing import Any
 
 from gau_alpha.extrapolation.measurement import Measurement
 from gau_alpha.files import write_whole
+from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.reading import read_json
+from gau_alpha.untrusted.registry import shown
 
 _IDENTITY = "identity.json"
 
@@ -25,13 +28,16 @@ class Ledger:
             are never mixed in.
 
     Raises:
-        ValueError: If the folder holds measurements of another evaluation, naming what differs.
+        ValueError: If the folder holds measurements of another evaluation, naming what differs, or files that are no
+            measurements, naming file and field.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
         self._identity = json.loads(json.dumps(identity))
         self._known: dict[tuple[str, int], Measurement | None] = {}
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder: finished measurements can't be kept there. Remove it.")
         if (folder / _IDENTITY).exists():
             self._read()
 
@@ -70,19 +76,35 @@ class Ledger:
             shutil.rmtree(left)
 
     def _read(self) -> None:
-        stored = json.loads((self.folder / _IDENTITY).read_text())
+        try:
+            stored = read_json(self.folder / _IDENTITY)
+            if not isinstance(stored, dict):
+                raise ValueError(f"{self.folder / _IDENTITY} must be an object, got {shown(stored)}.")
+            for file in sorted(self.folder.glob("[!.]*.json")):
+                if file.name != _IDENTITY:
+                    name, length, measurement = _entry(read_json(file), str(file))
+                    self._known[name, length] = measurement
+        except ValueError as error:
+            raise ValueError(f"{error} Remove {self.folder} to begin anew.") from error
         if differing := _differences(stored, self._identity):
             raise ValueError(
                 f"{self.folder} holds the unfinished evaluation of something else ({'; '.join(differing[:5])}). Ask "
                 f"for the same again to go on with it, give another --output_dir, or remove that folder to begin anew."
             )
-        for file in sorted(self.folder.glob("[!.]*.json")):
-            if file.name != _IDENTITY:
-                content = json.loads(file.read_text())
-                values = content["measurement"]
-                self._known[content["name"], content["length"]] = (
-                    None if values is None else Measurement.from_dict(values)
-                )
+
+
+def _entry(content: Any, where: str) -> tuple[str, int, Measurement | None]:
+    """What ``Ledger.add`` has kept in a file."""
+    if not isinstance(content, dict) or set(content) != {"name", "length", "measurement"}:
+        raise ValueError(f"{where} must be an object of name, length and measurement, got {shown(content)}.")
+    name, length, measurement = content["name"], content["length"], content["measurement"]
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: name must be a string, got {shown(name)}.")
+    if type(length) is not int or not 1 <= length <= 2**53:
+        raise ValueError(f"{where}: length must be a number of tokens, 1 or more, got {shown(length)}.")
+    if measurement is not None:
+        measurement = Measurement.from_dict(measurement, f"{where}: measurement")
+    return name, length, measurement
 
 
 def _differences(stored: Any, asked: Any, where: str = "") -> list[str]:
@@ -94,7 +116,7 @@ def _differences(stored: Any, asked: Any, where: str = "") -> list[str]:
             for key in keys
             for difference in _differences(stored.get(key), asked.get(key), f"{where}.{key}" if where else key)
         ]
-    return [] if stored == asked else [f"{where}: {_short(stored)} there, {_short(asked)} here"]
+    return [] if stored == asked else [f"{printable(where[:200])}: {_short(stored)} there, {_short(asked)} here"]
 
 
 def _short(value: Any) -> str:

@@ -1,8 +1,15 @@
 """The result of an evaluation: one row per (method, length)."""
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from gau_alpha.untrusted.registry import Registry, shown
+
+_PLAIN = Registry({})  # no field of a row holds an object
+_LARGEST = 2**53  # counts up to here are exact in any reader of JSON
 
 
 class Status(StrEnum):
@@ -117,6 +124,64 @@ class Row:
         return asdict(self) | {"status": self.status.value}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Row":
-        """The inverse of ``as_dict``."""
-        return cls(**(values | {"status": Status(values["status"])}))
+    def from_dict(cls, values: object, where: str = "row") -> "Row":
+        """The inverse of ``as_dict``, of data that anyone may have written.
+
+        Args:
+            values: Plain data; where there is no number, or an infinite one, None.
+            where: Names it in messages.
+
+        Raises:
+            ValueError: If a field is unknown, missing or not what the class says, naming it.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{where} must be an object, got {shown(values)}.")
+        others = {name: value for name, value in values.items() if name != "status"}
+        known = _PLAIN.arguments(cls, others, where, left_out=("status",))
+        if values.get("status") not in list(Status):
+            choices = ", ".join(Status)
+            raise ValueError(f"{where}.status must be one of: {choices}; got {shown(values.get('status'))}.")
+        if known.get("layers") is not None:
+            known["layers"] = _layers(known["layers"], f"{where}.layers")
+        _check_numbers(known, where)
+        if not 1 <= known["length_ratio"] <= known["length"]:
+            raise ValueError(
+                f"{where}.length_ratio must lie between 1 and the length, {known['length']}, got "
+                f"{known['length_ratio']}."
+            )
+        return cls(**known, status=Status(values["status"]))
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """What ``Row.layers`` holds in a file: K layers, N distances."""
+
+    attention_entropy: list[float | None]  # (K,)
+    near_share: list[float | None] = field(default_factory=list)  # (K,)
+    distance_from: list[int] = field(default_factory=list)  # (N,)
+    distance_share: list[list[float | None]] = field(default_factory=list)  # (K, N)
+
+
+def _layers(values: object, where: str) -> dict[str, Any]:
+    known = _PLAIN.arguments(_Layers, values, where)
+    depth, starts = len(known["attention_entropy"]), known.get("distance_from", [])
+    for name in ("near_share", "distance_share"):
+        if name in known and len(known[name]) != depth:
+            raise ValueError(f"{where}.{name} must have {depth} entries, one per layer, got {len(known[name])}.")
+    for shares in known.get("distance_share", []):
+        if not shares or len(shares) != len(starts):
+            raise ValueError(f"{where}.distance_share must have an entry per distance_from, got {len(shares)}.")
+    if not depth:
+        raise ValueError(f"{where}.attention_entropy is empty: there is no layer.")
+    return known
+
+
+def _check_numbers(value: object, where: str) -> None:
+    """Whole numbers are counts, others finite."""
+    if isinstance(value, dict | list):
+        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_numbers(one, f"{where}.{name}" if isinstance(name, str) else f"{where}[{name}]")
+    elif isinstance(value, int) and not 0 <= value <= _LARGEST:
+        raise ValueError(f"{where} must lie between 0 and {_LARGEST:,}, got {shown(value)}.")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, or null, got {value}.")

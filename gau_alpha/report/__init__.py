@@ -2,7 +2,7 @@
 
 - ``report.py``   rows and their run; the files JSON and CSV
 - ``groups.py``   mean and spread over checkpoints that differ in their seed
-- ``cells.py``    numbers as text
+- ``cells.py``    numbers and plain data as text
 - ``tables.py``   on screen, in Markdown, in LaTeX
 - ``figures.py``  plots
 - ``page.py``     the HTML page

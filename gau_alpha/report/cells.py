@@ -1,5 +1,6 @@
-"""Numbers as text."""
+"""Numbers and plain data as text."""
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -43,3 +44,14 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any) -> str:
+    """Write plain data as JSON, null for NaN and infinities; characters without a shape are escaped, others stay.
+
+    Args:
+        value: Plain data.
+    """
+    text = json.dumps(without_nan(value), indent=2, allow_nan=False, ensure_ascii=False)
+    # Only strings hold such characters, but for the line ends.
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)

@@ -13,9 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from gau_alpha.extrapolation import Row
+from gau_alpha.untrusted.escaping import one_line
 
 if TYPE_CHECKING:
     from gau_alpha.report.report import Report
@@ -25,6 +27,7 @@ _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _DPI = 120
 _PANELS_ACROSS = 3
+_LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}  # of text that others wrote: a $ in it is a $
 
 
 def perplexity(report: "Report") -> Figure:
@@ -33,8 +36,8 @@ def perplexity(report: "Report") -> Figure:
     The dashed line marks the training length. A method's line has a gap where it has no number.
     """
     figure = _figure(9, 5)
-    _perplexity_up(figure.add_subplot(), report)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    lines = _perplexity_up(figure.add_subplot(), report)
+    _legend(figure, lines, report.methods, loc="outside right upper", fontsize=9)
     return figure
 
 
@@ -42,21 +45,22 @@ def thumbnail(report: "Report") -> Figure:
     """The same, to be read at 300 pixels: loggers show images that small."""
     figure = _figure(4.5, 3.1 + 0.2 * (len(report.methods) // 2))
     axes = figure.add_subplot()
-    _perplexity_up(axes, report)
+    lines = _perplexity_up(axes, report)
     axes.set_ylabel("perplexity")
     if len(report.lengths) > 5:
         axes.tick_params(axis="x", labelrotation=45)
-    figure.legend(loc="outside lower center", frameon=False, ncols=2)
+    _legend(figure, lines, report.methods, loc="outside lower center", ncols=2)
     return figure
 
 
-def _perplexity_up(axes: Axes, report: "Report") -> None:
+def _perplexity_up(axes: Axes, report: "Report") -> list[Line2D]:
+    lines = []
     for place, method in enumerate(report.methods):
         rows = [report.row(method, length) for length in report.lengths]
         style = _style(place)
         low, high = _values(rows, "perplexity_low"), _values(rows, "perplexity_high")
         axes.fill_between(report.lengths, low, high, alpha=0.15, linewidth=0, color=style["color"])
-        axes.plot(report.lengths, _values(rows, "perplexity"), label=method, **style)
+        lines += axes.plot(report.lengths, _values(rows, "perplexity"), label=method, **style)
     axes.set_yscale("log")
     if not any(row.perplexity is not None and math.isfinite(row.perplexity) for row in report.rows):
         axes.set_ylim(1, 10)  # nothing to draw, and a log axis has no limits of its own
@@ -64,8 +68,9 @@ def _perplexity_up(axes: Axes, report: "Report") -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top > 5 * bottom else range(1, 10)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel(f"perplexity at hidden tokens ({report.rows[0].protocol})")
+    axes.set_ylabel(f"perplexity at hidden tokens ({one_line(report.rows[0].protocol)})", **_LITERAL)
     _lengths_across(axes, report)
+    return lines
 
 
 def attention(report: "Report") -> Figure | None:
@@ -79,11 +84,11 @@ def attention(report: "Report") -> Figure | None:
     figure = _figure(13 if with_distances else 9, 4.4)
     panels = figure.subplots(1, 3 if with_distances else 1, squeeze=False)[0]
     lengths = report.lengths
-    panels[0].plot(lengths, np.log(lengths), color="0.5", linestyle=":", label="even spread, ln n")
+    lines = panels[0].plot(lengths, np.log(lengths), color="0.5", linestyle=":", label="even spread, ln n")
     panels[0].set_ylabel("attention entropy (nats)")
     for place, method in enumerate(report.methods):
         rows = [report.row(method, length) for length in lengths]
-        panels[0].plot(lengths, _values(rows, "attention_entropy"), label=method, **_style(place))
+        lines += panels[0].plot(lengths, _values(rows, "attention_entropy"), label=method, **_style(place))
         if with_distances:
             panels[1].plot(lengths, _values(rows, "near_share"), **_style(place))
     _lengths_across(panels[0], report)
@@ -94,10 +99,11 @@ def attention(report: "Report") -> Figure | None:
         panels[1].set_ylabel("attention within ± half of the training length")
         panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
         _by_distance(panels[2], report)
+    names = ["even spread, ln n", *report.methods]
     if with_distances:
-        figure.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=4)
+        _legend(figure, lines, names, loc="outside lower center", fontsize=9, ncols=4)
     else:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+        _legend(figure, lines, names, loc="outside right upper", fontsize=9)
     return figure
 
 
@@ -117,11 +123,13 @@ def layers(report: "Report") -> Figure | None:
     colours = matplotlib.colormaps["viridis"]
     for axes, method in zip(panels, measured, strict=False):
         rows = [row for row in report.rows if row.method == method and row.layers is not None]
-        entropies = np.array([row.layers["attention_entropy"] for row in rows if row.layers is not None])  # (R, K)
+        entropies = np.array(
+            [row.layers["attention_entropy"] for row in rows if row.layers is not None], np.float64
+        )  # (R, K)
         for layer, values in enumerate(entropies.T):
             share = layer / max(1, entropies.shape[1] - 1)
             axes.plot([row.length for row in rows], values, color=colours(0.9 * share), marker=".", label=f"{layer}")
-        axes.set_title(method, fontsize=9)
+        axes.set_title(one_line(method), fontsize=9, **_LITERAL)
         _lengths_across(axes, report)
         axes.tick_params(axis="x", labelrotation=45, labelsize=7, labelbottom=True)
     for axes in panels[: len(measured) - across]:  # another panel stands below
@@ -170,6 +178,13 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def _legend(figure: Figure, lines: Sequence[Line2D], names: Sequence[str], **where: Any) -> None:
+    # Names are set afterwards: as labels, matplotlib would leave out those that begin with an underscore.
+    legend = figure.legend(lines, ["-"] * len(lines), frameon=False, **where)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=one_line(name), **_LITERAL)
+
+
 def _style(place: int) -> dict[str, Any]:
     return {
         "color": _COLOURS[place % len(_COLOURS)],
@@ -205,7 +220,7 @@ def _by_distance(axes: Axes, report: "Report") -> None:
         assert row.layers is not None
         longest = max(longest, row.length)
         starts = np.array(row.layers["distance_from"])
-        shares = np.array(row.layers["distance_share"]).mean(0)
+        shares = np.array(row.layers["distance_share"], np.float64).mean(0)
         axes.plot(np.maximum(starts, 0.5), shares, **_style(place))  # a logarithmic axis has no 0
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: "0" if value < 1 else f"{value:,.0f}")

@@ -1,12 +1,12 @@
 """The report as one HTML page that needs no network and no other file."""
 
-import json
 from html import escape
 from typing import TYPE_CHECKING
 
 from gau_alpha.extrapolation import Status
 from gau_alpha.report import figures, tables
-from gau_alpha.report.cells import number, without_nan
+from gau_alpha.report.cells import json_text, number
+from gau_alpha.untrusted.escaping import for_html
 
 if TYPE_CHECKING:
     from gau_alpha.report.report import Report
@@ -29,7 +29,7 @@ svg { max-width: 100%; height: auto; } pre { background: #f6f6f6; padding: 1rem;
 def page(report: "Report") -> str:
     """The whole page."""
     sections = [
-        f"<h1>Extrapolation</h1><p class='caption'>{escape(report.caption())}</p>",
+        f"<h1>Extrapolation</h1><p class='caption'>{for_html(report.caption())}</p>",
         "<h2>Perplexity</h2>",
         _perplexities(report),
         f"<p class='note'>{_legend(report)}</p>",
@@ -37,7 +37,7 @@ def page(report: "Report") -> str:
     ]
     if lines := tables.overview_of_groups(report):
         heading = ["mean over checkpoints [range]", *map(report.heading, report.lengths)]
-        sections += ["<h2>Several checkpoints</h2>", _table(heading, [list(map(escape, line)) for line in lines])]
+        sections += ["<h2>Several checkpoints</h2>", _table(heading, [list(map(for_html, line)) for line in lines])]
     sections += ["<h2>Accuracy</h2>", _accuracies(report)]
     if any(row.baseline for row in report.rows):
         sections += _differences(report)
@@ -47,13 +47,13 @@ def page(report: "Report") -> str:
     ):
         if drawn is not None:
             sections += [f"<h2>{heading_}</h2>", figures.svg(drawn, name)]
-    rows = [[escape(cell) for cell in tables.details(report, row)] for row in report.rows]
-    run = json.dumps(without_nan(report.run), indent=2, allow_nan=False, ensure_ascii=False)
+    rows = [[for_html(cell) for cell in tables.details(report, row)] for row in report.rows]
     sections += [
         "<h2>All rows</h2>",
-        f"<p class='note'>{escape(tables.EXPLANATION)}</p>",
+        f"<p class='note'>{for_html(tables.EXPLANATION)}</p>",
         f"<div class='wide'>{_table(tables.DETAILS, rows)}</div>",
-        f"<h2>Run</h2><details><summary>What was measured, with what</summary><pre>{escape(run)}</pre></details>",
+        "<h2>Run</h2><details><summary>What was measured, with what</summary>"
+        f"<pre>{escape(json_text(report.run))}</pre></details>",
     ]
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>Extrapolation</title>"
@@ -69,13 +69,13 @@ def _perplexities(report: "Report") -> str:
         for length in report.lengths
     }
     for method in report.methods:
-        cells = [escape(method)]
+        cells = [for_html(method)]
         for length in report.lengths:
             row = report.row(method, length)
             if row is None:
                 cells.append("")
             elif row.status is not Status.OK:
-                cells.append(f"<span class='failed'>{escape(row.status.value)}</span>")
+                cells.append(f"<span class='failed'>{for_html(row.status.value)}</span>")
             else:
                 text = number(row.perplexity)
                 text = f"<span class='best'>{text}</span>" if row.perplexity == best[length] else text
@@ -95,7 +95,7 @@ def _legend(report: "Report") -> str:
 
 def _accuracies(report: "Report") -> str:
     lines = [
-        [escape(method), *(report.accuracy(method, length) for length in report.lengths)] for method in report.methods
+        [for_html(method), *(report.accuracy(method, length) for length in report.lengths)] for method in report.methods
     ]
     return _table(["method", *map(report.heading, report.lengths)], lines)
 
@@ -104,21 +104,21 @@ def _differences(report: "Report") -> list[str]:
     baseline = next(row.baseline for row in report.rows if row.baseline)
     lines = []
     for method in report.methods:
-        cells = [escape(method)]
+        cells = [for_html(method)]
         for length in report.lengths:
             row = report.row(method, length)
             low, high = (None, None) if row is None else (row.loss_difference_low, row.loss_difference_high)
             text = (
                 ""
                 if row is None
-                else escape(tables.difference(row)).replace(" [", "<small>[").replace("]", "]</small>")
+                else for_html(tables.difference(row)).replace(" [", "<small>[").replace("]", "]</small>")
             )
             kind = "" if low is None or high is None else "better" if high < 0 else "worse" if low > 0 else ""
             cells.append(f"<span class='{kind}'>{text}</span>" if kind else text)
         if method != baseline:
             lines.append(cells)
     return [
-        f"<h2>Loss minus that of {escape(baseline)}</h2>",
+        f"<h2>Loss minus that of {for_html(baseline)}</h2>",
         _table(["method", *map(report.heading, report.lengths)], lines),
         "<p class='note'>Nats per target, paired by document, with the 95 % interval. Coloured where that excludes 0: "
         "green is better, orange worse.</p>",
@@ -126,6 +126,6 @@ def _differences(report: "Report") -> list[str]:
 
 
 def _table(heading: list[str], lines: list[list[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
+    head = "".join(f"<th>{for_html(cell)}</th>" for cell in heading)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

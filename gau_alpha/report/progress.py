@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from gau_alpha.untrusted.escaping import one_line
+
 
 @contextmanager
 def progress_bar(console: Console | None = None) -> Iterator[Callable[[float, float, str], None]]:
@@ -18,7 +20,7 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[[float, fl
         What to hand to ``ExtrapolationEngine.compare`` as ``progress``.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -27,4 +29,6 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[[float, fl
     )
     with Progress(*columns, console=console) as bars:
         bar = bars.add_task("evaluating", total=None)
-        yield lambda done, total, description: bars.update(bar, completed=done, total=total, description=description)
+        yield lambda done, total, description: bars.update(
+            bar, completed=done, total=total, description=one_line(description)
+        )

@@ -2,8 +2,7 @@
 
 import csv
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,11 @@ from rich.console import Console
 from gau_alpha.extrapolation import Row, Status
 from gau_alpha.files import write_whole
 from gau_alpha.report import figures, tables
-from gau_alpha.report.cells import number, span, without_nan
+from gau_alpha.report.cells import json_text, number, span, without_nan
 from gau_alpha.report.groups import summaries
 from gau_alpha.report.page import page
+from gau_alpha.untrusted.escaping import for_csv
+from gau_alpha.untrusted.reading import read_json
 
 NAME = "extrapolation"
 """Files are called ``extrapolation.html``, ``.json``, ``.csv``, ``.md`` and ``.png``."""
@@ -36,8 +37,8 @@ class Report:
         run: Plain data: seed, checkpoint, data, versions, whatever the caller knows of the making.
 
     Raises:
-        ValueError: If there is no row, the rows come from different protocols or windows, or a (method, length) occurs
-            twice.
+        ValueError: If there is no row, the rows come from different protocols or windows, a (method, length) occurs
+            twice, or a method has more layers at one length than at another.
     """
 
     rows: Sequence[Row]
@@ -55,6 +56,12 @@ class Report:
             if (row.method, row.length) in seen:
                 raise ValueError(f"Method {row.method!r} occurs twice at {row.length} tokens: give it another name.")
             seen.add((row.method, row.length))
+        depths: dict[str, int] = {}
+        for row in self.rows:
+            if row.layers is not None:
+                depth = len(row.layers["attention_entropy"])
+                if depths.setdefault(row.method, depth) != depth:
+                    raise ValueError(f"Method {row.method!r} has {depths[row.method]} layers, but {depth} elsewhere.")
 
     @property
     def methods(self) -> list[str]:
@@ -71,6 +78,9 @@ class Report:
     def write(self, folder: str | Path, latex: bool = False) -> list[Path]:
         """Writes ``extrapolation.html``, ``.json``, ``.csv``, ``.md`` and ``.png``, each whole or not at all.
 
+        The JSON, which holds everything, comes first and what is drawn last: should a file fail, those before it lie
+        there.
+
         Args:
             folder: Created if it doesn't exist; files of these names in it are replaced.
             latex: Whether to write ``extrapolation.tex`` too, the rows of a table.
@@ -78,18 +88,13 @@ class Report:
         Returns:
             The paths.
         """
-        contents = {
-            ".json": self.json().encode(),
-            ".csv": self.csv().encode(),
-            ".md": self.markdown().encode(),
-            ".png": self.png(),
-            ".html": self.html().encode(),
-        }
+        texts = {".json": self.json, ".csv": self.csv, ".md": self.markdown}
         if latex:
-            contents[".tex"] = self.latex().encode()
+            texts[".tex"] = self.latex
+        makers: dict[str, Callable[[], str | bytes]] = {**texts, ".png": self.png, ".html": self.html}
         return [
-            write_whole(Path(folder) / f"{NAME}{suffix}", partial(_write_bytes, content=content))
-            for suffix, content in contents.items()
+            write_whole(Path(folder) / f"{NAME}{suffix}", partial(_write, content=make()))
+            for suffix, make in makers.items()
         ]
 
     @classmethod
@@ -100,13 +105,16 @@ class Report:
             path: The file.
 
         Raises:
-            ValueError: If it is not such a file.
+            ValueError: If there is no such file, or it is not such a file; names the field.
         """
+        content = read_json(Path(path))
         try:
-            content = json.loads(Path(path).read_text())
-            return cls([Row.from_dict(row) for row in content["rows"]], content["run"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a report of this software: {error!r}.") from error
+            for name, kind, called in (("rows", list, "a list"), ("run", dict, "an object")):
+                if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+                    raise ValueError(f'it must be an object in which "{name}" is {called}.')
+            return cls([Row.from_dict(row, f"rows[{i}]") for i, row in enumerate(content["rows"])], content["run"])
+        except ValueError as error:
+            raise ValueError(f"{path} is not a report of this software: {error}") from error
 
     def json(self) -> str:
         """``{"rows": […], "run": {…}}``; numbers that JSON doesn't know (NaN, infinity) are null.
@@ -116,15 +124,20 @@ class Report:
         content: dict[str, Any] = {"rows": [row.as_dict() for row in self.rows], "run": self.run}
         if found := summaries(self.rows):
             content["groups"] = [one.as_dict() for one in found]
-        return json.dumps(without_nan(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return json_text(content) + "\n"
 
     def csv(self) -> str:
-        """One line per row, all fields but those by layer; empty where there is no number."""
+        """One line per row, all fields but those by layer; empty where there is no number.
+
+        Text that a spreadsheet would take for a formula has an apostrophe before it.
+        """
         text = io.StringIO()
         names = [one.name for one in fields(Row) if one.name != _NESTED]
         writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(without_nan(row.as_dict()) for row in self.rows)
+        for row in self.rows:
+            cells = without_nan(row.as_dict()).items()
+            writer.writerow({name: for_csv(cell) if isinstance(cell, str) else cell for name, cell in cells})
         return text.getvalue()
 
     def markdown(self) -> str:
@@ -220,5 +233,5 @@ class Report:
         return text
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def _write(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)

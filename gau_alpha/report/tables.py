@@ -1,14 +1,15 @@
 """The result on screen, in Markdown and in LaTeX."""
 
-import json
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from gau_alpha.extrapolation import Row, Status
-from gau_alpha.report.cells import number, with_interval, without_nan
+from gau_alpha.report.cells import json_text, number, with_interval
 from gau_alpha.report.groups import Summary, summaries
+from gau_alpha.untrusted.escaping import for_latex, for_markdown, one_line
 
 if TYPE_CHECKING:
     from gau_alpha.report.report import Report
@@ -27,25 +28,29 @@ DETAILS = [
 ]  # fmt: skip
 """Columns of the table that shows every row in full."""
 
+_TEXTS = ("method", "to", "note")  # those of them that hold what others wrote
+
 
 def screen(report: "Report") -> Table:
     """Perplexity, then mean and spread where there are several checkpoints, then accuracy: lengths across."""
-    table = Table(box=box.SIMPLE_HEAD, caption=report.caption(), caption_justify="left", pad_edge=False)
+    # Text: in a str, rich would obey what stands in square brackets or between colons.
+    caption = Text(one_line(report.caption()), "table.caption")
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
     table.add_column("perplexity", no_wrap=True, overflow="fold")
     for length in report.lengths:
         table.add_column(report.heading(length).replace(" ", "\n"), justify="right")
     for method in report.methods:
         cells = (report.cell(method, length) for length in report.lengths)
-        table.add_row(method, *(cell.replace("documents", "docs") for cell in cells))
+        table.add_row(Text(one_line(method)), *(cell.replace("documents", "docs") for cell in cells))
     if lines := overview_of_groups(report):
         table.add_section()
         table.add_row("[bold]mean, range[/bold]")
         for name, *numbers in lines:
-            table.add_row(name, *(cell.replace(" [", "\n[").replace("[", r"\[") for cell in numbers))
+            table.add_row(Text(one_line(name)), *(Text(cell.replace(" [", "\n[")) for cell in numbers))
     table.add_section()
     table.add_row("[bold]accuracy[/bold]")
     for method in report.methods:
-        table.add_row(method, *(report.accuracy(method, length) for length in report.lengths))
+        table.add_row(Text(one_line(method)), *(report.accuracy(method, length) for length in report.lengths))
     return table
 
 
@@ -53,16 +58,23 @@ def markdown(report: "Report") -> str:
     """Perplexity by method and length, then every row in full, then the run."""
     parts = [
         "# Extrapolation",
-        f"Perplexity by length (tokens). {report.caption()}",
-        _markdown_table(overview(report)),
+        f"Perplexity by length (tokens). {for_markdown(report.caption())}",
+        _markdown_table(_first_escaped(overview(report))),
         "![Perplexity against length](extrapolation.png)",
     ]
     if lines := overview_of_groups(report):
         heading = ["mean over checkpoints [range]", *map(report.heading, report.lengths)]
-        parts += ["## Several checkpoints", _markdown_table([heading, *lines])]
-    parts += ["## All rows", EXPLANATION, _markdown_table([DETAILS, *(details(report, row) for row in report.rows)])]
-    run = json.dumps(without_nan(report.run), indent=2, allow_nan=False, ensure_ascii=False)
-    parts += ["## Run", f"```json\n{run}\n```"]
+        parts += ["## Several checkpoints", _markdown_table([heading, *_first_escaped(lines)])]
+    rows = [
+        [
+            for_markdown(cell) if name in _TEXTS else cell
+            for name, cell in zip(DETAILS, details(report, row), strict=True)
+        ]
+        for row in report.rows
+    ]
+    parts += ["## All rows", EXPLANATION, _markdown_table([DETAILS, *rows])]
+    # No line of JSON begins with what would end the block.
+    parts += ["## Run", f"```json\n{json_text(report.run)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,8 +84,8 @@ def latex(report: "Report") -> str:
     The best perplexity of a length is set bold.
     """
     lines = [
-        f"% {report.caption()}",
-        " & ".join(["method", *(_escaped(report.heading(length)) for length in report.lengths)]) + r" \\",
+        f"% {for_latex(report.caption())}",
+        " & ".join(["method", *(for_latex(report.heading(length)) for length in report.lengths)]) + r" \\",
     ]
     best = {}
     for length in report.lengths:
@@ -82,9 +94,9 @@ def latex(report: "Report") -> str:
     for method in report.methods:
         cells = []
         for length in report.lengths:
-            cell = _escaped(report.cell(method, length))
-            cells.append(rf"\textbf{{{cell}}}" if cell and cell == _escaped(best[length]) else cell)
-        lines.append(" & ".join([_escaped(method), *cells]) + r" \\")
+            cell = for_latex(report.cell(method, length))
+            cells.append(rf"\textbf{{{cell}}}" if cell and cell == for_latex(best[length]) else cell)
+        lines.append(" & ".join([for_latex(method), *cells]) + r" \\")
     return "\n".join(lines) + "\n"
 
 
@@ -163,12 +175,10 @@ def _written(value: float | None, form: str) -> str:
 
 
 def _markdown_table(cells: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells]
+    lines = ["| " + " | ".join(line) + " |" for line in cells]
     rule = "|" + "|".join(["---"] + ["---:"] * (len(cells[0]) - 1)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _escaped(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("×", r"$\times$")
+def _first_escaped(lines: list[list[str]]) -> list[list[str]]:
+    return [[for_markdown(name), *numbers] for name, *numbers in lines]
