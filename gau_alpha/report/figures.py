@@ -27,6 +27,7 @@ _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _DPI = 120
 _PANELS_ACROSS = 3
+_LONGEST = 80  # characters of a name
 _LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}  # of text that others wrote: a $ in it is a $
 
 
@@ -68,7 +69,7 @@ def _perplexity_up(axes: Axes, report: "Report") -> list[Line2D]:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top > 5 * bottom else range(1, 10)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel(f"perplexity at hidden tokens ({one_line(report.rows[0].protocol)})", **_LITERAL)
+    axes.set_ylabel(f"perplexity at hidden tokens ({_short(report.rows[0].protocol)})", **_LITERAL)
     _lengths_across(axes, report)
     return lines
 
@@ -129,7 +130,7 @@ def layers(report: "Report") -> Figure | None:
         for layer, values in enumerate(entropies.T):
             share = layer / max(1, entropies.shape[1] - 1)
             axes.plot([row.length for row in rows], values, color=colours(0.9 * share), marker=".", label=f"{layer}")
-        axes.set_title(one_line(method), fontsize=9, **_LITERAL)
+        axes.set_title(_short(method), fontsize=9, **_LITERAL)
         _lengths_across(axes, report)
         axes.tick_params(axis="x", labelrotation=45, labelsize=7, labelbottom=True)
     for axes in panels[: len(measured) - across]:  # another panel stands below
@@ -182,7 +183,13 @@ def _legend(figure: Figure, lines: Sequence[Line2D], names: Sequence[str], **whe
     # Names are set afterwards: as labels, matplotlib would leave out those that begin with an underscore.
     legend = figure.legend(lines, ["-"] * len(lines), frameon=False, **where)
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set(text=one_line(name), **_LITERAL)
+        text.set(text=_short(name), **_LITERAL)
+
+
+def _short(name: str) -> str:
+    """What there is room for; names that share their beginning, as those of runs do, differ at the end."""
+    text = one_line(name)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[1 - _LONGEST // 2 :]}"
 
 
 def _style(place: int) -> dict[str, Any]:

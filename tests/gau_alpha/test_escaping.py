@@ -184,6 +184,16 @@ def test_figures_show_names_literally(name):
     assert [text.get_text() for text in legend.get_texts()] == [one_line(name), one_line(name + "2")]
 
 
+def test_figures_have_room_for_long_names(recwarn):
+    report = report_of("long " * 20_000)
+    assert len(report.png()) > 1000
+    report.html()
+    texts = report.figure().legends[0].get_texts()
+    assert [len(text.get_text()) for text in texts] == [80, 80]
+    assert texts[1].get_text().endswith(" long 2"), "where names differ"
+    assert not [one for one in recwarn if "layout" in str(one.message)], "no panel shrinks to nothing"
+
+
 def test_figures_are_as_they_were_where_the_user_has_matplotlib_set_latex():
     with matplotlib.rc_context({"text.usetex": True}):
         texts = report_of("$").figure().legends[0].get_texts()
