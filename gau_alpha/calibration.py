@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from gau_alpha.files import write_whole
-from gau_alpha.scaling import CalibratedScale
+from gau_alpha.presets import METHODS
+from gau_alpha.scaling import CalibratedScale, Scaling
+from gau_alpha.untrusted.reading import read_json
+from gau_alpha.untrusted.registry import shown
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,16 @@ class Calibration:
         """
         if not Path(path).is_file():
             raise ValueError(f"There is no calibration {path}: make it with `gau-alpha calibrate --ckpt_path …`.")
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            scale = CalibratedScale(**content["scaling"]["init_args"])
-            return cls(content["method"], scale, dict(content["provenance"]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a calibration: {error!r}.") from error
+        content = read_json(Path(path))
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is not a calibration: it holds {shown(content)}.")
+        if lacking := [name for name in ("method", "scaling", "provenance") if name not in content]:
+            raise ValueError(f"{path} is not a calibration: it lacks {', '.join(lacking)}.")
+        scale = METHODS.describe(Scaling, content["scaling"], f"{path}: scaling").build()
+        method, provenance = content["method"], content["provenance"]
+        if not isinstance(scale, CalibratedScale) or not isinstance(method, str) or not isinstance(provenance, dict):
+            raise ValueError(f"{path} is not a calibration: it holds no table, no method's name, or no provenance.")
+        documents = provenance.get("documents")
+        if not isinstance(documents, list) or not all(isinstance(one, str) for one in documents):
+            raise ValueError(f"{path}: provenance.documents must list what was calibrated on, got {shown(documents)}.")
+        return cls(method, scale, provenance)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from gau_alpha.checkpoints import load_plain, seal
+from gau_alpha.checkpoints import check_training_state, load_plain, seal
 from gau_alpha.files import write_whole
 
 _PATH = str | os.PathLike[str]
@@ -66,4 +66,5 @@ class WholeCheckpointIO(TorchCheckpointIO):
         checkpoint = load_plain(Path(path))
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise ValueError(f"{path} is not a checkpoint: it has no state_dict.")
+        check_training_state(checkpoint, str(path))
         return checkpoint

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gau_alpha.calibration import Calibration
-from gau_alpha.checkpoints import load_weights, read_checkpoint
+from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint
 from gau_alpha.extrapolation import Contender
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
-from gau_alpha.presets import TRAINED, load_preset, method_from, resolve_method, shown_name
+from gau_alpha.presets import TRAINED, load_preset, resolve_method, shown_name
 
 CALIBRATED = "calibrated"
 """The method ``calibrated``; ``NAME_calibrated`` is the method NAME with its temperatures calibrated."""
@@ -92,26 +92,28 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
     if not paths:
         raise ValueError("This needs --ckpt_path and one or more checkpoints.")
     checkpoints = [read_checkpoint(path) for path in paths]
-    trained = [method_from(checkpoint["hyper_parameters"]["method"]) for checkpoint in checkpoints]
+    read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
+    trained = [method for _, method, _ in read]
     asked = {
         axis: strategy
         for axis, strategy in module.model.method.axes()
         if strategy.describe() != getattr(trained[0], axis).describe()
     }
     entrants = []
-    for path, label, checkpoint, method in zip(paths, _labels(paths), checkpoints, trained, strict=True):
-        arguments = checkpoint["hyper_parameters"]
-        if arguments["config"]["vocab_size"] != module.model.config.vocab_size:
+    for path, label, checkpoint, (config, method, weights) in zip(
+        paths, _labels(paths), checkpoints, read, strict=True
+    ):
+        if config.vocab_size != module.model.config.vocab_size:
             raise ValueError(
-                f"{path} has a vocabulary of {arguments['config']['vocab_size']} ids, the data one of "
+                f"{path} has a vocabulary of {config.vocab_size} ids, the data one of "
                 f"{module.model.config.vocab_size}: give the tokenizer that the model was trained with."
             )
-        model = GAUAlphaForMaskedLM(type(module.model.config)(**arguments["config"]), method, module.hparams["kernel"])
-        prefix = "model."
-        weights = {name.removeprefix(prefix): tensor for name, tensor in checkpoint["state_dict"].items()}
+        model = GAUAlphaForMaskedLM(config, method, module.hparams["kernel"])
         load_weights(model, weights, path)
         model.set_method(model.method.replace(**asked))
-        entrants.append(Entrant(Path(path), label, model.eval(), method, arguments["train_length"]))
+        entrants.append(
+            Entrant(Path(path), label, model.eval(), method, checkpoint["hyper_parameters"]["train_length"])
+        )
     return entrants
 
 

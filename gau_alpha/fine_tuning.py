@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from gau_alpha import heads
 from gau_alpha.checkpoints import initialise_headed
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads import HeadedModel
@@ -14,11 +14,16 @@ from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import TokenAverage
 from gau_alpha.module import GAUAlphaModule
 from gau_alpha.optimization import Linear, Schedule
-from gau_alpha.training.arguments import constructor_arguments
+from gau_alpha.training.arguments import MODULES, stored_arguments
 from gau_alpha.training.loss import Batch
+from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.registry import Registry, exported, shown
 
 Head = Callable[[GAUAlphaConfig, AttentionMethod, str, Sequence[str]], HeadedModel]
 """A class of ``gau_alpha.heads`` with its own arguments filled in; it is given config, method, kernel and labels."""
+
+HEADS = Registry({HeadedModel: exported(heads, HeadedModel)})
+"""The heads that a file may name."""
 
 
 class TaskMetrics(MetricCollection):
@@ -86,6 +91,10 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         kernel: str = "auto",
         init_from: str | None = None,
     ) -> None:
+        if not callable(head):
+            raise ValueError(f"head must be a class of gau_alpha.heads with its arguments, got {head!r}.")
+        if isinstance(labels, str) or not isinstance(labels, Sequence):
+            raise ValueError(f"labels must be a list of names, got {labels!r}.")
         self._head = head
         self._labels = tuple(labels)
         schedule = schedule or Linear()
@@ -103,15 +112,19 @@ class GAUAlphaFineTuning(GAUAlphaModule):
             ValueError: As in ``GAUAlphaModule``, and if head or labels are others.
         """
         stored, own = checkpoint.get("hyper_parameters", {}), self.model.describe_head()
-        there = stored.get("head", {}).get("class_path")
+        head = stored.get("head") if isinstance(stored, dict) else None
+        there = head.get("class_path") if isinstance(head, dict) else None
         if there != own["class_path"]:
+            holds = shown(there) if there else "a masked language model"
             raise ValueError(
-                f"The checkpoint holds {there or 'a masked language model'}, not {own['class_path']}. To start from "
-                f"its encoder, name it by --model.init_from."
+                f"The checkpoint holds {holds}, not {own['class_path']}. To start from its encoder, name it by "
+                f"--model.init_from."
             )
-        if list(stored["labels"]) != list(self._labels):
-            raise ValueError(f"The checkpoint chooses from {stored['labels']}, the data from {list(self._labels)}.")
         super().on_load_checkpoint(checkpoint)
+        if list(stored["labels"]) != list(self._labels):
+            raise ValueError(
+                f"The checkpoint chooses from {printable(str(stored['labels']))}, the data from {list(self._labels)}."
+            )
 
     def _build_model(self, config: GAUAlphaConfig, method: AttentionMethod, kernel: str) -> HeadedModel:
         return self._head(config, method, kernel, self._labels)
@@ -124,25 +137,25 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         return TaskMetrics(dict(measured.items()), prefix)
 
     @classmethod
-    def _stored_arguments(cls, stored: dict[str, Any], path: str) -> dict[str, Any]:
+    def stored_arguments(cls, stored: dict[str, Any], path: str) -> dict[str, Any]:
+        """Hold the hyperparameters of a checkpoint against the constructor; see ``GAUAlphaModule``."""
         if "head" not in stored:
             raise ValueError(f"{path} holds a masked language model: open it with GAUAlphaModule.")
-        return {**constructor_arguments(stored), "head": build_head(stored["head"]), "labels": stored["labels"]}
+        return stored_arguments(cls, stored, path, MODULES | HEADS)
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         outcome = self.model.evaluate(batch)
         return outcome.nll, (outcome.predicted, outcome.targets), outcome.count
 
 
-def build_head(description: Mapping[str, Any]) -> Head:
+def build_head(description: object, where: str = "The head") -> Head:
     """Prepare a head from plain data, as ``HeadedModel.describe_head`` gives it.
 
+    Args:
+        description: The plain data.
+        where: What says so, for messages.
+
     Raises:
-        ValueError: If the class is unknown or no head, or an argument does not fit.
+        ValueError: If the class is none of ours and none that the user trusts, or an argument does not fit.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--head", type=Head)
-    try:
-        return parser.instantiate(parser.parse_object({"head": dict(description)})).head
-    except ArgumentError as error:
-        raise ValueError(f"Not a head: {error}") from error
+    return HEADS.maker(HeadedModel, 4, description, where).build()

@@ -5,7 +5,7 @@ Modules carry the names that weights have in Hugging Face GAU-α checkpoints, so
 B batch, L length, H hidden size, N selected positions, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
@@ -22,6 +22,7 @@ from gau_alpha.layers import GAUBlock, take
 from gau_alpha.method import AttentionMethod
 from gau_alpha.pointwise import norm
 from gau_alpha.rows import Rows
+from gau_alpha.untrusted.trust import trusting
 
 LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
 """Called with the layer's number, then as ``kernels.Observer`` is, block by block."""
@@ -329,6 +330,7 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         folder: str | PathLike[str],
         method: AttentionMethod | None = None,
         num_hidden_layers: int | None = None,
+        trust: Sequence[str] = (),
     ) -> "GAUAlphaForMaskedLM":
         """Load ``config.json`` and ``model.safetensors`` (or ``pytorch_model.bin``) from a Hugging Face folder.
 
@@ -336,17 +338,20 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
             folder: The folder.
             method: The attention method; default: the one that ``config.json`` names.
             num_hidden_layers: Take the first so many layers of a deeper model, and read no others. Default: all.
+            trust: Classes of your own that ``config.json`` may name, such as ``my_scaling.PowerLaw``; it can name no
+                other that is not ours.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
-            ValueError: If a file is missing or damaged, ``config.json`` has unknown or contradictory fields, or the
-                weights do not fit it.
+            ValueError: If a file is missing or damaged, ``config.json`` has unknown or contradictory fields or names a
+                class that is neither ours nor trusted, or the weights do not fit it.
         """
         from gau_alpha.checkpoints import load_folder  # the model itself knows nothing of files
 
-        return load_folder(cls, folder, method, num_hidden_layers)
+        with trusting(trust):
+            return load_folder(cls, folder, method, num_hidden_layers)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, in Hugging Face layout."""

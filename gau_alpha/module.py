@@ -4,6 +4,7 @@ B batch, L length, H hidden size, V vocabulary.
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -24,17 +25,20 @@ from gau_alpha.checkpoints import initialise, load_weights, plain_names, read_ch
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
 from gau_alpha.hyperparameters import HasHeadlines, log_hyperparameters
+from gau_alpha.limits import require_number, require_path, require_whole
 from gau_alpha.method import AttentionMethod
 from gau_alpha.metrics import MaskedLMMetrics
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.optimization import Cosine, Schedule, parameter_groups
 from gau_alpha.sharding import shard
-from gau_alpha.training.arguments import constructor_arguments
+from gau_alpha.training.arguments import stored_arguments
 from gau_alpha.training.checks import check_start, ready_to_evaluate, ready_to_train
 from gau_alpha.training.gradients import average_over_targets
 from gau_alpha.training.log import TrainingLog, log_epoch
 from gau_alpha.training.loss import Batch, layout, sums_at_targets
 from gau_alpha.training.schedule import ResumableSchedule
+from gau_alpha.untrusted.registry import built, shown
+from gau_alpha.untrusted.trust import named_classes, trusting
 
 
 class GAUAlphaModule(LightningModule):
@@ -59,7 +63,7 @@ class GAUAlphaModule(LightningModule):
             gradient: a third more work, for rows that are too long otherwise.
 
     Raises:
-        ValueError: If ``method`` was built for another ``train_length``, a rate is not positive, or the weights of
+        ValueError: If ``method`` was built for another ``train_length``, a rate is out of range, or the weights of
             ``init_from`` are of other sizes than ``config`` says. When a run begins, if there is nothing at
             ``init_from`` and no checkpoint was loaded.
     """
@@ -78,8 +82,20 @@ class GAUAlphaModule(LightningModule):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {learning_rate}.")
+        objects = (
+            ("config", config, GAUAlphaConfig),
+            ("method", method, AttentionMethod),
+            ("schedule", schedule, Schedule),
+        )
+        for name, value, kind in objects:
+            if not isinstance(value, kind) and (value is not None or name == "config"):
+                raise ValueError(f"{name} must be a {kind.__name__}, got {shown(value)}.")
+        require_whole("train_length", train_length)
+        _check_rates(learning_rate, weight_decay, betas)
+        if not isinstance(kernel, str):
+            raise ValueError(f"kernel must be a name, got {shown(kernel)}.")
+        if init_from is not None:
+            require_path("init_from", init_from)
         self.train_length = train_length
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -280,8 +296,11 @@ class GAUAlphaModule(LightningModule):
 
         Raises:
             ValueError: If sizes differ, anything but training is asked for on rows of another length, or training
-                should go on from weights alone.
+                should go on from weights alone; or if its hyperparameters are none of this class.
         """
+        if "hyper_parameters" in checkpoint:
+            with trusting(named_classes(dict(self.hparams))):  # what the module is made of was named by whoever made it
+                self.stored_arguments(checkpoint["hyper_parameters"], "The checkpoint")
         self._missing_start = None
         if self.trainer.state.fn is TrainerFn.FITTING:
             ready_to_train(checkpoint, self, self.model.config)
@@ -292,20 +311,29 @@ class GAUAlphaModule(LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | PathLike[str], map_location: torch.device | str = "cpu", **kwargs: Any
+        cls,
+        checkpoint_path: str | PathLike[str],
+        map_location: torch.device | str = "cpu",
+        trust: Sequence[str] = (),
+        **kwargs: Any,
     ) -> Self:
         """Build the module that a checkpoint was saved from, reading nothing but plain data.
 
         Args:
             checkpoint_path: The file.
             map_location: The device that the module is put on.
+            trust: Classes of your own that the file may name, such as ``my_scaling.PowerLaw``; it can name no other.
             **kwargs: Arguments of the constructor that take the place of the stored ones.
 
         Raises:
-            ValueError: If it is no checkpoint of a ``GAUAlphaModule``.
+            ValueError: If it is no checkpoint of a ``GAUAlphaModule``, or names a class that is neither ours nor
+                trusted.
         """
+        path = str(checkpoint_path)
         checkpoint = read_checkpoint(checkpoint_path)
-        module = cls(**{**cls._stored_arguments(checkpoint["hyper_parameters"], str(checkpoint_path)), **kwargs})
+        with trusting(trust):
+            described = cls.stored_arguments(checkpoint["hyper_parameters"], path)
+            module = cls(**{**built(described), **kwargs})
         load_weights(module, checkpoint["state_dict"], str(checkpoint_path))
         return module.to(map_location)
 
@@ -335,15 +363,36 @@ class GAUAlphaModule(LightningModule):
         return MaskedLMMetrics(prefix)
 
     @classmethod
-    def _stored_arguments(cls, stored: dict[str, Any], path: str) -> dict[str, Any]:
-        """Turn the hyperparameters of a checkpoint into the constructor's arguments."""
+    def stored_arguments(cls, stored: dict[str, Any], path: str) -> dict[str, Any]:
+        """Hold the hyperparameters of a checkpoint against the constructor; nothing is built yet.
+
+        Args:
+            stored: What the checkpoint holds.
+            path: Of the checkpoint, for messages.
+
+        Returns:
+            The constructor's arguments; see ``gau_alpha.training.arguments.stored_arguments``.
+
+        Raises:
+            ValueError: If they are of another task, or do not fit.
+        """
         if "head" in stored:
+            head = stored["head"].get("class_path") if isinstance(stored["head"], dict) else stored["head"]
             raise ValueError(
-                f"{path} holds a model with the head {stored['head']['class_path']}, which predicts no hidden tokens: "
-                f"open it with GAUAlphaFineTuning."
+                f"{path} holds a model with the head {shown(head)}, which predicts no hidden tokens: open it with "
+                f"GAUAlphaFineTuning."
             )
-        return constructor_arguments(stored)
+        return stored_arguments(cls, stored, path)
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
         """Return summed loss, right predictions and number of targets, () each: what metrics add."""
         return sums_at_targets(self.model, batch)
+
+
+def _check_rates(learning_rate: float, weight_decay: float, betas: Sequence[float]) -> None:
+    require_number("learning_rate", learning_rate, above=0)
+    require_number("weight_decay", weight_decay, least=0)
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers, got {shown(betas)}.")
+    for beta in betas:
+        require_number("Each of betas", beta, least=0, below=1)

@@ -2,10 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from numbers import Real
 
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
+
+from gau_alpha.untrusted.registry import shown
 
 
 class Schedule(ABC):
@@ -21,8 +22,8 @@ class Schedule(ABC):
 
     def __init__(self, warmup: float = 0.1, final: float = 0.0) -> None:
         for name, value in (("warmup", warmup), ("final", final)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a fraction from 0 to 1, got {value}.")
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+                raise ValueError(f"{name} must be a fraction from 0 to 1, got {shown(value)}.")
         self.warmup = warmup
         self.final = final
 
@@ -65,20 +66,6 @@ class Linear(Schedule):
     def decay(self, progress: float) -> float:
         """Fall as 1 − progress."""
         return 1 - progress
-
-
-def build_schedule(description: Mapping[str, object]) -> Schedule:
-    """Build a schedule from plain data, as ``Schedule.describe`` gives it.
-
-    Raises:
-        ValueError: If the class is unknown or an argument does not fit.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--schedule", type=Schedule)
-    try:
-        return parser.instantiate(parser.parse_object({"schedule": dict(description)})).schedule
-    except ArgumentError as error:
-        raise ValueError(f"Not a schedule: {error}") from error
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -4,26 +4,35 @@ A preset is a file ``configs/method/NAME.yaml`` with a strategy for some or all 
 it leaves open stay as they are.
 """
 
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
+from gau_alpha import position, scaling, similarity, visibility
 from gau_alpha.method import AXES, AttentionMethod
 from gau_alpha.position import Position, Rotary
 from gau_alpha.scaling import Scaling
 from gau_alpha.similarity import Similarity
 from gau_alpha.strategy import Strategy
+from gau_alpha.untrusted.reading import parse_yaml, read_yaml
+from gau_alpha.untrusted.registry import Registry, exported, shown
+from gau_alpha.untrusted.trust import named_classes, trusting, user_modules
 from gau_alpha.visibility import Visibility
 
 AXIS_TYPES = {"similarity": Similarity, "scaling": Scaling, "position": Position, "visibility": Visibility}
 """What every strategy of an axis is a subclass of."""
+
+METHODS = Registry(
+    {
+        AttentionMethod: [AttentionMethod],
+        Similarity: exported(similarity, Similarity),
+        Scaling: exported(scaling, Scaling),
+        Position: [cls for cls in exported(position, Position) if cls is not Rotary],  # which gives no angles
+        Visibility: exported(visibility, Visibility),
+    }
+)
+"""The strategies that a file may name."""
 
 TRAINED = "trained"
 """The name under which a model's own method, as it was trained, is evaluated."""
@@ -51,29 +60,19 @@ def load_preset(name: str) -> dict[str, Strategy]:
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"There is no method file {name!r}.")
-        make_importable(path.parent)
-        text = path.read_text(encoding="utf-8")
-    elif name in preset_names():
-        text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    else:
+        description = read_yaml(path)
+        named = named_classes(description)  # the user has named the file, and so what stands in it
+        with trusting(named), user_modules([path.parent], named):
+            return build_strategies(description, name)
+    if name not in preset_names():
         known = ", ".join([TRAINED, *preset_names()])
         raise ValueError(f"Unknown method {name!r}; choose from: {known}; or give a YAML file of your own.")
-    description = yaml.safe_load(text)
-    if not isinstance(description, dict):
-        raise ValueError(f"{name} names no strategies; it should give some of the axes {', '.join(AXES)}.")
-    return build_strategies(description)
+    return build_strategies(parse_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name), name)
 
 
 def shown_name(method: str) -> str:
     """Return what a table calls a method: a file's name without its folder and ending."""
     return Path(method).stem if method.endswith((".yaml", ".yml")) else method
-
-
-def make_importable(folder: Path) -> None:
-    """Let ``class_path`` name classes in the Python files of a folder."""
-    resolved = str(folder.resolve())
-    if resolved not in sys.path:
-        sys.path.insert(0, resolved)
 
 
 def resolve_method(name: str, base: AttentionMethod, train_length: int) -> AttentionMethod:
@@ -102,48 +101,42 @@ def resolve_method(name: str, base: AttentionMethod, train_length: int) -> Atten
     return base.replace(**axes).bound(train_length)
 
 
-def build_strategies(description: Mapping[str, Any]) -> dict[str, Strategy]:
+def build_strategies(description: object, where: str = "method") -> dict[str, Strategy]:
     """Build strategies from plain data, as ``AttentionMethod.describe`` gives it.
 
     Args:
         description: A class path, or ``{"class_path": …, "init_args": {…}}``, per axis.
+        where: What says so, for messages.
 
     Raises:
-        ValueError: If an axis or a class is unknown, or an argument does not fit.
+        ValueError: If an axis or a class is unknown, or an argument does not fit. Nothing that is unknown was imported.
     """
-    if unknown := set(description) - set(AXES):
-        raise ValueError(f"Unknown axis {', '.join(map(repr, sorted(unknown)))}; the axes are {', '.join(AXES)}.")
-    parser = ArgumentParser(exit_on_error=False)
-    for axis in description:
-        parser.add_argument(f"--{axis}", type=AXIS_TYPES[axis])
-    try:
-        strategies = parser.instantiate(parser.parse_object(dict(description)))
-    except ArgumentError as error:
-        raise ValueError(f"Not a method: {error}\n{known_strategies()}") from error
-    return {axis: strategies[axis] for axis in description}
+    if not isinstance(description, Mapping):
+        raise ValueError(f"{where} names no strategies; it should give some of the axes {', '.join(AXES)}.")
+    if unknown := [axis for axis in description if axis not in AXES]:
+        raise ValueError(f"{where}: unknown axis {', '.join(map(shown, unknown))}; the axes are {', '.join(AXES)}.")
+    return {
+        axis: METHODS.describe(AXIS_TYPES[axis], stored, f"{where}.{axis}").build()
+        for axis, stored in description.items()
+    }
 
 
-def method_from(description: Mapping[str, Any]) -> AttentionMethod:
+def method_from(description: object, where: str = "method") -> AttentionMethod:
     """Build a method from plain data; axes that are left out get the defaults of ``AttentionMethod``.
 
+    Args:
+        description: As for ``build_strategies``.
+        where: What says so, for messages.
+
     Raises:
         ValueError: If an axis or a class is unknown, or an argument does not fit.
     """
-    return AttentionMethod(**build_strategies(description))  # type: ignore[arg-type]
+    return AttentionMethod(**build_strategies(description, where))  # type: ignore[arg-type]
 
 
 def known_strategies() -> str:
     """List the strategies of each axis, a line each."""
-    lines = []
-    for axis, base in AXIS_TYPES.items():
-        public = vars(import_module(f"gau_alpha.{axis}"))
-        names = [
-            name
-            for name, cls in public.items()
-            if isinstance(cls, type) and issubclass(cls, base) and cls not in (base, Rotary)
-        ]
-        lines.append(f"{axis}: {', '.join(sorted(names))}")
-    return "\n".join(lines)
+    return "\n".join(f"{axis}: {', '.join(METHODS.names(base))}" for axis, base in AXIS_TYPES.items())
 
 
 def _is_trained(strategy: Strategy) -> bool:

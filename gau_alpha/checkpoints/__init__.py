@@ -22,13 +22,22 @@ from gau_alpha.checkpoints.headed import load_headed
 from gau_alpha.checkpoints.start import initialise, initialise_headed
 from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
-from gau_alpha.checkpoints.training import MODEL_PREFIX, model_of, plain_names, read_checkpoint
+from gau_alpha.checkpoints.training import (
+    MODEL_PREFIX,
+    MODELS,
+    model_of,
+    plain_names,
+    read_checkpoint,
+    read_training_state,
+)
+from gau_alpha.checkpoints.training_state import check_training_state
 from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
     "CARD",
     "HEAD",
     "METHOD_KEY",
+    "MODELS",
     "MODEL_PREFIX",
     "SPECIAL",
     "TOKENIZER",
@@ -36,6 +45,7 @@ __all__ = [
     "WEIGHTS",
     "Stored",
     "check_fit",
+    "check_training_state",
     "damage",
     "folder_config",
     "folder_head",
@@ -50,6 +60,7 @@ __all__ = [
     "plain_names",
     "read_checkpoint",
     "read_folder",
+    "read_training_state",
     "save_folder",
     "seal",
     "tokenizer_files",

@@ -6,7 +6,7 @@ Methods that those names cannot say stand in ``attention_method`` alone, and ``n
 published code stops at that, instead of computing something else.
 """
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,6 +18,8 @@ from gau_alpha.method import AttentionMethod
 from gau_alpha.presets import method_from
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling, Scaling
 from gau_alpha.similarity import CosScale, DotProduct
+from gau_alpha.untrusted.reading import read_json
+from gau_alpha.untrusted.registry import shown
 
 MASKED_LM = "GAUAlphaForMaskedLM"
 """What the published code calls a masked language model under ``architectures``."""
@@ -78,38 +80,41 @@ def read_fields(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is no JSON object, or a field is unknown, of the wrong type or contradicts another.
     """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # broken JSON, or bytes that are no UTF-8
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    stored = read_json(path)
     if not isinstance(stored, dict):
         raise ValueError(f"{path} holds a JSON {type(stored).__name__}; it should be an object.")
     sizes = get_type_hints(GAUAlphaConfig)
     known = {*sizes, *ONLY, *WITHOUT_EFFECT, *METHOD_FIELDS, METHOD_KEY, HEAD_KEY, EPSILON, "embedding_size"}
     if unknown := sorted(stored.keys() - known):
         raise ValueError(
-            f"{path} has fields that are not known here: {', '.join(unknown)}. They may change what the model "
-            f"computes; take them out if they do not."
+            f"{path} has fields that are not known here: {', '.join(map(shown, unknown))}. They may change what the "
+            f"model computes; take them out if they do not."
         )
     for name, allowed in ONLY.items():
         if name in stored and stored[name] not in allowed:
-            raise ValueError(f"{path} says {name} {stored[name]!r}; only {_options(allowed)} can be computed here.")
+            said = shown(stored[name])
+            raise ValueError(f"{path} says {name} {said}; only {_options(allowed)} can be computed here.")
     if EPSILON in stored:
         if stored.setdefault("norm_eps", stored[EPSILON]) != stored[EPSILON]:
             raise ValueError(
-                f"{path} contradicts itself: {EPSILON} is {stored[EPSILON]}, norm_eps {stored['norm_eps']}."
+                f"{path} contradicts itself: {EPSILON} is {shown(stored[EPSILON])}, "
+                f"norm_eps {shown(stored['norm_eps'])}."
             )
         del stored[EPSILON]
     for name in sizes.keys() & stored.keys():
         if not _is_a(stored[name], sizes[name]):
-            raise ValueError(f"{path}: {name} must be of type {sizes[name].__name__}, got {stored[name]!r}.")
+            raise ValueError(f"{path}: {name} must be of type {sizes[name].__name__}, got {shown(stored[name])}.")
     if "vocab_size" not in stored:
         raise ValueError(f"{path} lacks vocab_size.")
+    try:
+        sizes_in(stored, tied=True)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     width = stored.get("hidden_size", GAUAlphaConfig.hidden_size)
     if stored.get("embedding_size") not in (None, width):
         raise ValueError(
-            f"{path} says embedding_size {stored['embedding_size']} and hidden_size {width}; embeddings of another "
-            f"width than the encoder's can't be computed here."
+            f"{path} says embedding_size {shown(stored['embedding_size'])} and hidden_size {width}; embeddings of "
+            f"another width than the encoder's can't be computed here."
         )
     return stored
 
@@ -141,12 +146,13 @@ def method_in(stored: Mapping[str, Any]) -> AttentionMethod | None:
     named = {name: value for name, value in named.items() if value is not None}
     if METHOD_KEY in stored:
         if not isinstance(stored[METHOD_KEY], dict):
-            raise ValueError(f"config.json: {METHOD_KEY} must give a strategy per axis, got {stored[METHOD_KEY]!r}.")
+            got = shown(stored[METHOD_KEY])
+            raise ValueError(f"config.json: {METHOD_KEY} must give a strategy per axis, got {got}.")
         # The published names, where they say all of it, are read in no time; a description is parsed as a config is.
-        method = _published(named, stored) or method_from(stored[METHOD_KEY])
+        method = _published(named, stored) or method_from(stored[METHOD_KEY], f"config.json: {METHOD_KEY}")
         said = published_names(method)
         if contradicting := [name for name in named if said.get(name) != named[name]]:
-            parts = [f"{name} is {named[name]!r}" for name in contradicting]
+            parts = [f"{name} is {shown(named[name])}" for name in contradicting]
             raise ValueError(
                 f"config.json contradicts itself: {', '.join(parts)}, but {METHOD_KEY} is {method.summary()}. "
                 f"Correct one of them."
@@ -169,19 +175,19 @@ def _published(named: Mapping[str, Any], stored: Mapping[str, Any]) -> Attention
 def _from_published(named: Mapping[str, Any], stored: Mapping[str, Any]) -> AttentionMethod:
     if algorithm := _info(stored).get("algorithm"):
         raise ValueError(
-            f"config.json says algorithm {algorithm!r} in my_info_dict, which the published code applies when it "
+            f"config.json says algorithm {shown(algorithm)} in my_info_dict, which the published code applies when it "
             f"evaluates. Pass the method that you want, or take the entry out."
         )
     norm_method, scale = named.get("norm_method", "noCosScale"), named.get("CosScale_value")
     if norm_method not in NORM_METHODS:
-        raise ValueError(f"config.json says norm_method {norm_method!r}; choose from {_options(NORM_METHODS)}.")
+        raise ValueError(f"config.json says norm_method {shown(norm_method)}; choose from {_options(NORM_METHODS)}.")
     if (norm_method == "CosScale") != (scale is not None):
         raise ValueError(
-            f"config.json contradicts itself: norm_method is {norm_method!r} and CosScale_value {scale!r}. CosScale "
-            f"needs a value, and a value needs CosScale."
+            f"config.json contradicts itself: norm_method is {shown(norm_method)} and CosScale_value {shown(scale)}. "
+            f"CosScale needs a value, and a value needs CosScale."
         )
     if scale is not None and not _is_a(scale, float):
-        raise ValueError(f"config.json: CosScale_value must be a number, got {scale!r}.")
+        raise ValueError(f"config.json: CosScale_value must be a number, got {shown(scale)}.")
     similarity = DotProduct() if scale is None else CosScale(float(scale))
     return AttentionMethod(similarity, _scaling(named.get("normalization", "softmax"), stored))
 
@@ -208,7 +214,7 @@ def train_length_in(stored: Mapping[str, Any], method: AttentionMethod | None = 
     ):
         if value is not None:
             if not _is_a(value, int) or value < 1:
-                raise ValueError(f"config.json: {name} must be a positive whole number, got {value!r}.")
+                raise ValueError(f"config.json: {name} must be a positive whole number, got {shown(value)}.")
             return value
     return None
 
@@ -279,7 +285,8 @@ def _scaling(normalization: object, stored: Mapping[str, Any]) -> Scaling:
     if normalization == "softmax_plus":
         return LogLength(base=SOFTMAX_PLUS_BASE)
     if normalization != "InfoScale":
-        raise ValueError(f"config.json says normalization {normalization!r}; choose from {_options(NORMALIZATIONS)}.")
+        said, options = shown(normalization), _options(NORMALIZATIONS)
+        raise ValueError(f"config.json says normalization {said}; choose from {options}.")
     # What the published evaluation takes for the training length; its training code has 512 hard-wired.
     train_length = train_length_in(stored)
     if train_length is None:
@@ -306,7 +313,7 @@ def _agreed(stored: Mapping[str, Any], name: str) -> Any:
     places = {name: stored.get(name), "my_info_dict": entry.get(name if name == "CosScale_value" else "name")}
     said = {place: value for place, value in places.items() if value is not None}
     if len(set(map(repr, said.values()))) > 1:
-        parts = " and ".join(f"{value!r} in {place}" for place, value in said.items())
+        parts = " and ".join(f"{shown(value)} in {place}" for place, value in said.items())
         raise ValueError(f"config.json contradicts itself on {name}: {parts}. Correct one of them.")
     return next(iter(said.values()), None)
 
@@ -314,14 +321,15 @@ def _agreed(stored: Mapping[str, Any], name: str) -> Any:
 def _info(stored: Mapping[str, Any]) -> dict[str, Any]:
     info = stored.get("my_info_dict") or {}
     if not isinstance(info, dict):
-        raise ValueError(f"config.json: my_info_dict must be an object, got {info!r}.")
+        raise ValueError(f"config.json: my_info_dict must be an object, got {shown(info)}.")
     return info
 
 
-def _is_a(value: object, kind: type) -> bool:
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float if kind is float else kind)
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and abs(value) <= sys.float_info.max
+    return type(value) is kind
 
 
 def _options(values: tuple[object, ...]) -> str:

@@ -15,10 +15,20 @@ from torch.overrides import TorchFunctionMode
 
 from gau_alpha.checkpoints.fields import all_fields, method_in, read_fields, sizes_in, train_length_in
 from gau_alpha.checkpoints.head_fields import HEAD_KEY, labels_in
-from gau_alpha.checkpoints.tensors import HEAD, HEAD_BIAS, WORDS, check_fit, read_tensors, weights_file, write_tensors
+from gau_alpha.checkpoints.tensors import (
+    HEAD,
+    HEAD_BIAS,
+    WORDS,
+    check_fit,
+    check_sizes,
+    read_tensors,
+    weights_file,
+    write_tensors,
+)
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.files import write_whole
 from gau_alpha.method import AttentionMethod
+from gau_alpha.untrusted.registry import shown
 
 if TYPE_CHECKING:
     from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
@@ -84,6 +94,7 @@ def read_folder(
     if not 1 <= wanted <= said:
         raise ValueError(f"num_hidden_layers is {wanted}, but {folder} holds {said} layers; ask for 1 to {said}.")
     weights, depth = read_tensors(source, wanted)
+    check_sizes(replace(sizes_in(stored, tied=True), num_hidden_layers=wanted), weights, str(folder))
     if depth > said:
         warnings.warn(
             f"{source} holds {depth} layers and {CONFIG} says {said}: the first {said} are used.", stacklevel=2
@@ -131,10 +142,17 @@ def folder_head(folder: str | PathLike[str]) -> tuple[dict[str, Any] | None, tup
 
     Returns:
         None and no labels for a masked language model.
+
+    Raises:
+        ValueError: If the entry is no description of a head.
     """
     stored = read_fields(Path(folder) / CONFIG)
     head = stored.get(HEAD_KEY)
-    return (None, ()) if head is None else (dict(head), labels_in(stored) or ())
+    if head is None:
+        return None, ()
+    if not isinstance(head, dict):
+        raise ValueError(f"{folder}: {HEAD_KEY} in {CONFIG} must give a class_path and init_args, got {shown(head)}.")
+    return head, labels_in(stored) or ()
 
 
 def load_folder(

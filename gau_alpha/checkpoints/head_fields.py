@@ -7,6 +7,8 @@ the rest: the class, and all arguments of its own.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gau_alpha.untrusted.registry import shown
+
 HEAD_KEY = "head"
 """The entry of ``config.json`` that describes a head for fine-tuning: its class and its own arguments."""
 
@@ -49,13 +51,13 @@ def head_arguments_in(stored: Mapping[str, Any], own_arguments: Sequence[str]) -
     published = {name: stored[field] for field, name in PUBLISHED_ARGUMENTS.items() if stored.get(field) is not None}
     entry = stored.get(HEAD_KEY, {"init_args": {}})
     if not isinstance(entry, Mapping) or not isinstance(entry.get("init_args"), Mapping):
-        raise ValueError(f"config.json: {HEAD_KEY} must give a class_path and init_args, got {entry!r}.")
+        raise ValueError(f"config.json: {HEAD_KEY} must give a class_path and init_args, got {shown(entry)}.")
     said = {**published, **entry["init_args"]}
     for field, name in PUBLISHED_ARGUMENTS.items():
         if name in published and published[name] != said[name]:
             raise ValueError(
-                f"config.json contradicts itself: {field} is {published[name]!r}, but {HEAD_KEY} says {name} "
-                f"{said[name]!r}. Correct one of them."
+                f"config.json contradicts itself: {field} is {shown(published[name])}, but {HEAD_KEY} says {name} "
+                f"{shown(said[name])}. Correct one of them."
             )
     return {name: value for name, value in said.items() if name in own_arguments}
 
@@ -75,13 +77,14 @@ def labels_in(stored: Mapping[str, Any]) -> tuple[str, ...] | None:
     try:
         numbered = sorted((int(number), str(label)) for number, label in named.items())
     except (AttributeError, ValueError) as error:
-        raise ValueError(f"config.json: id2label must give a label per number, got {named!r}.") from error
+        raise ValueError(f"config.json: id2label must give a label per number, got {shown(named)}.") from error
     labels = tuple(label for _, label in numbered)
     if [number for number, _ in numbered] != list(range(len(labels))):
-        raise ValueError(f"config.json: the numbers in id2label must count 0, 1, 2, …, got {named!r}.")
+        raise ValueError(f"config.json: the numbers in id2label must count 0, 1, 2, …, got {shown(named)}.")
     back = stored.get("label2id")
     if back is not None and back != {label: number for number, label in numbered}:
-        raise ValueError(f"config.json contradicts itself: id2label is {named!r}, label2id {back!r}.")
+        raise ValueError(f"config.json contradicts itself: id2label is {shown(named)}, label2id {shown(back)}.")
     if stored.get("num_labels") not in (None, len(labels)):
-        raise ValueError(f"config.json says num_labels {stored['num_labels']}, but id2label names {len(labels)}.")
+        said = shown(stored["num_labels"])
+        raise ValueError(f"config.json says num_labels {said}, but id2label names {len(labels)}.")
     return labels

@@ -1,5 +1,6 @@
 """Models with heads for fine-tuning, in Hugging Face folders."""
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from os import PathLike
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from gau_alpha.checkpoints.fields import read_fields
 from gau_alpha.checkpoints.folders import CONFIG, fill, read_folder, unfilled
-from gau_alpha.checkpoints.head_fields import head_arguments_in, head_class_in, labels_in
+from gau_alpha.checkpoints.head_fields import HEAD_KEY, head_arguments_in, head_class_in, labels_in
 from gau_alpha.checkpoints.start import ENCODER
 from gau_alpha.checkpoints.tensors import HEAD, check_fit
 from gau_alpha.method import AttentionMethod
+from gau_alpha.presets import METHODS
+from gau_alpha.untrusted.registry import built
 
 if TYPE_CHECKING:
     from gau_alpha.heads import HeadedModel
@@ -55,7 +58,10 @@ def load_headed(
     if trained and head_class_in(fields) not in (None, cls.__name__):
         raise ValueError(f"{folder} holds a {head_class_in(fields)}, not a {cls.__name__}: open it with that class.")
     chosen = _labels(cls, folder, labels, labels_in(fields), trained)
-    arguments = {**head_arguments_in(fields, cls.own_arguments), **(own_arguments or {})}
+    said = head_arguments_in(fields, cls.own_arguments)
+    given = list(inspect.signature(cls).parameters)[:4]  # config, method, kernel and labels are not the head's own
+    said = built(METHODS.arguments(cls, said, f"{folder}: {HEAD_KEY}", given))
+    arguments = {**said, **(own_arguments or {})}
     with unfilled():  # the file's tensors become the parameters
         model = cls(stored.config, stored.method, labels=chosen, **arguments)
     head = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ENCODER)}

@@ -13,7 +13,7 @@ from gau_alpha.checkpoints.fields import read_fields
 from gau_alpha.checkpoints.folders import CONFIG, METHOD_PART, read_folder
 from gau_alpha.checkpoints.head_fields import head_class_in, labels_in
 from gau_alpha.checkpoints.tensors import HEAD, check_fit
-from gau_alpha.checkpoints.training import model_of, read_checkpoint
+from gau_alpha.checkpoints.training import MODELS, read_checkpoint, weights_of
 from gau_alpha.config import SHAPING, GAUAlphaConfig
 
 if TYPE_CHECKING:
@@ -97,11 +97,16 @@ def _read(path: Path, model: "GAUAlphaModel") -> Start:
         fields = read_fields(path / CONFIG)
         return Start(stored.config, stored.weights, head_class_in(fields), labels_in(fields))
     checkpoint = read_checkpoint(path)
-    config, _, weights = model_of(checkpoint)
     arguments = checkpoint["hyper_parameters"]
+    config = MODELS.describe(GAUAlphaConfig, arguments["config"], f"{path}: hyper_parameters.config").build()
     head, labels = arguments.get("head"), arguments.get("labels")
-    name = head["class_path"].rpartition(".")[2] if isinstance(head, dict) else None
-    return Start(config, weights, name, None if labels is None else tuple(labels))
+    named = head.get("class_path") if isinstance(head, dict) else None
+    return Start(
+        config,
+        weights_of(checkpoint),
+        named.rpartition(".")[2] if isinstance(named, str) else None,
+        tuple(map(str, labels)) if isinstance(labels, list | tuple) else None,
+    )
 
 
 def _check_sizes(model: "GAUAlphaModel", start: Start, source: str, names: Iterable[str]) -> None:

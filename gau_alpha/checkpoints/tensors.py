@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,7 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gau_alpha.checkpoints.whole import damage
+from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.files import write_whole
+from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.registry import shown
 
 WEIGHTS = "model.safetensors"
 """The file of weights that is written, and read if it is there."""
@@ -33,6 +37,9 @@ HEAD_BIAS = "cls.predictions.decoder.bias"
 PUBLISHED_BIAS = "cls.predictions.bias"
 """Where BERT-like models keep the head's bias; the published GAU-α head has none."""
 
+_DEEPEST = 64
+_MOST_VALUES = 5_000_000
+
 _LAYER = re.compile(r"gau_alpha\.encoder\.layer\.(\d+)\.")
 
 
@@ -48,8 +55,9 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
     """
     if fault := damage(path):
         raise ValueError(f"{path} is damaged: {fault}.")
+    _check_archive(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         # torch's own message explains how to run the file after all
         foreign = re.findall(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand) ([\w.]+)", str(error))
@@ -57,7 +65,75 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
             reason = f"it holds {', '.join(named)}, which no weights need; nothing of it was run"
         else:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint that can be read as plain data: {reason}.") from error
+        raise ValueError(f"{path} is not a checkpoint that can be read as plain data: {printable(reason)}.") from error
+    check_plain(content, str(path))
+    return content
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that would take more memory than it has bytes."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(record.file_size for record in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"{path} is compressed, or its records overlap, as torch writes no file: save it again.")
+
+
+def check_plain(content: object, where: str) -> None:
+    """Check what was unpickled: no cycle, no tower of containers, no tensor or number larger than the file.
+
+    Args:
+        content: Numbers, strings, containers and tensors.
+        where: The file, for messages.
+
+    Raises:
+        ValueError: If there is such a thing.
+    """
+    left, num_values = [(content, 0)], 0
+    while left:
+        value, depth = left.pop()
+        num_values += 1
+        if depth > _DEEPEST or num_values > _MOST_VALUES:
+            raise ValueError(f"{where} holds containers within themselves, or within more than {_DEEPEST} others.")
+        if isinstance(value, Mapping):
+            left += [(one, depth + 1) for pair in value.items() for one in pair]
+        elif isinstance(value, list | tuple | set | frozenset):
+            left += [(one, depth + 1) for one in value]
+        elif isinstance(value, Tensor):
+            size = value.numel() * value.element_size()
+            if value.layout is not torch.strided or size > value.untyped_storage().nbytes():
+                raise ValueError(f"{where} holds a tensor of shape {tuple(value.shape)} and fewer numbers than that.")
+        elif isinstance(value, int) and abs(value) >= 1 << 64:
+            raise ValueError(f"{where} holds {shown(value)}; 64 bits are the most.")
+
+
+def check_sizes(config: GAUAlphaConfig, weights: Mapping[str, Tensor], where: str) -> None:
+    """Check, before memory is taken, that a model is not far larger than the file that is to fill it.
+
+    ``check_fit`` then names each tensor that is missing.
+
+    Args:
+        config: What the file says of the model.
+        weights: What it holds.
+        where: The file, for messages.
+
+    Raises:
+        ValueError: If the model has more than four times as many weights, and a million, as the file.
+    """
+    layer = config.hidden_size * (3 * config.intermediate_size + config.attention_key_size)
+    embeddings = config.hidden_size * (config.vocab_size + config.type_vocab_size)
+    needed = embeddings + config.num_hidden_layers * layer
+    held = sum(tensor.numel() for tensor in weights.values())
+    if needed > 4 * held + 1_000_000:
+        raise ValueError(
+            f"{where} holds {held} weights, but the model that it describes ({_sizes(config)}) has {shown(needed)}."
+        )
+
+
+def _sizes(config: GAUAlphaConfig) -> str:
+    names = ("vocab_size", "hidden_size", "intermediate_size", "attention_key_size", "num_hidden_layers")
+    return ", ".join(f"{name} {shown(getattr(config, name))}" for name in names)
 
 
 def weights_file(folder: Path) -> Path:
@@ -99,7 +175,7 @@ def read_tensors(path: Path, num_layers: int | None = None) -> tuple[dict[str, T
             try:
                 file = stack.enter_context(safe_open(path, framework="pt"))
             except Exception as error:  # the library raises its own kind, not exported under a stable name
-                raise ValueError(f"{path} cannot be read: {error}") from error
+                raise ValueError(f"{path} cannot be read: {printable(str(error))}") from error
             names, read = list(file.keys()), file.get_tensor
         layers = {name: int(found[1]) for name in names if (found := _LAYER.match(name))}
         depth = max(layers.values(), default=-1) + 1
@@ -143,7 +219,7 @@ def check_fit(model: torch.nn.Module, weights: dict[str, Tensor], source: str, a
         ValueError: If tensors are missing, left over or of another shape; the message names them.
     """
     own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(map(shown, weights.keys() - own.keys()))
     shapes = [
         f"{name}: {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the model"
         for name in sorted(own.keys() & weights.keys())

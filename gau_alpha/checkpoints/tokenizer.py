@@ -33,10 +33,12 @@ def tokenizer_files(tokenizer: Any) -> dict[str, str]:
         Text by file name: ``tokenizer.json`` or ``vocab.txt``, and ``tokenizer_config.json`` with the names of special
         tokens. Empty for a tokenizer that has no file and is not the one of bytes.
     """
-    special = {
+    special: dict[str, Any] = {
         "mask_token": getattr(tokenizer, "mask_token", "[MASK]"),
         "pad_token": getattr(tokenizer, "pad_token", "[PAD]"),
     }
+    if hasattr(tokenizer, "lowercase"):
+        special |= {"do_lower_case": tokenizer.lowercase, "unk_token": tokenizer.unknown_token}
     names = {SPECIAL: json.dumps(special, indent=2) + "\n"}
     path = Path(getattr(tokenizer, "path", "")).expanduser()
     if path.suffix in (".json", ".txt") and path.is_file():

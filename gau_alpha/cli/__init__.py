@@ -6,14 +6,32 @@ names, ``stored_tokenizer.py`` finds the tokenizer of a model, ``shipped.py`` sh
 writes what a run leaves beside its results.
 """
 
-import os
+import errno
+import logging
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from gau_alpha.cli.arguments import check_files, limit_parsing
+from gau_alpha.cli.trust import gather_trust, trust_of_command
 from gau_alpha.errors import NotFiniteError
 from gau_alpha.files import NotWrittenError
+from gau_alpha.untrusted.printable import printable
+
+BAD_NAMES = (
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""What says of a file that it can't be used under the name that it was given."""
 
 USAGE = """usage: gau-alpha COMMAND [options]
 
@@ -52,22 +70,37 @@ def main(args: list[str] | None = None) -> int:
     if command is None:
         return _refuse(f"unknown command {args[0]!r}; choose one of: {', '.join(COMMANDS)}")
     try:
-        return command(args)
+        check_files(args, sections=command is _lightning)
+        rest, names = gather_trust(args)
+        with _escaped(), trust_of_command(rest, names):
+            # Lightning's commands keep it in the run's config
+            return command([*rest, f"--trust=[{','.join(names)}]"] if names and command is _lightning else rest)
     except ValueError as error:
-        if _is_internal(error):
+        if _is_internal(error) and "embedded null" not in str(error):  # in the name of a file
             raise
         return _refuse(str(error))
     except (NotWrittenError, NotFiniteError) as error:
-        print(f"gau-alpha: error: {error}", file=sys.stderr)
+        _refuse(str(error))
         return 1
+    except OSError as error:
+        if error.errno not in BAD_NAMES or error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}")
 
 
 def _lightning(args: list[str]) -> int:
-    # Lightning still calls jsonargparse functions that warn of version 5; nothing the user could do about.
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
     from gau_alpha.cli.lightning import run
 
-    run(args)
+    limit_parsing()
+    try:
+        run(args)
+    except (MisconfigurationException, RuntimeError) as error:
+        # such as the name of a metric that nothing logs; torch's own errors are raised elsewhere
+        if isinstance(error, MisconfigurationException) or _origin(error) == "lightning":
+            raise ValueError(str(error)) from error
+        raise
     return 0
 
 
@@ -78,9 +111,9 @@ def _methods(args: list[str]) -> int:
 
 
 def _tokenizer(args: list[str]) -> int:
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     from gau_alpha.cli.tokenizer import run_tokenizer
 
+    limit_parsing()
     return run_tokenizer(args[1:])
 
 
@@ -112,13 +145,41 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def _refuse(message: str) -> int:
-    print(f"gau-alpha: error: {message}", file=sys.stderr)
+    print(printable(f"gau-alpha: error: {message}"), file=sys.stderr)
     return 2
+
+
+@contextmanager
+def _escaped() -> Iterator[None]:
+    """Escape what warnings and log lines say in this ``with`` block: they quote files."""
+    show, make = warnings.showwarning, logging.getLogRecordFactory()
+
+    def show_escaped(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        text = printable(str(message))
+        show(message if text == str(message) else text, *args, **kwargs)
+
+    def make_escaped(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.msg, record.args = printable(record.getMessage()), None
+        return record
+
+    warnings.showwarning = show_escaped
+    logging.setLogRecordFactory(make_escaped)
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+        logging.setLogRecordFactory(make)
 
 
 def _is_internal(error: ValueError) -> bool:
     """Say whether an error comes from a library's depths instead of a check that was written for users."""
+    return _origin(error) not in ("gau_alpha", "datamodules", "callbacks", "jsonargparse", "lightning")
+
+
+def _origin(error: BaseException) -> str:
+    """Return the package that raised an error."""
     module: Any = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = frame.f_globals.get("__name__", "")
-    return str(module).split(".")[0] not in ("gau_alpha", "datamodules", "callbacks", "jsonargparse")
+    return str(module).split(".")[0]

@@ -1,19 +1,75 @@
 """What the arguments name, found before they are parsed, since it makes the defaults that they are parsed over."""
 
 from collections.abc import Iterator
+from functools import cache
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-import yaml
+from yaml import YAMLError
+
+from gau_alpha.untrusted.reading import parse_yaml, read_yaml
+from gau_alpha.untrusted.registry import shown
 
 CONFIG = ("--config", "-c")
 """Options that name a YAML file."""
+
+SECTIONS = ("--data", "--model", "--trainer", "--model.method", "--model.config")
+"""Options whose value may be a YAML file of any name."""
+
+
+def check_files(args: list[str], sections: bool) -> None:
+    """Read the YAML files that the arguments name, and those that are named in these.
+
+    Whoever parses them afterwards, and complains of what they say, need not fear how they are written.
+
+    Args:
+        args: Command-line arguments.
+        sections: Whether ``SECTIONS`` are among the command's options; ``--model`` of ``fill-mask`` is no YAML.
+
+    Raises:
+        ValueError: If one is not YAML, or larger or deeper than settings are.
+    """
+    named = [(option, value) for option, value in options(args) if value]
+    known = (*CONFIG, *SECTIONS) if sections else CONFIG
+    waiting = [Path(value) for option, value in named if option in known or _is_yaml(value)]
+    configs = [Path(value).absolute() for option, value in named if option in CONFIG]
+    seen: set[Path] = set()
+    while waiting:
+        path = waiting.pop().absolute()
+        if path not in seen and isfile(path):
+            seen.add(path)
+            content = read_yaml(path)
+            if path in configs:
+                _check_sections(content, path)
+            # jsonargparse looks for what a YAML names beside it
+            waiting += [path.parent / value for value in _texts(content) if _is_yaml(value)]
+
+
+@cache
+def limit_parsing() -> None:
+    """Let jsonargparse, too, parse YAML within limits: a value on the command line may be one, and a pipe, too."""
+    from jsonargparse import get_loader, set_loader
+
+    parse = get_loader("yaml")
+
+    def parse_within_limits(text: str) -> Any:
+        parse_yaml(text, "This value")
+        return parse(text)
+
+    set_loader("yaml", parse_within_limits, exceptions=(YAMLError, ValueError))
 
 
 def checkpoint_in(args: list[str]) -> str | None:
     """Find the first checkpoint that the arguments name, on the command line or else in a config file.
 
     It has to be known before the arguments are parsed, since what it remembers makes the defaults.
+
+    Args:
+        args: Command-line arguments.
+
+    Raises:
+        ValueError: If what stands there is no name, or a config file is no YAML.
     """
     typed = [_first(value) for option, value in options(args) if option == "--ckpt_path"]
     written = [_first(content.get("ckpt_path")) for content in _contents(args, CONFIG)]
@@ -21,10 +77,18 @@ def checkpoint_in(args: list[str]) -> str | None:
 
 
 def start_in(args: list[str]) -> str | None:
-    """Find the folder or checkpoint that ``model.init_from`` names, whose sizes and method make the defaults."""
+    """Find the folder or checkpoint that ``model.init_from`` names, whose sizes and method make the defaults.
+
+    Args:
+        args: Command-line arguments.
+
+    Raises:
+        ValueError: If what stands there is no name, or a config file is no YAML.
+    """
     typed = [value for option, value in options(args) if option == "--model.init_from"]
     written = [model.get("init_from") for model in models(args)]
-    return next((path for path in (*reversed(typed), *reversed(written)) if path and path != "null"), None)
+    given = next((path for path in (*reversed(typed), *reversed(written)) if path), None)
+    return None if given == "null" else _name("model.init_from", given)
 
 
 def models(args: list[str]) -> list[dict[str, Any]]:
@@ -33,9 +97,31 @@ def models(args: list[str]) -> list[dict[str, Any]]:
     return [section for section in (*sections, *_contents(args, ("--model",))) if isinstance(section, dict)]
 
 
+def _check_sections(content: Any, path: Path) -> None:
+    """Refuse what jsonargparse would pass over in silence, or trip over."""
+    for name in ("model", "trainer"):
+        section = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(section, dict | str | None):
+            raise ValueError(
+                f"{path}: {name} must be a section of settings, or name a file of them; got {shown(section)}."
+            )
+
+
+def _is_yaml(value: str) -> bool:
+    return value.endswith((".yaml", ".yml"))
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Yield the texts in a YAML that may name others: corpora and checkpoints are named in lists, or as paths."""
+    if isinstance(content, dict):
+        yield from (text for name, value in content.items() if name not in ("path", "paths") for text in _texts(value))
+    elif isinstance(content, str):
+        yield content
+
+
 def _contents(args: list[str], names: tuple[str, ...]) -> list[dict[str, Any]]:
     files = [Path(value) for option, value in options(args) if option in names]
-    contents = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    contents = [read_yaml(file) for file in files if isfile(file)]
     return [content for content in contents if isinstance(content, dict)]
 
 
@@ -48,5 +134,11 @@ def options(args: list[str]) -> Iterator[tuple[str, str]]:
 
 def _first(value: Any) -> str | None:
     """Take the first of a list, which on the command line is written ``[a,b]``."""
-    parsed = yaml.safe_load(value) if isinstance(value, str) and value.startswith("[") else value
-    return parsed[0] if isinstance(parsed, list) and parsed else parsed or None
+    parsed = parse_yaml(value, "ckpt_path") if isinstance(value, str) and value.startswith("[") else value
+    return _name("ckpt_path", parsed[0] if isinstance(parsed, list) and parsed else parsed or None)
+
+
+def _name(option: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{option} must be the name of a file or folder, got {shown(value)}.")
+    return value or None

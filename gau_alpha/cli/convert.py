@@ -18,7 +18,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from datamodules.tokenizers import Tokenizer
+from datamodules import TokenizerFile
 from gau_alpha.checkpoints import (
     CARD,
     HEAD,
@@ -30,17 +30,20 @@ from gau_alpha.checkpoints import (
     model_of,
     read_checkpoint,
     read_folder,
+    read_training_state,
     tokenizer_files,
     unfilled,
     write_folder,
 )
-from gau_alpha.cli.stored_tokenizer import data_of, tokenizer_of
+from gau_alpha.cli.stored_data import data_of
+from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.files import write_whole
 from gau_alpha.fine_tuning import GAUAlphaFineTuning, build_head
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.untrusted.printable import printable
 
 STATE = "training_state.ckpt"
 """All of a Lightning checkpoint but the model's weights."""
@@ -73,10 +76,13 @@ def convert(args: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace what is at DST")
     parser.add_argument("--license", default="unknown", help="for the model card: an identifier such as apache-2.0")
     parser.add_argument("--train_length", type=int, help="tokens per training row, for a folder that does not say it")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json; default: the one that the checkpoint carries")
     options = parser.parse_args(args)
     source, destination = options.source, options.destination
     if options.train_length is not None and options.train_length < 1:
         raise ValueError(f"--train_length is {options.train_length}; give a number of tokens, 1 or more.")
+    if options.tokenizer is not None and source.is_dir():
+        raise ValueError("--tokenizer is for checkpoints: it goes into the folder that is written.")
     if source.is_dir():
         _check_destination(destination, options.overwrite, is_file=True)
         to_checkpoint(source, destination, options.train_length, options.weights_only)
@@ -85,12 +91,19 @@ def convert(args: list[str]) -> int:
     else:
         checkpoint = read_checkpoint(source)
         _check_destination(destination, options.overwrite, is_file=False)
-        to_folder(checkpoint, source, destination, options.license, options.weights_only)
-    print(f"{source} → {destination}")
+        to_folder(checkpoint, source, destination, options.license, options.weights_only, options.tokenizer)
+    print(printable(f"{source} → {destination}"))
     return 0
 
 
-def to_folder(checkpoint: dict[str, Any], source: Path, folder: Path, licence: str, weights_only: bool) -> None:
+def to_folder(
+    checkpoint: dict[str, Any],
+    source: Path,
+    folder: Path,
+    licence: str,
+    weights_only: bool,
+    tokenizer: Path | None = None,
+) -> None:
     """Write a checkpoint as a Hugging Face folder.
 
     Args:
@@ -99,14 +112,20 @@ def to_folder(checkpoint: dict[str, Any], source: Path, folder: Path, licence: s
         folder: Where to write.
         licence: For the model card.
         weights_only: Whether to leave the training state out.
+        tokenizer: A tokenizer.json for the folder; default: the tokenizer that the checkpoint carries.
 
     Raises:
-        ValueError: If the weights do not fit the checkpoint's own config.
+        ValueError: If the weights do not fit the checkpoint's own config, or it names a class that is none of ours and
+            not trusted.
     """
-    config, method, weights = model_of(checkpoint)
+    config, method, weights = model_of(checkpoint, str(source))
     arguments = checkpoint["hyper_parameters"]
-    train_length, head, labels = arguments["train_length"], arguments.get("head"), arguments.get("labels", ())
-    check_fit(_skeleton(config, method, head, labels), weights, str(source))
+    kind = GAUAlphaFineTuning if "head" in arguments else GAUAlphaModule
+    described = kind.stored_arguments(arguments, str(source))
+    train_length, labels = described["train_length"], described.get("labels", ())
+    head = described["head"].as_dict() if "head" in described else None
+    data = data_of(checkpoint, str(source))
+    check_fit(_skeleton(config, method, head, labels, f"{source}: head"), weights, str(source))
     results = (place / "extrapolation.json" for place in (source.parent, source.resolve().parent.parent))
     card = model_card(
         folder.resolve().name,
@@ -114,13 +133,11 @@ def to_folder(checkpoint: dict[str, Any], source: Path, folder: Path, licence: s
         method,
         train_length,
         licence,
-        data_of(checkpoint),
+        {} if data is None else data.as_dict(),
         next((path for path in results if path.is_file()), None),
         head,
     )
-    tokenizer = _tokenizer(checkpoint, source)
-    files = {} if tokenizer is None else tokenizer_files(tokenizer)
-    pad_id = None if tokenizer is None else tokenizer.vocabulary.pad_id
+    pad_id, files = _tokenizer(checkpoint, source, tokenizer)
     (folder / STATE).unlink(missing_ok=True)  # of what was there before: it would not go with these weights
     write_folder(folder, config, method, weights, train_length, pad_id, head, labels)
     for name, text in {**files, CARD: card}.items():
@@ -146,7 +163,7 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
     """
     stored = read_folder(folder)
     head, labels = folder_head(folder)
-    skeleton = _skeleton(stored.config, stored.method, head, labels)
+    skeleton = _skeleton(stored.config, stored.method, head, labels, f"{folder}: head")
     if head is not None:
         stored.weights.pop(HEAD, None)  # tied to the embeddings, and no part of this model
     check_fit(skeleton, stored.weights, str(folder))
@@ -164,7 +181,7 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
             module = (
                 GAUAlphaModule(stored.config, length, stored.method)
                 if head is None
-                else GAUAlphaFineTuning(stored.config, length, build_head(head), labels, stored.method)
+                else GAUAlphaFineTuning(stored.config, length, build_head(head, str(folder)), labels, stored.method)
             )
         content = {
             "epoch": 0,
@@ -180,8 +197,8 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
 def _training_state(
     folder: Path, weights: Path, config: GAUAlphaConfig, method: AttentionMethod, train_length: int | None
 ) -> dict[str, Any]:
-    state = read_checkpoint(folder / STATE)
-    own_config, own_method, _ = model_of(state)
+    state = read_training_state(folder / STATE)
+    own_config, own_method, _ = model_of(state, str(folder / STATE))
     same = (own_config, own_method.describe()) == (config, method.describe())
     if not same or state.pop(SHA256, None) != _sha256(weights):
         raise ValueError(
@@ -197,20 +214,32 @@ def _training_state(
 
 
 def _skeleton(
-    config: GAUAlphaConfig, method: AttentionMethod, head: dict[str, Any] | None, labels: Sequence[str]
+    config: GAUAlphaConfig, method: AttentionMethod, head: object, labels: Sequence[str], where: str
 ) -> GAUAlphaModel:
     """Build a model without weights, to know names and shapes."""
     with unfilled():
-        return GAUAlphaForMaskedLM(config, method) if head is None else build_head(head)(config, method, "auto", labels)
+        if head is None:
+            return GAUAlphaForMaskedLM(config, method)
+        return build_head(head, where)(config, method, "auto", labels)
 
 
-def _tokenizer(checkpoint: dict[str, Any], source: Path) -> Tokenizer | None:
-    """Build the run's tokenizer; without one the folder holds a model all the same, and a note says what it lacks."""
+def _tokenizer(checkpoint: dict[str, Any], source: Path, given: Path | None) -> tuple[int | None, dict[str, str]]:
+    """Return the id of the padding and the tokenizer's files.
+
+    Without a tokenizer the folder holds a model all the same, and a note says what it lacks.
+    """
+    if given is not None:
+        own = TokenizerFile(str(given))
+        return own.vocabulary.pad_id, tokenizer_files(own)
     try:
-        return tokenizer_of(checkpoint, source)
+        tokenizer, files = tokenizer_of(checkpoint, source)
     except ValueError as error:
-        print(f"gau-alpha: note: the folder gets no tokenizer: {error}", file=sys.stderr)
-        return None
+        print(printable(f"gau-alpha: note: the folder gets no tokenizer: {error}"), file=sys.stderr)
+        return None, {}
+    if not files:
+        note = f"the folder gets no tokenizer: {source} carries none. Give its file with --tokenizer."
+        print(printable(f"gau-alpha: note: {note}"), file=sys.stderr)
+    return tokenizer.vocabulary.pad_id, files
 
 
 def _check_destination(path: Path, overwrite: bool, is_file: bool) -> None:

@@ -18,6 +18,7 @@ from gau_alpha.checkpoints import load_folder, read_checkpoint
 from gau_alpha.cli.stored_tokenizer import tokenizer_in, tokenizer_of
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.module import GAUAlphaModule
+from gau_alpha.untrusted.printable import printable
 
 LONG = 16_384
 """From so many tokens on a note says that it takes its time."""
@@ -112,7 +113,7 @@ def open_model(path: Path, tokenizer: Path | None = None) -> tuple[GAUAlphaForMa
         own, framed = (TokenizerFile(str(tokenizer)), False) if tokenizer else tokenizer_in(path)
     else:
         checkpoint = read_checkpoint(path)
-        own = TokenizerFile(str(tokenizer)) if tokenizer else tokenizer_of(checkpoint, path)
+        own = TokenizerFile(str(tokenizer)) if tokenizer else tokenizer_of(checkpoint, path)[0]
         model = GAUAlphaModule.load_from_checkpoint(path).model.eval()
     if own.vocabulary.size > model.config.vocab_size:
         raise ValueError(
@@ -180,7 +181,7 @@ def _as_json(text: str, ids: list[int], masks: list[Mask]) -> str:
 
 
 def _as_text(text: str, masks: list[Mask]) -> str:
-    lines = [text if len(text) <= 200 else f"{text[:197]}..."]
+    lines = [printable(text if len(text) <= 200 else f"{text[:197]}...")]
     for mask in masks:
         lines.append(f"  token {mask.position}")
         lines += [f"    {one.probability:.4f}  {one.token!r}" for one in mask.predictions]

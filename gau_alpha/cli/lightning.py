@@ -3,7 +3,10 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 import torch.distributed as dist
@@ -12,26 +15,32 @@ from jsonargparse import dict_to_namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.guard import Guard
 from callbacks.predictions import PredictionWriter
 from gau_alpha.checkpoint_io import WholeCheckpointIO
 from gau_alpha.checkpoints import read_checkpoint
-from gau_alpha.cli.arguments import CONFIG, checkpoint_in, options, start_in
-from gau_alpha.cli.record import RUN_KEY, RunRecord, changes
-from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered, tokenizer_of_run
+from gau_alpha.cli.arguments import checkpoint_in, start_in
+from gau_alpha.cli.record import RunRecord, changes
+from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
 from gau_alpha.cli.resume import AUTO_RESUME, fix_version, keep_tables, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
+from gau_alpha.cli.trainer_limits import check_trainer
+from gau_alpha.cli.trust import TRUST, set_import_rules
 from gau_alpha.continued_logs import ContinuedLogs
 from gau_alpha.dropout_seed import DropoutSeed
 from gau_alpha.due_validation import DueValidation
 from gau_alpha.fine_tuning import GAUAlphaFineTuning
 from gau_alpha.interruption import Interruption
+from gau_alpha.limits import require_whole
 from gau_alpha.method import AXES
 from gau_alpha.module import GAUAlphaModule
-from gau_alpha.presets import known_strategies, make_importable
+from gau_alpha.presets import known_strategies
 from gau_alpha.trainer import GAUAlphaTrainer
+from gau_alpha.untrusted.printable import printable
 from gau_alpha.waiting import Waiting
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
@@ -52,34 +61,55 @@ def run(args: list[str]) -> None:
         SystemExit: With code 2, if the command line or a YAML does not parse.
     """
     args = with_shipped_files(args)
-    # A class of the user's own lies beside the YAML that names it, or where the command is typed.
-    for folder in (Path.cwd(), *(Path(value).parent for option, value in options(args) if option in CONFIG)):
-        make_importable(folder)
+    set_import_rules()
     fine_tunes = names_head(args)
     if fine_tunes and args[0] in EVALUATIONS:
         raise ValueError(
             f"{args[0]} measures how hidden tokens are predicted, and a model with a head for another task predicts "
             f"none. How it does on long texts says `gau-alpha validate` with data.evaluation_length null."
         )
-    (FineTuningCLI if fine_tunes else GAUAlphaCLI)(
-        GAUAlphaFineTuning if fine_tunes else GAUAlphaModule,
-        LightningDataModule,
-        subclass_mode_data=True,
-        trainer_class=GAUAlphaTrainer,
-        # An evaluation's report says how it was made.
-        save_config_callback=None if args[0] in EVALUATIONS else RunRecord,
-        parser_class=Parser,
-        parser_kwargs={"prog": "gau-alpha"},
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
-        args=gather_lists(args) if args[0] in EVALUATIONS else args,
-    )
+    with restoring_explained():
+        (FineTuningCLI if fine_tunes else GAUAlphaCLI)(
+            GAUAlphaFineTuning if fine_tunes else GAUAlphaModule,
+            LightningDataModule,
+            subclass_mode_data=True,
+            trainer_class=GAUAlphaTrainer,
+            # An evaluation's report says how it was made.
+            save_config_callback=None if args[0] in EVALUATIONS else RunRecord,
+            parser_class=Parser,
+            parser_kwargs={"prog": "gau-alpha"},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
+            args=gather_lists(args) if args[0] in EVALUATIONS else args,
+        )
     if dist.is_available() and dist.is_initialized():
         # Ends gloo's threads. One that lets go of a tensor while Python itself is ending aborts the process ("terminate
         # called without an active exception"), with all work done; seen where a process ended right after a collective.
         # Under FSDP the threads stay, since torch's caches of shardings hold the group: idle by then, but not ended.
         dist.destroy_process_group()
+
+
+@contextmanager
+def restoring_explained() -> Iterator[None]:
+    """Say in one message that a checkpoint's training state can't be restored: Lightning takes it as it is.
+
+    Raises:
+        ValueError: In the place of whatever Lightning, or an optimizer, meets in it.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError, ArithmeticError) as error:
+        frames = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+        explained = isinstance(error, ValueError) and frames[-1].startswith(
+            ("gau_alpha.", "datamodules.", "callbacks.")
+        )
+        if explained or not any(name.endswith("connectors.checkpoint_connector") for name in frames):
+            raise
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"The checkpoint can't be gone on from, its training state can't be restored: {said}"
+        ) from error
 
 
 def gather_lists(args: list[str]) -> list[str]:
@@ -117,7 +147,7 @@ class Parser(LightningArgumentParser):
         """
         if "model.method" in message or any(f'"{axis}"' in message for axis in AXES):
             message = f"{message}\nknown strategies\n{known_strategies()}"
-        self.exit(2, f"gau-alpha: error: {message}\n")
+        self.exit(2, printable(f"gau-alpha: error: {message}\n"))
 
 
 class GAUAlphaCLI(LightningCLI):
@@ -126,6 +156,7 @@ class GAUAlphaCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the data knows to the model, and offer ``auto_resume``."""
         parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
+        parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
             "data.vocabulary",
@@ -161,10 +192,11 @@ class GAUAlphaCLI(LightningCLI):
             ValueError: If there is no data.
         """
         assert isinstance(args, list), "run() passes the arguments"
-        subcommand, path = args[0], checkpoint_in(args)
+        subcommand, path, stored = args[0], checkpoint_in(args), None
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
         if path and (Path(path).is_file() or subcommand in EVALUATIONS):
             self._subcommand_parsers[subcommand].set_defaults(defaults_from(path))
+            stored = remembered(Path(path)).data
         elif (start := start_in(args)) and Path(start).exists():
             self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
         self.config = parser.parse_args(args)
@@ -173,6 +205,15 @@ class GAUAlphaCLI(LightningCLI):
                 f"{subcommand} needs data: give --data FILE or a --config with a section data"
                 + (f"; the checkpoint {path} does not remember any." if path else ".")
             )
+        if path and stored is not None:
+            announce(stored, path, self.config[subcommand].data.as_dict())
+
+    def _set_seed(self) -> None:
+        """Refuse a seed that not all generators take."""
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool) and seed is not None:
+            require_whole("seed_everything", seed, least=0, most=2**32 - 1)
+        super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's own version lets the checkpoint override what was typed."""
@@ -210,7 +251,12 @@ class GAUAlphaCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             config["plugins"] = [*plugins, WholeCheckpointIO()]
-        trainer = super()._instantiate_trainer(config, callbacks)
+        check_trainer(config)
+        try:
+            trainer = super()._instantiate_trainer(config, callbacks)
+        except (MisconfigurationException, ValueError, TypeError, LookupError, ArithmeticError, ImportError) as error:
+            # Lightning looks up what it is given before it says what is wrong with it, if it does.
+            raise ValueError(f"The trainer can't be built as section trainer says: {error}") from error
         assert isinstance(trainer, GAUAlphaTrainer)
         installed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         if not any(isinstance(callback, Guard) for callback in installed):
@@ -232,17 +278,16 @@ class GAUAlphaCLI(LightningCLI):
         if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
             keep_tables(self.trainer)
             for line in self._changes_since(path):
-                print(f"changed since {path} was saved: {line}")
+                print(printable(f"changed since {path} was saved: {line}"))
         return kwargs
 
     def _changes_since(self, path: str) -> list[str]:
         """List the settings that differ from those of the run that saved a checkpoint."""
-        run = read_checkpoint(path).get(RUN_KEY)
-        before = run.get("config") if isinstance(run, dict) else None
+        before = run_of(read_checkpoint(path), path).get("config")
         if not isinstance(before, dict):
             return []
-        now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_none=False))
-        asked = ("ckpt_path", "auto_resume", "config")  # how to start, and nothing of the run itself
+        now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_unset=False))
+        asked = ("ckpt_path", "auto_resume", "config", "trust")  # how to start, and nothing of the run itself
         before, now = ({name: value for name, value in x.items() if name not in asked} for x in (before, now))
         return changes(before, now)
 
@@ -253,7 +298,7 @@ class GAUAlphaCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Say what method is in effect."""
         if self.trainer.is_global_zero:
-            print(f"method: {self.model.model.method.summary()}")
+            print(printable(f"method: {self.model.model.method.summary()}"))
 
 
 class FineTuningCLI(GAUAlphaCLI):
@@ -271,5 +316,11 @@ class FineTuningCLI(GAUAlphaCLI):
         data, start = config.data.get("init_args", {}), config.model.get("init_from")
         if start and Path(start).exists() and "tokenizer" in data and data.tokenizer is None:
             folder = Path(start)
-            named = tokenizer_class_in(folder) if folder.is_dir() else tokenizer_of_run(remembered(folder)[1])
+            if folder.is_dir():
+                named = tokenizer_class_in(folder)
+            else:
+                tokenizer = remembered(folder).tokenizer
+                named = None if tokenizer is None else tokenizer.as_dict()
+                if tokenizer is not None:
+                    announce(tokenizer, start)
             data.tokenizer = None if named is None else dict_to_namespace(named)

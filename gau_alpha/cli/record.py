@@ -9,11 +9,12 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from gau_alpha.checkpoints import tokenizer_files
 from gau_alpha.files import write_whole
 from gau_alpha.surroundings import surroundings
 
 RUN_KEY = "run"
-"""The entry of a checkpoint that holds the run's resolved config and surroundings."""
+"""The entry of a checkpoint that holds the run's resolved config, its tokenizer's files and surroundings."""
 
 
 class RunRecord(SaveConfigCallback):
@@ -26,12 +27,15 @@ class RunRecord(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files, on the first process."""
+        tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+        # read once: the file may change while the run goes on
+        self._tokenizer = {} if tokenizer is None else tokenizer_files(tokenizer)
         if self.already_saved or (stage != "fit" and not trainer.loggers):
             return  # an evaluation that logs nowhere leaves no files but those it is asked for
         log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
         if trainer.is_global_zero:
             folder = Path(log_dir)
-            text = self.parser.dump(self.config, skip_none=False)
+            text = self.parser.dump(self.config, skip_unset=False)
             write_whole(_free(folder / "config.yaml"), lambda path: path.write_text(text, encoding="utf-8"))
             record = json.dumps(_record(trainer), indent=2) + "\n"
             write_whole(_free(folder / "run.json"), lambda path: path.write_text(record, encoding="utf-8"))
@@ -39,8 +43,8 @@ class RunRecord(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the record into the checkpoint, as plain data."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        checkpoint[RUN_KEY] = {"config": config, **_record(trainer)}
+        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        checkpoint[RUN_KEY] = {"config": config, "tokenizer": self._tokenizer, **_record(trainer)}
 
 
 def changes(before: Any, now: Any, name: str = "") -> list[str]:

@@ -2,11 +2,15 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gau_alpha.checkpoints import folder_config, read_checkpoint
 from gau_alpha.cli.arguments import checkpoint_in, models
 from gau_alpha.cli.record import RUN_KEY
+from gau_alpha.cli.stored_data import data_of
+from gau_alpha.fine_tuning import GAUAlphaFineTuning
+from gau_alpha.module import GAUAlphaModule
+from gau_alpha.untrusted.registry import Description, described
 
 FILLED_IN = ("train_length", "vocab_size", "labels")
 """What the model takes from the data, so that it is never typed."""
@@ -18,14 +22,7 @@ def names_head(args: list[str]) -> bool:
     if typed or any(model.get("head") for model in models(args)):
         return True
     path = checkpoint_in(args)
-    return bool(path and Path(path).is_file() and "head" in remembered(Path(path))[0])
-
-
-def tokenizer_of_run(data: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Take the tokenizer out of a run's data."""
-    named = ((data or {}).get("init_args") or {}).get("tokenizer")
-    named = {"class_path": named} if isinstance(named, str) else named
-    return named if isinstance(named, dict) else None
+    return bool(path and Path(path).is_file() and "head" in remembered(Path(path)).arguments)
 
 
 def defaults_to_start(path: Path) -> dict[str, Any]:
@@ -33,8 +30,8 @@ def defaults_to_start(path: Path) -> dict[str, Any]:
     if path.is_dir():
         config, described = folder_config(path)
     else:
-        arguments, _ = remembered(path)
-        config, described = arguments["config"], arguments["method"]
+        arguments = remembered(path).arguments
+        config, described = arguments["config"].arguments, arguments["method"].as_dict()["init_args"]
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
     if described is not None:
         # It was made for the length of its training rows; now that of the data counts.
@@ -50,22 +47,47 @@ def _without_length(strategy: dict[str, Any]) -> dict[str, Any]:
 
 def defaults_from(path: str) -> dict[str, Any]:
     """Return a checkpoint's model, and the data it was trained on, as defaults of a parser."""
-    stored, data = remembered(Path(path))
-    arguments = dict(stored)
-    config = arguments.pop("config")
+    found = remembered(Path(path))
+    arguments = {name: value for name, value in described(found.arguments).items() if name not in FILLED_IN}
+    config = arguments.pop("config")["init_args"]
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
-    defaults |= {f"model.{name}": value for name, value in arguments.items() if name not in FILLED_IN}
-    defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": arguments["method"]}
-    return defaults | ({"data": data} if data else {})
+    defaults |= {f"model.{name}": value for name, value in arguments.items()}
+    return defaults | ({} if found.data is None else {"data": found.data.as_dict()})
 
 
-def remembered(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return a checkpoint's hyperparameters, and the section ``data`` of its run's config."""
-    return _read_once(path, path.stat().st_mtime_ns if path.is_file() else 0)
+class Remembered(NamedTuple):
+    """What a checkpoint remembers, held against our tables.
+
+    Attributes:
+        arguments: Of the module: plain data, and descriptions of objects.
+        data: Of the run; None if it says nothing.
+    """
+
+    arguments: dict[str, Any]
+    data: Description | None
+
+    @property
+    def tokenizer(self) -> Description | None:
+        """What the run's data named; None if it named none."""
+        return None if self.data is None else self.data.arguments.get("tokenizer")
+
+
+def remembered(path: Path) -> Remembered:
+    """Read what a checkpoint remembers of its model and its data.
+
+    Args:
+        path: The checkpoint.
+
+    Raises:
+        ValueError: If it can't be read, or names a class that is none of ours and not trusted.
+    """
+    stored = _read_once(path, path.stat().st_mtime_ns if path.is_file() else 0)
+    kind = GAUAlphaFineTuning if "head" in stored["hyper_parameters"] else GAUAlphaModule
+    return Remembered(kind.stored_arguments(stored["hyper_parameters"], str(path)), data_of(stored, str(path)))
 
 
 @lru_cache(maxsize=1)
-def _read_once(path: Path, changed: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return what a checkpoint remembers of its model and its data; weights, which take time to read, are dropped."""
+def _read_once(path: Path, changed: int) -> dict[str, Any]:
+    """Read a checkpoint and drop its weights, which take time to read."""
     checkpoint = read_checkpoint(path)
-    return checkpoint["hyper_parameters"], checkpoint.get(RUN_KEY, {}).get("config", {}).get("data")
+    return {name: checkpoint[name] for name in ("hyper_parameters", RUN_KEY) if name in checkpoint}

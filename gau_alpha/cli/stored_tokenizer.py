@@ -1,59 +1,65 @@
-"""The tokenizer that belongs to a model: named by a run's config inside a checkpoint, or lying in a folder."""
+"""The tokenizer that belongs to a model: carried or named by a checkpoint, or lying in a folder."""
 
-import json
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from datamodules import TokenizerFile, WordPieceVocab
 from datamodules.tokenizers import Tokenizer
-from gau_alpha.checkpoints import SPECIAL, TOKENIZER, VOCABULARY
-from gau_alpha.cli.record import RUN_KEY
+from gau_alpha.checkpoints import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
+from gau_alpha.cli.stored_data import announce, data_of, run_of
+from gau_alpha.untrusted.reading import read_json
+from gau_alpha.untrusted.registry import Description, shown
 
 ADVICE = "Give the tokenizer's file with --tokenizer."
 """How messages about a missing tokenizer end."""
 
+MARKS = {"mask_token": "mask_token", "pad_token": "pad_token"}
+"""Names of special tokens in ``tokenizer_config.json`` → arguments of our tokenizers."""
 
-def data_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the section ``data`` out of the run's config that a checkpoint holds; empty if it holds none."""
-    found: Any = checkpoint
-    for key in (RUN_KEY, "config", "data"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, dict) else {}
+WORD_PIECE_MARKS = {**MARKS, "unk_token": "unknown_token"}
+"""The same for BERT's vocabularies."""
 
 
-def tokenizer_of(checkpoint: Mapping[str, Any], path: Path) -> Tokenizer:
-    """Build the tokenizer that a checkpoint's run used.
-
-    Only classes of ``datamodules`` are built: a checkpoint is data, and may come from a stranger.
+def tokenizer_of(checkpoint: Mapping[str, Any], path: Path) -> tuple[Tokenizer, dict[str, str]]:
+    """Open the tokenizer that a checkpoint carries, or build the one that it names.
 
     Args:
         checkpoint: What ``read_checkpoint`` returned.
         path: Where it was read, for messages.
 
+    Returns:
+        The tokenizer, and its files by name, as a Hugging Face folder has them: what the checkpoint carries, or what is
+        made of a tokenizer that needs no file. Nothing is copied because a checkpoint names it.
+
     Raises:
-        ValueError: If it names none, or one that can't be built.
+        ValueError: If there is none, or it can't be opened.
     """
-    named = (data_of(checkpoint).get("init_args") or {}).get("tokenizer")
-    named = {"class_path": named} if isinstance(named, str) else named
-    if not isinstance(named, Mapping) or not isinstance(named.get("class_path"), str):
-        raise ValueError(f"{path} does not say which tokenizer its run used. {ADVICE}")
-    module, _, name = named["class_path"].rpartition(".")
-    if module.split(".")[0] != "datamodules":
-        raise ValueError(f"{path} names the tokenizer {named['class_path']}, which is none of datamodules'. {ADVICE}")
+    files = run_of(checkpoint, str(path)).get("tokenizer") or {}
+    if not isinstance(files, Mapping) or not all(isinstance(one, str) for pair in files.items() for one in pair):
+        raise ValueError(f"{path}: run.tokenizer must hold texts by file name, got {shown(files)}. {ADVICE}")
+    files = {name: files[name] for name in (TOKENIZER, VOCABULARY, SPECIAL) if name in files}
     try:
-        cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{path} names the tokenizer {named['class_path']}, which does not exist. {ADVICE}") from error
-    if not isinstance(cls, type) or not issubclass(cls, Tokenizer):
-        raise ValueError(f"{path} names the tokenizer {named['class_path']}, which is no tokenizer. {ADVICE}")
-    try:
-        return cls(**named.get("init_args") or {})
-    except TypeError as error:
-        raise ValueError(f"{path} names a tokenizer that can't be built: {error}. {ADVICE}") from error
+        if files.keys() & {TOKENIZER, VOCABULARY}:
+            with TemporaryDirectory() as folder:
+                for name, text in files.items():
+                    (Path(folder) / name).write_text(text, encoding="utf-8")
+                return tokenizer_in(Path(folder))[0], files
+        named = _named(checkpoint, path)
+        announce(named, str(path))
+        tokenizer = named.build()
     except ValueError as error:
-        raise ValueError(f"{path} names a tokenizer that can't be built: {error} {ADVICE}") from error
+        raise ValueError(f"{path} has a tokenizer that can't be opened: {error} {ADVICE}") from error
+    return tokenizer, {} if "path" in named.arguments else tokenizer_files(tokenizer)
+
+
+def _named(checkpoint: Mapping[str, Any], path: Path) -> Description:
+    data = data_of(checkpoint, str(path))
+    named = None if data is None else data.arguments.get("tokenizer")
+    if named is None:
+        raise ValueError(f"{path} does not say which tokenizer its run used.")
+    return named
 
 
 def tokenizer_in(folder: Path) -> tuple[Tokenizer, bool]:
@@ -70,13 +76,12 @@ def tokenizer_in(folder: Path) -> tuple[Tokenizer, bool]:
         ValueError: If there is none, or it can't be read.
     """
     settings = _settings(folder / SPECIAL)
-    names = {name: _content(settings[name]) for name in ("mask_token", "pad_token") if settings.get(name) is not None}
     if (folder / TOKENIZER).is_file():
-        return TokenizerFile(str(folder / TOKENIZER), **names), False
+        return TokenizerFile(str(folder / TOKENIZER), **_names(settings, MARKS)), False
     if not (folder / VOCABULARY).is_file():
         raise ValueError(f"{folder} holds no tokenizer: it has no {TOKENIZER} and no {VOCABULARY}. {ADVICE}")
     lowercase = settings.get("do_lower_case", True) is not False
-    return WordPieceVocab(str(folder / VOCABULARY), lowercase, **names), True
+    return WordPieceVocab(str(folder / VOCABULARY), lowercase, **_names(settings, WORD_PIECE_MARKS)), True
 
 
 def tokenizer_class_in(folder: Path) -> dict[str, Any] | None:
@@ -89,13 +94,12 @@ def tokenizer_class_in(folder: Path) -> dict[str, Any] | None:
         ValueError: If its settings can't be read.
     """
     settings = _settings(folder / SPECIAL)
-    names = {name: _content(settings[name]) for name in ("mask_token", "pad_token") if settings.get(name) is not None}
     if (folder / TOKENIZER).is_file():
-        arguments = {"path": str(folder / TOKENIZER), **names}
+        arguments = {"path": str(folder / TOKENIZER), **_names(settings, MARKS)}
         return {"class_path": "datamodules.TokenizerFile", "init_args": arguments}
     if (folder / VOCABULARY).is_file():
         lowercase = settings.get("do_lower_case", True) is not False
-        arguments = {"path": str(folder / VOCABULARY), **names}
+        arguments = {"path": str(folder / VOCABULARY), **_names(settings, WORD_PIECE_MARKS)}
         return {"class_path": "datamodules.WordPieceVocab", "init_args": {**arguments, "lowercase": lowercase}}
     return None
 
@@ -103,13 +107,14 @@ def tokenizer_class_in(folder: Path) -> dict[str, Any] | None:
 def _settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    settings = read_json(path)
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds a JSON {type(settings).__name__}; it should be an object.")
     return settings
+
+
+def _names(settings: Mapping[str, Any], marks: Mapping[str, str]) -> dict[str, str]:
+    return {argument: _content(settings[name]) for name, argument in marks.items() if settings.get(name) is not None}
 
 
 def _content(token: Any) -> str:

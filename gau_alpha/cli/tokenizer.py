@@ -7,7 +7,9 @@ from jsonargparse import ArgumentParser, Namespace
 from datamodules.sources import TextFiles, TextSource
 from datamodules.tokenizers import Tokenizer, TokenizerFile, WordPieceVocab
 from datamodules.tokenizers.training import KINDS, train_tokenizer
+from gau_alpha.cli.trust import set_import_rules
 from gau_alpha.files import write_whole
+from gau_alpha.untrusted.printable import printable
 
 EXAMPLE = "The quick brown fox, naïve 机器学习 [MASK] 12345."
 """The text that shows what a tokenizer does, if no other is given."""
@@ -26,12 +28,13 @@ def run_tokenizer(args: list[str]) -> int:
         ValueError: If a setting does not make sense.
         SystemExit: With code 2, if the command line does not parse.
     """
+    set_import_rules()
     parser = _Parser(prog="gau-alpha tokenizer", description="Train a tokenizer on a corpus, or look into one.")
     commands = parser.add_subcommands(dest="what")
     commands.add_subcommand("train", _training_parser(), help="learn a vocabulary from a corpus")
     commands.add_subcommand("inspect", _inspection_parser(), help="show what a tokenizer file holds and does")
     chosen = parser.parse_args(_with_text_files(args))
-    options = parser.instantiate_classes(chosen)[chosen.what]
+    options = parser.instantiate(chosen)[chosen.what]
     (_train if chosen.what == "train" else _inspect)(options)
     return 0
 
@@ -39,7 +42,7 @@ def run_tokenizer(args: list[str]) -> int:
 class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Explain in one message, without the usage, and leave with code 2."""
-        self.exit(2, f"gau-alpha: error: {message}\n")
+        self.exit(2, printable(f"gau-alpha: error: {message}\n"))
 
 
 def _training_parser() -> ArgumentParser:

@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaModel
+from gau_alpha.untrusted.trust import trusting
 
 IGNORED = -100
 """The label of what is no target: padding, later pieces of a word, a row without a label."""
@@ -52,6 +53,9 @@ class HeadedModel(GAUAlphaModel, ABC):
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
         kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
         labels: What there is to choose from, in the order of the head's outputs.
+
+    Raises:
+        ValueError: If ``labels`` is no list of names, or there is no such kernel.
     """
 
     own_arguments: ClassVar[tuple[str, ...]] = ()
@@ -64,6 +68,10 @@ class HeadedModel(GAUAlphaModel, ABC):
         kernel: str = "auto",
         labels: Sequence[str] = (),
     ) -> None:
+        if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(x, str) for x in labels):
+            raise ValueError(f"labels must be a list of names, got {labels!r}.")
+        if not isinstance(kernel, str):
+            raise ValueError(f"kernel must be a name, got {kernel!r}.")
         super().__init__(config, method, kernel)
         self.labels = tuple(labels)
         self.gau_alpha.apply(self.draw)
@@ -100,6 +108,7 @@ class HeadedModel(GAUAlphaModel, ABC):
         method: AttentionMethod | None = None,
         num_hidden_layers: int | None = None,
         labels: Sequence[str] | None = None,
+        trust: Sequence[str] = (),
         **own_arguments: Any,
     ) -> Self:
         """Load a Hugging Face folder, of this head or of the encoder alone.
@@ -111,6 +120,8 @@ class HeadedModel(GAUAlphaModel, ABC):
             method: The attention method; default: the one that ``config.json`` names.
             num_hidden_layers: Take the first so many layers of a deeper model, and read no others. Default: all.
             labels: What there is to choose from; default: what ``config.json`` says.
+            trust: Classes of your own that ``config.json`` may name, such as ``my_scaling.PowerLaw``; it can name no
+                other that is not ours.
             **own_arguments: The head's own; default: what ``config.json`` says, where it says it.
 
         Returns:
@@ -122,7 +133,8 @@ class HeadedModel(GAUAlphaModel, ABC):
         """
         from gau_alpha.checkpoints import load_headed  # the model itself knows nothing of files
 
-        return load_headed(cls, folder, method, num_hidden_layers, labels, own_arguments)
+        with trusting(trust):
+            return load_headed(cls, folder, method, num_hidden_layers, labels, own_arguments)
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write ``config.json`` and ``model.safetensors`` into a folder, in Hugging Face layout."""

@@ -2,23 +2,32 @@
 
 from typing import Any
 
-from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.optimization import build_schedule
-from gau_alpha.presets import method_from
+from gau_alpha import optimization
+from gau_alpha.checkpoints import MODELS
+from gau_alpha.optimization import Schedule
+from gau_alpha.untrusted.registry import Registry, exported
+
+MODULES = MODELS | Registry({Schedule: exported(optimization, Schedule)})
+"""What a checkpoint may name of a module."""
+
+NOT_KEPT = ("init_from", "recompute")
+"""Arguments that are the run's and no part of what a checkpoint is."""
 
 
-def constructor_arguments(stored: dict[str, Any]) -> dict[str, Any]:
-    """Turn the hyperparameters of a checkpoint into the constructor's arguments that every task has.
+def stored_arguments(cls: type, stored: object, where: str, registry: Registry = MODULES) -> dict[str, Any]:
+    """Hold the hyperparameters of a checkpoint against the constructor of a module.
 
     Args:
-        stored: As ``GAUAlphaModule`` saves them.
+        cls: The module's class.
+        stored: As it saves them.
+        where: The file, for messages.
+        registry: What they may name.
+
+    Returns:
+        The constructor's arguments: plain data, or descriptions, of which ``gau_alpha.untrusted.registry.built`` makes
+        objects.
 
     Raises:
-        ValueError: If a class of the method or the schedule is unknown, or an argument does not fit.
+        ValueError: If an argument is unknown or of the wrong type, or names a class that is not ours and not trusted.
     """
-    return {
-        **{name: stored[name] for name in ("train_length", "learning_rate", "weight_decay", "betas", "kernel")},
-        "config": GAUAlphaConfig(**stored["config"]),
-        "method": method_from(stored["method"]),
-        "schedule": build_schedule(stored["schedule"]),
-    }
+    return registry.arguments(cls, stored, f"{where}: hyper_parameters", NOT_KEPT)

@@ -224,12 +224,12 @@ def test_mistakes(run, there, tmp_path, capsys, source, destination, more, words
     assert not (tmp_path / "x.ckpt").exists()
 
 
-def test_a_checkpoint_that_names_a_strangers_class_gets_no_tokenizer(run, tmp_path, capsys):
-    """Nothing but datamodules' own tokenizers is built from what a file says."""
+def test_a_checkpoint_that_names_a_strangers_class_is_refused(run, tmp_path, capsys):
+    """Nothing but our own classes is built from what a file says."""
     checkpoint = read(run.checkpoint)
     (tmp_path / "evil_words.py").write_text("raise SystemExit('imported')")
     checkpoint["run"]["config"]["data"]["init_args"]["tokenizer"] = {"class_path": "evil_words.Tokenizer"}
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    assert main(["convert", str(tmp_path / "other.ckpt"), str(tmp_path / "other")]) == 0
-    assert "evil_words.Tokenizer" in capsys.readouterr().err
-    assert not (tmp_path / "other/tokenizer.json").exists()
+    assert main(["convert", str(tmp_path / "other.ckpt"), str(tmp_path / "other")]) == 2
+    assert "--trust evil_words.Tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

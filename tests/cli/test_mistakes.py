@@ -131,7 +131,11 @@ def no_calibration(run, tmp_path):
 
 
 def calibration_of_another_checkpoint(run, tmp_path):
-    content = {"method": "trained", "scaling": {"init_args": {}}, "provenance": {"checkpoint_sha256": "0"}}
+    content = {
+        "method": "trained",
+        "scaling": "CalibratedScale",
+        "provenance": {"checkpoint_sha256": "0", "documents": []},
+    }
     (tmp_path / "c.json").write_text(json.dumps(content))
     args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "calibrated"]
     return [*args, "--calibrations", str(tmp_path / "c.json")]

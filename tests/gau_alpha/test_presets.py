@@ -56,7 +56,7 @@ def test_a_trained_similarity_keeps_its_scale():
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ({"scalin": "gau_alpha.scaling.InfoScale"}, "Unknown axis 'scalin'; the axes are similarity"),
+        ({"scalin": "gau_alpha.scaling.InfoScale"}, "unknown axis 'scalin'; the axes are similarity"),
         ({"scaling": "gau_alpha.scaling.InfoScal"}, "InfoScale, Llama4Temperature, LogLength"),
         ({"scaling": "gau_alpha.similarity.CosScale"}, "InfoScale, Llama4Temperature, LogLength"),
         ({"scaling": {"class_path": "gau_alpha.scaling.InfoScale", "init_args": {"length": 3}}}, "'length'"),

@@ -1,0 +1,73 @@
+"""What Lightning restores of a checkpoint besides weights: held against what it writes, before anybody uses it."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gau_alpha.untrusted.registry import shown
+
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
+"""Entries of a ModelCheckpoint that name a file: Lightning removes some of them when newer ones are written."""
+
+
+def check_training_state(checkpoint: Mapping[str, Any], where: str) -> None:
+    """Check counts, and that callbacks name no file outside the folder of checkpoints.
+
+    Args:
+        checkpoint: As read.
+        where: The file, for messages.
+
+    Raises:
+        ValueError: If an entry is of another type than Lightning writes, or a path leads elsewhere.
+    """
+    for name in ("epoch", "global_step"):
+        if name in checkpoint:
+            _check_count(checkpoint[name], f"{where}: {name}")
+    for name, kind in (("loops", dict), ("callbacks", dict), ("optimizer_states", list), ("lr_schedulers", list)):
+        if not isinstance(checkpoint.get(name, kind()), kind):
+            raise ValueError(f"{where}: {name} must be a {kind.__name__}, got {shown(checkpoint[name])}.")
+        entries = checkpoint.get(name, kind())
+        for one in entries.values() if isinstance(entries, dict) else entries:
+            if not isinstance(one, dict):
+                raise ValueError(f"{where}: {name} must hold a dict for each, got {shown(one)}.")
+    _check_progress(checkpoint.get("loops", {}), f"{where}: loops")
+    for name, state in checkpoint.get("callbacks", {}).items():
+        _check_paths(state, f"{where}: callbacks: {shown(name)}")
+
+
+def _check_progress(loops: Mapping[Any, Any], where: str) -> None:
+    for name, value in loops.items():
+        place = f"{where}.{name}" if isinstance(name, str) else f"{where}[{shown(name)}]"
+        if name == "state_dict":  # what a loader or a user's loop keeps: whoever restores it checks it
+            if not isinstance(value, dict):
+                raise ValueError(f"{place} must hold entries by name, got {shown(value)}.")
+        elif isinstance(value, dict):
+            _check_progress(value, place)
+        elif not isinstance(value, bool):
+            _check_count(value, place)
+
+
+def _check_count(value: object, where: str) -> None:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{where} must be a count, 0 or more, got {shown(value)}.")
+
+
+def _check_paths(state: Mapping[Any, Any], where: str) -> None:
+    folder = state.get("dirpath")
+    for path in _named_paths(state, where):
+        if not isinstance(folder, str):
+            raise ValueError(f"{where} names {shown(path)}, and no dirpath that it lies in.")
+        inside = "://" not in path and os.path.normpath(path).startswith(os.path.join(os.path.normpath(folder), ""))
+        if not inside:
+            raise ValueError(f"{where} names {shown(path)}, which is not below its dirpath {shown(folder)}.")
+
+
+def _named_paths(state: Mapping[Any, Any], where: str) -> Iterator[str]:
+    best = state.get("best_k_models", {})
+    if not isinstance(best, dict):
+        raise ValueError(f"{where}: best_k_models must hold scores by path, got {shown(best)}.")
+    for path in (*(state[name] for name in PATHS if name in state), *best):
+        if not isinstance(path, str):
+            raise ValueError(f"{where}: a path must be a string, got {shown(path)}.")
+        if path:
+            yield path
