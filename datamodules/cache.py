@@ -68,6 +68,7 @@ class TokenizedDocuments:
         with refusing(f"{folder} is no whole cache of tokens", "Delete that folder; the text is tokenised anew."):
             about = json.loads((folder / _ABOUT).read_text())
             table = pa.ipc.open_stream(pa.memory_map(str(folder / _FILE))).read_all()
+            table.validate()  # whether its buffers are as large as it says
             if table.schema != _SCHEMA:
                 raise ValueError(f"it holds {table.schema.names}")
             chunks = table.column("input_ids").chunks

@@ -1,5 +1,6 @@
 """Which files a source reads, what their bytes hash to, and how bytes become text."""
 
+import bz2
 import codecs
 import errno
 import glob
@@ -149,7 +150,7 @@ def hash_files(files: Iterable[Path], options: str) -> str:
 
 
 def read_chunks(file: Path) -> Iterator[bytes]:
-    """Read a file piece by piece; ``.gz``, ``.xz`` and ``.zst`` are decompressed on the way.
+    """Read a file piece by piece; ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are decompressed on the way.
 
     Raises:
         ValueError: If compressed data is damaged or cut short.
@@ -311,6 +312,7 @@ def _with_last(chunks: Iterator[bytes]) -> Iterator[tuple[bytes, bool]]:
 
 _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     ".gz": gzip.open,
+    ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zst": lambda file: pa.input_stream(pa.PythonFile(file, mode="r"), compression="zstd"),
 }

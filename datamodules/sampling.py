@@ -250,8 +250,8 @@ class ResumableLoader(DataLoader[Any]):
         for name in ("num_rows", "global_batch_size", "seed", "layout"):
             if inside_epoch and state_dict.get(name) != now[name]:
                 raise ValueError(
-                    f"The checkpoint was written inside an epoch with {name}={shown(state_dict.get(name))}, but this run "
-                    f"has {now[name]}, so the rest of that epoch is not defined. Use the same data, seed and "
+                    f"The checkpoint was written inside an epoch with {name}={shown(state_dict.get(name))}, but this "
+                    f"run has {now[name]}, so the rest of that epoch is not defined. Use the same data, seed and "
                     "batch_size x number of ranks, the same rows and weights, or a checkpoint from the end of an epoch."
                 )
         if inside_epoch:

@@ -1,13 +1,14 @@
 """Records with labels, from whatever the ``datasets`` library loads."""
 
+import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.arguments import require_kind, require_path, shown
-from datamodules.files import refusing
-from datamodules.sources.hugging_face import opens_files
+from datamodules.files import expand_paths, read_lines, read_text, refusing
+from datamodules.sources.hugging_face import opens_files, saved_dataset
 
 _FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
@@ -52,18 +53,22 @@ class Table:
                 f"path={self.path!r} is no file or folder (looked from {Path.cwd()}), and no dataset of the hub, whose "
                 f"names are OWNER/NAME."
             )
+        if is_there and not is_saved:
+            for file in expand_paths([str(here)]):
+                if _format(file) == "json":
+                    _check_json(file)
         # Imported here: it takes a second.
         import datasets
 
         with self._refusing():
             if is_saved:
-                records = datasets.load_from_disk(str(here))
+                records = saved_dataset(here)
             elif is_file:
-                suffix = Path(here.stem).suffix if here.suffix in _COMPRESSED else here.suffix
-                if suffix not in _FORMATS:
+                kind = _format(here)
+                if kind is None:
                     raise ValueError(f"files end in one of {', '.join(_FORMATS)}")
-                options = {"delimiter": "\t"} if suffix == ".tsv" else {}
-                records = datasets.load_dataset(_FORMATS[suffix], data_files=str(here), split="train", **options)
+                options = {"delimiter": "\t"} if ".tsv" in here.suffixes[-2:] else {}
+                records = datasets.load_dataset(kind, data_files=str(here), split="train", **options)
             else:
                 records = datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision)
             # They would be opened from wherever a record says.
@@ -74,3 +79,26 @@ class Table:
         return refusing(
             f"path={shown(self.path)} can't be loaded", f"Give a file or folder with records. Looked from {Path.cwd()}."
         )
+
+
+def _format(file: Path) -> str | None:
+    """Name the format of a file; None: it is none of ours."""
+    return _FORMATS.get(Path(file.stem).suffix if file.suffix in _COMPRESSED else file.suffix)
+
+
+def _check_json(file: Path) -> None:
+    """Refuse a file that is no JSON, or is nested so deeply that the library's parser would end the process."""
+    place = str(file)
+    try:
+        for number, line, _ in read_lines(file, "utf-8"):
+            place = f"{file}, line {number}"
+            if line.strip():
+                json.loads(line)
+    except RecursionError:
+        raise ValueError(
+            f"{place}: lists or objects are nested too deeply. Correct the record or leave it out."
+        ) from None
+    except ValueError:  # one value on several lines, perhaps
+        text = read_text(file, "utf-8")
+        with refusing(f"{file} is neither JSON nor JSON Lines", "Correct the file."):
+            json.loads(text)

@@ -107,7 +107,7 @@ def best_fit(size: NDArray[np.int64], row_length: int) -> NDArray[np.int64]:
                 new = -(-len(waiting) // (row_length // one_size))
                 by_room[room] = np.arange(num_rows, num_rows + new)
                 num_rows += new
-            each = room // one_size
+            each = min(room // one_size, len(waiting))
             rows = by_room.pop(room)
             full, rest = divmod(len(waiting), each)
             if len(rows) > full + (rest > 0):

@@ -13,7 +13,7 @@ class Fasta(TextSource):
     """FASTA files, one document per record: its sequence in capitals, without the header and without line ends.
 
     Lower case marks repeats in many genomes; it is folded away. ``N`` (unknown base) and other codes are kept.
-    ``.gz``, ``.xz`` and ``.zst`` are decompressed.
+    ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are decompressed.
 
     Args:
         paths: Files, folders (read recursively, without hidden files) and globs such as ``genomes/*.fa.gz``;

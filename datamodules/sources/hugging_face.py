@@ -108,7 +108,7 @@ class HuggingFaceDataset(TextSource):
 
         with self._refusing():
             if (Path(self.path).expanduser() / "state.json").is_file():
-                dataset = datasets.load_from_disk(str(Path(self.path).expanduser()))
+                dataset = saved_dataset(Path(self.path).expanduser())
                 if self.streaming:
                     dataset = dataset.to_iterable_dataset()
             else:
@@ -134,6 +134,18 @@ class HuggingFaceDataset(TextSource):
             "loaded",
             "Give the name of a dataset on the hub (which needs the network) or a folder with data files.",
         )
+
+
+def saved_dataset(folder: Path) -> Any:
+    """Open a folder written by ``save_to_disk``: a ``datasets.Dataset``.
+
+    Its files are mapped into memory as they are, so they are gone through first: wrong offsets would end the process.
+    """
+    import datasets
+
+    dataset = datasets.load_from_disk(str(folder))
+    dataset.data.validate(full=True)
+    return dataset
 
 
 def opens_files(feature: Any) -> bool:

@@ -13,7 +13,7 @@ from datamodules.sources.records import TextField
 class JsonLines(TextSource):
     """Files in JSON Lines format, one document per line. Blank lines are skipped, other fields are not looked at.
 
-    ``.gz``, ``.xz`` and ``.zst`` are decompressed.
+    ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are decompressed.
 
     Args:
         paths: Files, folders (read recursively, without hidden files) and globs such as ``corpus/*.jsonl``;

@@ -48,7 +48,7 @@ class Mixture(TextSource):
         if any(isinstance(source, Mixture) for source in sources):
             raise ValueError("sources holds a Mixture, but mixtures do not nest. List its sources with their weights.")
         self.sources = sources
-        self.weights = weights
+        self.weights = [weight if isinstance(weight, int) else float(weight) for weight in weights]
         self.seed = int(seed)
 
     def documents(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ from datamodules.sources.base import TextSource
 
 
 class TextFiles(TextSource):
-    r"""Text files, one document per file or per line. ``.gz``, ``.xz`` and ``.zst`` are decompressed.
+    r"""Text files, one document per file or per line. ``.gz``, ``.bz2``, ``.xz`` and ``.zst`` are decompressed.
 
     A byte order mark is dropped. Whole files keep their line ends as they are, ``\r\n`` too.
 

@@ -149,8 +149,9 @@ class StreamLoader(DataLoader[Any]):
         for name, now in self._identity.items():
             if state_dict.get(name) != now and state_dict["batches"]:
                 raise ValueError(
-                    f"The checkpoint was written inside an epoch of a stream with {name}={shown(state_dict.get(name))}, but "
-                    f"this run has {now}, so the rest of that epoch is not defined. Use the same {name}."
+                    f"The checkpoint was written inside an epoch of a stream with {name}="
+                    f"{shown(state_dict.get(name))}, but this run has {now}, so the rest of that epoch is not defined. "
+                    f"Use the same {name}."
                 )
         if state_dict["batches"]:
             self._check_places(state_dict.get("places"))

@@ -59,24 +59,26 @@ class LibraryTokenizer(Tokenizer):
             # "[MASK]" in the text is six letters, not the token.
             tokenizer.encode_special_tokens = True
             added = tokenizer.get_added_tokens_decoder()
-            used = set(tokenizer.get_vocab(with_added_tokens=True).values())
-            # Only the JSON form says it the same way for every kind of model.
-            self._described: dict[str, Any] = json.loads(tokenizer.to_str())
+            vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         special = {**special, **{details.content: token for token, details in added.items() if details.special}}
         for argument, name in (("mask_token", mask_token), ("pad_token", pad_token)):
-            token = tokenizer.token_to_id(name)
+            token = vocabulary.get(name)
             if token is None:
                 raise ValueError(
                     f"{argument}={shown(name)} is not in the vocabulary of {path!r}; its special tokens are "
                     f"{shown(list(special))}. Set `{argument}` to one of them, or add the token to the file."
                 )
             special[name] = token
+        used = set(vocabulary.values())
         size = max(used) + 1
         if size > _IDS_PER_TOKEN * len(used) + _SPARE_IDS:
             raise ValueError(
                 f"path={shown(path)} has {len(used)} tokens, but ids up to {size - 1}: the model would have a row of "
                 "embeddings for each. Number the tokens from 0 without such gaps."
             )
+        with refusing_library(path):  # behind the check: it counts up to the largest id
+            # Only the JSON form says it the same way for every kind of model.
+            self._described: dict[str, Any] = json.loads(tokenizer.to_str())
         self._vocabulary = Vocabulary(
             size=size,
             mask_id=special[mask_token],
