@@ -18,6 +18,8 @@ SHAPING = (
 """Fields of the config that the weights' shapes depend on."""
 
 MOST_LAYERS = 10_000
+"""Each is built of Python objects, whatever its size."""
+
 MOST_PARAMETERS = 10**11
 """Weights of 400 GB, more than a machine would take."""
 

@@ -16,7 +16,10 @@ MOST_DIGITS = 1000
 """Characters of a number."""
 
 MOST_BYTES_OF_YAML = 2**20
+"""Which take some seconds to parse."""
+
 MOST_BYTES_OF_JSON = 64 * 2**20
+"""Unless the caller says otherwise; tokenizers of 100,000 words have a tenth of it."""
 
 
 def parse_yaml(text: str, where: str) -> Any:
