@@ -3,8 +3,8 @@
 ``lightning.py`` holds the commands that train and evaluate, ``arguments.py`` and ``remembered.py`` what they default
 to, ``methods.py`` the list of methods, ``tokenizer.py``, ``convert.py`` and ``fill_mask.py`` the commands of these
 names, ``stored_tokenizer.py`` finds the tokenizer of a model, ``shipped.py`` shipped YAML files by name, ``record.py``
-writes what a run leaves beside its results. ``trainer_limits.py`` refuses what Lightning would take, though nothing good
-can come of it.
+writes what a run leaves beside its results. ``trainer_limits.py`` refuses what Lightning would take though nothing
+good can come of it.
 """
 
 import errno
