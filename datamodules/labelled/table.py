@@ -100,5 +100,5 @@ def _check_json(file: Path) -> None:
         ) from None
     except ValueError:  # one value on several lines, perhaps
         text = read_text(file, "utf-8")
-        with refusing(f"{file} is neither JSON nor JSON Lines", "Correct the file."):
+        with refusing(f"{file} can't be loaded: it is neither JSON nor JSON Lines", "Correct the file."):
             json.loads(text)
