@@ -60,7 +60,7 @@ ALLOWED = {
         "training",
     },
     "extrapolation": {"allocation", "extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
-    "calibration": {"files", "scaling"},
+    "calibration": {"files", "presets", "scaling"},
     "temperature_search": set(),
     "calibrate": MODEL | {"calibration", "extrapolation", "model", "temperature_search", "vocabulary"},
     "checkpoint_io": {"checkpoints", "files"},

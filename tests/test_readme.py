@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 import datamodules
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.cli import COMMANDS
+from gau_alpha.cli.commands import COMMANDS
 from gau_alpha.presets import TRAINED, preset_names
 from gau_alpha.similarity import CosScale
 

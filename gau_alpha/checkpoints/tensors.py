@@ -219,7 +219,7 @@ def check_fit(model: torch.nn.Module, weights: dict[str, Tensor], source: str, a
         ValueError: If tensors are missing, left over or of another shape; the message names them.
     """
     own = model.state_dict()
-    missing, extra = sorted(own.keys() - weights.keys()), sorted(map(shown, weights.keys() - own.keys()))
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(map(printable, weights.keys() - own.keys()))
     shapes = [
         f"{name}: {tuple(weights[name].shape)} in the file, {tuple(own[name].shape)} in the model"
         for name in sorted(own.keys() & weights.keys())

@@ -9,6 +9,7 @@ from gau_alpha.untrusted.reading import parse_yaml, read_yaml
 from gau_alpha.untrusted.trust import is_class_path, named_classes, trusting, user_modules
 
 OPTION = "--trust"
+"""The option by which a user names a class of their own."""
 
 TRUST = """A class of your own, by module and name, that files may name: a checkpoint that was trained with it, say.
 Repeatable. Classes that you name in this command, in a YAML or by an option, need no --trust. What it means: the module

@@ -131,7 +131,7 @@ class Registry:
 
     def _look_up(self, base: type, named: str, where: str) -> type:
         for cls in self._places.get(base, ()):
-            if named in _paths(cls):
+            if named == cls.__name__ or named in _paths(cls):
                 return cls
         if is_trusted(named):
             cls = import_trusted(named)

@@ -8,7 +8,8 @@ import pytest
 import torch
 import yaml
 
-from gau_alpha.cli import COMMANDS, main
+from gau_alpha.cli import main
+from gau_alpha.cli.commands import COMMANDS
 from gau_alpha.cli.lightning import gather_lists
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.presets import preset_names
