@@ -223,7 +223,8 @@ def test_packed_rows_restart_positions_and_documents_do_not_see_each_other(tmp_p
             for row, segments in enumerate(batch["segment_ids"]):
                 for segment in range(1, int(segments.max()) + 1):
                     alone = model(batch["input_ids"][row][segments == segment][None])[0]
-                    torch.testing.assert_close(together[row][segments == segment], alone, rtol=0, atol=1e-5)
+                    # float32 sums in another order, which differs between processors: logits up to 10, eps 1.2e-7
+                    torch.testing.assert_close(together[row][segments == segment], alone, rtol=1e-5, atol=3e-5)
                     num_documents += 1
     assert num_documents == 7
     assert batch["segment_ids"].max() > 1
