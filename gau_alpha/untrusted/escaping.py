@@ -16,7 +16,7 @@ _LATEX = str.maketrans(
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
         '"': r"\symbol{34}",  # \textquotedbl exists in few font encodings
-          # at the beginning of a line these two would belong to the \\ of the line above
+        # at the beginning of a line these two would belong to the \\ of the line above
         "*": "{*}",
         "×": r"$\times$",
     }

@@ -64,7 +64,7 @@ def test_from_a_folder_it_is_the_same(run, filled, tmp_path):
     one, other = ([mask["predictions"] for mask in result["masks"]] for result in (folder, checkpoint))
     flat = [[prediction for mask in masks for prediction in mask] for masks in (one, other)]
     assert [x["id"] for x in flat[0]] == [x["id"] for x in flat[1]]
-    # The weights are equal bit for bit, but lie elsewhere in memory, and where they lie decides how products are summed.
+    # Weights equal bit for bit lie elsewhere in memory, and where they lie decides how products are summed.
     for x, y in zip(*flat, strict=True):
         assert x["probability"] == pytest.approx(y["probability"], rel=1e-5)
 

@@ -257,7 +257,9 @@ def test_third_party_classes_are_not_built(run, tmp_path, capsys):
 
 
 def test_control_characters_are_shown_and_not_obeyed(run, tmp_path, capsys):
-    path = changed(run, tmp_path / "theirs.ckpt", "hyper_parameters", "method", "scaling", value="\x1b[2J\x1b]0;x\x07.A")
+    path = changed(
+        run, tmp_path / "theirs.ckpt", "hyper_parameters", "method", "scaling", value="\x1b[2J\x1b]0;x\x07.A"
+    )
     capsys.readouterr()
     assert main(["fill-mask", "--model", path, "a[MASK]"]) == 2
     error = capsys.readouterr().err
