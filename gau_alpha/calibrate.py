@@ -19,9 +19,8 @@ from gau_alpha.extrapolation import MaskedTokens, undisturbed
 from gau_alpha.extrapolation.protocols import philox
 from gau_alpha.extrapolation.stretches import document_fingerprint
 from gau_alpha.kernels import attend_at
-from gau_alpha.layers import GAUBlock, take
 from gau_alpha.method import AttentionPlan
-from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.model import GAUAlphaForMaskedLM, GAUBlock, take
 from gau_alpha.rows import Rows
 from gau_alpha.scaling import CalibratedScale
 from gau_alpha.temperature_search import solve

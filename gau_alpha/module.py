@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gau_alpha.allocation import keep_freed_memory, return_freed_memory
 from gau_alpha.checkpoints import initialise, load_weights, plain_names, read_checkpoint
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.heads.pooling import first_token, mean_token
@@ -138,16 +137,6 @@ class GAUAlphaModule(LightningModule):
     @schedule.setter
     def schedule(self, schedule: Schedule) -> None:
         self._resumable_schedule.schedule = schedule
-
-    def setup(self, stage: str) -> None:
-        """On a CPU, let training keep the memory it frees."""
-        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory()
-
-    def teardown(self, stage: str) -> None:
-        """Give back what training kept."""
-        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
-            return_freed_memory()
 
     def configure_model(self) -> None:
         """Deal the weights over processes, where the strategy says how; all others leave the model whole."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.fabric.connector import _PRECISION_INPUT
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -16,14 +15,10 @@ from gau_alpha.extrapolation import MaskedTokens, Protocol, SingleMask, Status
 from gau_alpha.interruption import Finisher
 from gau_alpha.limits import require_number, require_path, require_whole
 from gau_alpha.module import GAUAlphaModule
-from gau_alpha.precision import measured_precision
 from gau_alpha.presets import TRAINED, resolve_method
 from gau_alpha.report import NAME, Report
 from gau_alpha.study import ExtrapolationStudy
 from gau_alpha.surroundings import surroundings
-
-Precision = _PRECISION_INPUT | Literal["auto"]
-"""What Lightning takes, and ``auto``."""
 
 DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
 """Methods that are evaluated unless others are named."""
@@ -36,18 +31,7 @@ PROTOCOLS = ("mlm", "single-mask")
 
 
 class GAUAlphaTrainer(Trainer):
-    """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length.
-
-    Args:
-        precision: As Lightning's, or ``auto``: ``bf16-mixed`` where products in bfloat16 are measured to be faster at
-            start, which is printed, else ``32-true``. A run that is to be repeated elsewhere should name one.
-        **kwargs: Lightning's.
-    """
-
-    def __init__(self, *, precision: Precision | None = None, **kwargs: Any) -> None:
-        if precision == "auto":
-            precision = measured_precision(kwargs.get("accelerator", "auto"))  # type: ignore[assignment]
-        super().__init__(precision=precision, **kwargs)  # type: ignore[arg-type]
+    """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
 
     def _run_stage(self) -> Any:
         """Run the loop; where a resumed run has no step left to train, let callbacks ``finish``.

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import torch
 
-from gau_alpha.allocation import give_back_what_is_free
-
 SMALLEST_BLOCK = 16
 """Queries; below, a block's own work costs more memory than its scores."""
-
-ROOM = 3 * 2**28
-"""Bytes for large pieces that an evaluation keeps when they are freed (``gau_alpha.allocation``). With it, windowed
-attention over 65,536 tokens of a small model takes 30 % less time; with twice as much the longest rows leave more
-unused."""
 
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
@@ -49,8 +42,7 @@ class PeakMemory:
     """The most memory in use since ``start``.
 
     CUDA: bytes allocated by torch on the device; its peak statistics begin anew. Linux without CUDA: resident memory of
-    the process, whose high-water mark the kernel resets on request (proc_pid_clear_refs(5), value 5). What freed pieces
-    leave unused between them counts as well, up to ``ROOM``. Elsewhere unknown.
+    the process, whose high-water mark the kernel resets on request (proc_pid_clear_refs(5), value 5); else unknown.
 
     Args:
         device: Where the model is.
@@ -65,7 +57,6 @@ class PeakMemory:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif self.device.type == "cpu" and sys.platform == "linux":
-            give_back_what_is_free()  # what training keeps for itself is none of the evaluation's
             try:
                 Path("/proc/self/clear_refs").write_text("5")
             except OSError:  # a container may forbid it; the mark would then tell of earlier work

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from gau_alpha.allocation import freed_memory_kept
 from gau_alpha.extrapolation.batches import Dealt, Pass, deal, rows_per_batch
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics, num_bins
 from gau_alpha.extrapolation.isolation import undisturbed
 from gau_alpha.extrapolation.lockstep import Lockstep
 from gau_alpha.extrapolation.measurement import Measurement
-from gau_alpha.extrapolation.memory import ROOM, PeakMemory, is_out_of_memory, smaller_and_smaller
+from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller_and_smaller
 from gau_alpha.extrapolation.ranks import Ranks
 from gau_alpha.extrapolation.stretches import Stretches
 from gau_alpha.extrapolation.sums import NUM_SUMS, DocumentSums
@@ -102,15 +101,14 @@ class Passes:
         kernel = model.kernel
         largest_block = min(kernel.block_size, self.length) if isinstance(kernel, _Blocks) else None
         lockstep = Lockstep(model)
-        with freed_memory_kept(ranks.device, ROOM):
-            for rows, block_size in smaller_and_smaller(most_rows, largest_block):
-                # Undisturbed comes second: the method's own modules must be in evaluation mode too.
-                with model.using(method), undisturbed(model), _block_size(kernel, block_size), lockstep.watching():
-                    measurement = self._attempt(lockstep, rows, ranks, done)
-                if measurement is not None:
-                    return measurement
-                if ranks.device.type == "cuda":
-                    torch.cuda.empty_cache()
+        for rows, block_size in smaller_and_smaller(most_rows, largest_block):
+            # Undisturbed comes second: the method's own modules must be in evaluation mode too.
+            with model.using(method), undisturbed(model), _block_size(kernel, block_size), lockstep.watching():
+                measurement = self._attempt(lockstep, rows, ranks, done)
+            if measurement is not None:
+                return measurement
+            if ranks.device.type == "cuda":
+                torch.cuda.empty_cache()
         return None
 
     def batch(self, passes: Sequence[Pass]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,13 +5,13 @@ against only the keys that these can see; memory is O(block · visible keys). ``
 methods that it can express. Nothing here depends on the strategy.
 """
 
-from gau_alpha.kernels.base import Kernel, Observer
+from gau_alpha.kernels.base import BLOCK_SIZE, Kernel, Observer
 from gau_alpha.kernels.blocked import Blocked
 from gau_alpha.kernels.fused import Fused
 from gau_alpha.kernels.reference import Reference
 from gau_alpha.kernels.selected import attend_at
 
-__all__ = ["KERNELS", "Blocked", "Fused", "Kernel", "Observer", "Reference", "attend_at", "build_kernel"]
+__all__ = ["BLOCK_SIZE", "KERNELS", "Blocked", "Fused", "Kernel", "Observer", "Reference", "attend_at", "build_kernel"]
 
 KERNELS = {"reference": Reference, "blocked": Blocked, "fused": Fused}
 """Kernels by name."""

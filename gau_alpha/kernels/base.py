@@ -14,6 +14,9 @@ from gau_alpha.method import AttentionPlan
 from gau_alpha.position import View
 from gau_alpha.rows import Rows
 
+BLOCK_SIZE = 128
+"""Queries per block, unless told otherwise: windows then touch few hidden keys, and scores of long rows stay small."""
+
 Observer = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """Called with weights (B, Lq, Lk), query indices (Lq,), key indices (Lk,) and entropies (B, Lq), block by block."""
 

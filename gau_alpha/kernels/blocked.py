@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.dropout import drop
 from gau_alpha.kernels.base import (
+    BLOCK_SIZE,
     Observer,
     centred,
     distances,
@@ -21,7 +22,6 @@ from gau_alpha.kernels.base import (
     rows_of,
     weights_of,
 )
-from gau_alpha.kernels.blocks import LARGEST, queries_per_block
 from gau_alpha.method import AttentionPlan
 from gau_alpha.position import View, rotate
 from gau_alpha.rows import Rows
@@ -38,7 +38,7 @@ class Blocked:
     """A block of queries at a time, each against the keys it can see.
 
     Args:
-        block_size: Queries per block at most; ``blocks.queries_per_block`` says when there are fewer.
+        block_size: Queries per block. A larger one costs fewer passes over keys and values; memory grows with it.
 
     Raises:
         ValueError: If ``block_size`` is not positive.
@@ -46,7 +46,7 @@ class Blocked:
 
     name = "blocked"
 
-    def __init__(self, block_size: int = LARGEST) -> None:
+    def __init__(self, block_size: int = BLOCK_SIZE) -> None:
         if block_size < 1:
             raise ValueError(f"block_size must be at least 1 query, got {block_size}.")
         self.block_size = block_size
@@ -71,9 +71,8 @@ class Blocked:
         context: list[Tensor] = []
         # Without gradients blocks are written where they belong; joining them would take the result's memory twice.
         whole = torch.empty_like(value) if may_overwrite(query) and may_overwrite(value) else None  # (B, L, E)
-        block_size = queries_per_block(self.block_size, len(query), plan)
-        for start in range(0, rows.length, block_size):
-            stop = min(start + block_size, rows.length)
+        for start in range(0, rows.length, self.block_size):
+            stop = min(start + self.block_size, rows.length)
             ranges = plan.visibility.key_ranges(start, stop, rows)
             seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
             mine = torch.arange(start, stop, device=query.device)  # (Lq,)
@@ -86,7 +85,7 @@ class Blocked:
             weights = weights_of(score, visible, plan.num_visible_keys[:, start:stop], observer is not None)
             if observer is not None:
                 observer(weights, mine, seen, entropy(weights, score))
-            weights = drop(weights, dropout)
+            weights = F.dropout(weights, dropout) if dropout else weights
             block = weights.to(value.dtype) @ rows_of(value, ranges)  # (B, Lq, E)
             if whole is None:
                 context.append(block)

@@ -4,9 +4,9 @@ B batch, L length, Lq and Lk queries and keys of a block, D key size, E value wi
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.dropout import drop
 from gau_alpha.kernels.base import (
     Observer,
     product,
@@ -46,4 +46,5 @@ class Reference:
         weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1) * visible
         if observer is not None:
             observer(weights, index, index, torch.special.entr(weights).sum(-1))
-        return drop(weights, dropout).to(value.dtype) @ value  # (B, L, E)
+        weights = F.dropout(weights, dropout) if dropout else weights
+        return weights.to(value.dtype) @ value  # (B, L, E)

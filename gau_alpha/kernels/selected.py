@@ -4,10 +4,11 @@ B batch, L length, T selected queries of a row, Tq of them in a block, Lk keys o
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.dropout import drop
 from gau_alpha.kernels.base import (
+    BLOCK_SIZE,
     Observer,
     centred,
     entropy,
@@ -15,7 +16,6 @@ from gau_alpha.kernels.base import (
     rows_of,
     weights_of,
 )
-from gau_alpha.kernels.blocks import LARGEST, queries_per_block
 from gau_alpha.method import AttentionPlan
 from gau_alpha.position import rotate
 from gau_alpha.rows import Rows
@@ -28,7 +28,7 @@ def attend_at(
     key: Tensor,
     value: Tensor,
     plan: AttentionPlan,
-    block_size: int = LARGEST,
+    block_size: int = BLOCK_SIZE,
     dropout: float = 0.0,
     observer: Observer | None = None,
 ) -> Tensor:
@@ -50,7 +50,6 @@ def attend_at(
     rows = plan.rows
     turned = [rotate(key, view.key) for view in plan.views]  # (B, L, D) each
     context = []
-    block_size = queries_per_block(block_size, len(query), plan)
     for mine, asking in zip(index.split(block_size, dim=1), query.split(block_size, dim=1), strict=True):
         ranges = plan.visibility.key_ranges(int(mine.min()), int(mine.max()) + 1, rows)
         seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
@@ -76,7 +75,7 @@ def attend_at(
         weights = weights_of(score, visible, _at(plan.num_visible_keys, mine), observer is not None)
         if observer is not None:
             observer(weights, mine, seen, entropy(weights, score))
-        weights = drop(weights, dropout)
+        weights = F.dropout(weights, dropout) if dropout else weights
         context.append(weights.to(value.dtype) @ rows_of(value, ranges))  # (B, Tq, E)
     return torch.cat(context, dim=1)
 

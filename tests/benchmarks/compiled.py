@@ -11,15 +11,12 @@ import torch
 from harness import alternately, main, ratios, table
 from training import OurStep, batch_of
 
-from gau_alpha.allocation import keep_freed_memory
-
 TOKENS = 2_048
 
 
 def report(quick: bool) -> list[str]:
     """Steps of a compiled model beside steps of one that is not, and how long the first takes."""
     layers, runs = (2, 3) if quick else (6, 7)
-    keep_freed_memory()
     rows = []
     for dropout in (0.1, 0.0):
         batch = batch_of(64, TOKENS)

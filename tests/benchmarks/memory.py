@@ -19,8 +19,6 @@ def measure(length: int, layers: int, attention: str) -> int:
     import torch
 
     from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-    from gau_alpha.allocation import freed_memory_kept
-    from gau_alpha.extrapolation.memory import ROOM
     from gau_alpha.visibility import Full, Window
 
     class FullAtFirst(Full):
@@ -33,7 +31,7 @@ def measure(length: int, layers: int, attention: str) -> int:
     )
     model.eval()
     ids = torch.randint(2, 12_000, (1, length))
-    with torch.no_grad(), freed_memory_kept(torch.device("cpu"), ROOM):  # as evaluations do
+    with torch.no_grad():
         model(ids[:, :256])  # libraries have set up what they need
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         model(ids, target_index=torch.arange(0, length, length // 1_024))  # 1,024 targets at a time, as in evaluation

@@ -19,7 +19,6 @@ import configs
 from callbacks.attention_entropy import AttentionEntropy
 from datamodules import ByteTokenizer, PythonStandardLibrary, TextDataModule
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.allocation import keep_freed_memory, return_freed_memory
 from gau_alpha.optimization import parameter_groups
 
 
@@ -50,7 +49,6 @@ def fitted(data: TextDataModule, steps: int, folder: str) -> float:
 
 
 def bare(data: TextDataModule, batches: list[dict[str, torch.Tensor]]) -> float:
-    keep_freed_memory()  # as fit does
     module = module_for(data).train()
     optimizer = torch.optim.AdamW(parameter_groups(module.model, 0.01), fused=True)
     for number, batch in enumerate(batches):
@@ -64,9 +62,7 @@ def bare(data: TextDataModule, batches: list[dict[str, torch.Tensor]]) -> float:
                 parameter.grad.mul_(1 / count)
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
-    seconds = (time.perf_counter() - start) / (len(batches) - 1)
-    return_freed_memory()
-    return seconds
+    return (time.perf_counter() - start) / (len(batches) - 1)
 
 
 def report(quick: bool) -> list[str]:

@@ -3,8 +3,6 @@
 import torch
 from training import OurStep, batch_of
 
-from gau_alpha.allocation import keep_freed_memory
-
 ROWS = 14
 
 
@@ -22,7 +20,6 @@ def show(title: str, work) -> None:
 
 
 def main() -> None:
-    keep_freed_memory()
     ours = OurStep(6, torch.float32)
     for length in (64, 512):
         batch = batch_of(length)

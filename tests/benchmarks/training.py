@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import TokenMasking
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.allocation import keep_freed_memory
 from gau_alpha.optimization import parameter_groups
 from gau_alpha.vocabulary import Vocabulary
 
@@ -107,8 +106,6 @@ def _row(name: str, timing: Timing, ours: Timing, tokens: int, flops: int, rate:
 def report(quick: bool) -> list[str]:
     """Training steps at 64 and 512 tokens, in float32 with and without dropout, and in bf16-mixed."""
     layers, tokens, runs = (2, 2_048, 3) if quick else (6, TOKENS, 7)
-    usual = [row for length in (64, 512) for row in compare(length, torch.float32, layers, tokens, 3)]
-    keep_freed_memory()
     cases = [
         (torch.float32, 0.1, tokens, runs),
         (torch.float32, 0.1, 2_048, runs),
@@ -126,8 +123,7 @@ def report(quick: bool) -> list[str]:
     heads = ["step", "time", "tokens/s", "× ours' time", "GFLOP", "share of the matrix rate"]
     return [
         f"## Training step, {layers} × 768, vocabulary {VOCABULARY:,}", "",
-        "Freed memory kept by all, as `fit` does:", "", *table(heads, rows),
-        "Freed memory left to glibc by all, as plain torch does:", "", *table(heads, usual),
+        *table(heads, rows),
     ]  # fmt: skip
 
 

@@ -20,13 +20,11 @@ def measure(length: int) -> tuple[float, int]:
     import torch
 
     from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-    from gau_alpha.allocation import freed_memory_kept
-    from gau_alpha.extrapolation.memory import ROOM
     from gau_alpha.visibility import Window
 
     model = GAUAlphaForMaskedLM(GAUAlphaConfig(258, 192, 384, 64, 4), AttentionMethod(visibility=Window(32))).eval()
     targets = torch.arange(0, length, 8)
-    with torch.no_grad(), freed_memory_kept(torch.device("cpu"), ROOM):  # as evaluations do
+    with torch.no_grad():
         model(torch.randint(0, 256, (1, 256)))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         times = []

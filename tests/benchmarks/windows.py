@@ -9,8 +9,6 @@ import torch
 from harness import alternately, main, table
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.allocation import freed_memory_kept
-from gau_alpha.extrapolation.memory import ROOM
 from gau_alpha.kernels import Blocked
 from gau_alpha.rows import Rows
 from gau_alpha.visibility import Full, Window
@@ -46,8 +44,7 @@ def report(quick: bool) -> list[str]:
         with torch.no_grad():
             Blocked()(query, key, value, plan)
 
-    with freed_memory_kept(torch.device("cpu"), ROOM):  # as evaluations do
-        times = alternately({"windowed": windowed, "part of full": part_of_full}, runs)
+    times = alternately({"windowed": windowed, "part of full": part_of_full}, runs)
     of_layer = times["part of full"].median * length / queries
     full = CONFIG.num_hidden_layers * of_layer
     rows = [

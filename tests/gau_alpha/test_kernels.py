@@ -9,10 +9,9 @@ import pytest
 import torch
 from strategy_cases import CASES, KEY_SIZE
 
-from gau_alpha.kernels import Blocked, Fused, Reference, attend_at, blocks, build_kernel
-from gau_alpha.kernels.blocks import LARGEST, queries_per_block
-from gau_alpha.layers import take
+from gau_alpha.kernels import Blocked, Fused, Reference, attend_at, build_kernel
 from gau_alpha.method import AttentionMethod
+from gau_alpha.model import take
 from gau_alpha.rows import Rows
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
@@ -147,27 +146,6 @@ def test_unknown_kernel_is_named():
         build_kernel("flash")
     with pytest.raises(ValueError, match="block_size must be at least 1"):
         Blocked(0)
-
-
-def test_blocks_grow_to_the_cache_and_stay_small_for_windows(monkeypatch):
-    monkeypatch.setattr("gau_alpha.kernels.blocks._SECOND_LEVEL_CACHE", 2**21)
-    full, window = AttentionMethod(), AttentionMethod(visibility=Window(32))
-
-    def chosen(batch, length, method=full, most=LARGEST):
-        return queries_per_block(most, batch, method.plan(Rows.layout(length, torch.device("cpu")), 8))
-
-    assert [chosen(16, 512), chosen(32, 512), chosen(1, 8192), chosen(1, 16_384)] == [512, 256, 512, 256]
-    assert chosen(1, 50_000) == chosen(64, 10_000) == 128, "never smaller, whatever the cache"
-    assert chosen(1, 4096, window) == 128
-    assert [chosen(1, 4096, most=most) for most in (7, 128, 200)] == [7, 128, 200], "memory may ask for less"
-
-
-def test_the_size_of_the_cache_is_read(monkeypatch, tmp_path):
-    said = tmp_path / "size"
-    monkeypatch.setattr(blocks, "_CACHE_SIZE", said)
-    assert blocks._second_level_cache() == 2**20, "nothing is said"
-    said.write_text("512K\n")
-    assert blocks._second_level_cache() == 2**19
 
 
 LONG_ROW = """

@@ -306,6 +306,7 @@ def test_drawn_positions_are_used_in_training_alone(position):
 
 
 GOLDEN_RUN = """
+import sys
 import torch
 from lightning.pytorch import Trainer, Callback
 from torch.utils.data import DataLoader
@@ -324,24 +325,26 @@ for _ in range(80):
     ids = torch.randint(2, 30, (16,))
     labels = torch.where(torch.rand(16) < 0.3, ids, -100)
     rows.append({"input_ids": ids, "attention_mask": (torch.arange(16) < 14).long(), "labels": labels})
-config = GAUAlphaConfig(30, 16, 24, 8, 2)
+rate = float(sys.argv[1])
+config = GAUAlphaConfig(30, 16, 24, 8, 2, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
 module = GAUAlphaModule(config, 16, AttentionMethod(CosScale(8.0), InfoScale()), learning_rate=1e-2)
 Trainer(accelerator="cpu", max_steps=20, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[Losses()]).fit(module, DataLoader(rows, 4))
 """
 
 
-def test_twenty_golden_losses():
+@pytest.mark.parametrize(("dropout", "file"), [("0.1", "golden_losses"), ("0", "golden_losses_without_dropout")])
+def test_twenty_golden_losses(dropout, file):
     """To the last digit; the math libraries are told to compute alike on every x86-64 processor."""
     alike = {"MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default"}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", GOLDEN_RUN],
+        [sys.executable, "-W", "ignore", "-c", GOLDEN_RUN, dropout],
         capture_output=True,
         text=True,
         check=True,
         env={**os.environ, **alike},
     )
     losses = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("loss ")]
-    assert losses == (Path(__file__).parent / "golden_losses.txt").read_text().split()
+    assert losses == (Path(__file__).parent / f"{file}.txt").read_text().split()
     assert len(losses) == 20
     assert float.fromhex(losses[-1]) != float.fromhex(losses[0])
