@@ -295,10 +295,10 @@ def card(title: str, results=None, data=None) -> str:
 
 @nasty
 def test_the_model_card_shows_names_literally(name, tmp_path):
-    report_of(name).write(tmp_path)
-    PLAIN.write(tmp_path / "plain")
-    kinds, shown = read_markdown(card(name, tmp_path / "extrapolation.json"))
-    plain_kinds, plain = read_markdown(card("plain", tmp_path / "plain" / "extrapolation.json"))
+    (tmp_path / "x.json").write_text(report_of(name).json(), encoding="utf-8")
+    (tmp_path / "plain.json").write_text(PLAIN.json(), encoding="utf-8")
+    kinds, shown = read_markdown(card(name, tmp_path / "x.json"))
+    plain_kinds, plain = read_markdown(card("plain", tmp_path / "plain.json"))
     if name.strip():
         assert kinds == plain_kinds
     assert shown.split() == " ".join(named([plain], name)).split()
