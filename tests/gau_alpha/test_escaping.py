@@ -7,6 +7,7 @@ import math
 import re
 import traceback
 from dataclasses import fields
+from functools import cache
 from html.parser import HTMLParser
 from typing import get_type_hints
 from xml.etree import ElementTree
@@ -154,32 +155,39 @@ class Page(HTMLParser):
             self.texts.append(data)
 
 
+@cache
+def plain_page() -> str:
+    return PLAIN.html()
+
+
 @nasty
 def test_html_has_the_same_tags_whatever_the_name(name):
-    page, plain = Page(report_of(name).html()), Page(PLAIN.html())
+    page, plain = Page(report_of(name).html()), Page(plain_page())
     assert page.tags == plain.tags
     assert "".join(page.texts) == "".join(named(plain.texts, name))
     assert json.loads(page.run) == report_of(name).run
     assert printable(page.run) == page.run
 
 
+DRAWN = (figures.perplexity, figures.attention, figures.layers)
+
+
+def drawn_texts(report: Report, draw) -> list[str]:
+    root = ElementTree.fromstring(figures.svg(draw(report), "x"))
+    return ["".join(one.itertext()).strip() for one in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+@cache
+def plain_texts(draw) -> list[str]:
+    return [text for text in drawn_texts(PLAIN, draw) if "plain" in text]
+
+
 @nasty
 def test_figures_show_names_literally(name):
     report = report_of(name)
-    for draw in (figures.perplexity, figures.attention, figures.layers):
-        root, plain = (
-            [
-                "".join(element.itertext())
-                for element in ElementTree.fromstring(figures.svg(draw(one), "x")).iter(
-                    "{http://www.w3.org/2000/svg}text"
-                )
-            ]
-            for one in (report, PLAIN)
-        )
-        expected = [text for text in plain if "plain" in text]
-        assert len(expected) >= 2
-        for text in named(expected, name):
-            assert text.strip() in [one.strip() for one in root]
+    for draw in DRAWN:
+        assert len(plain_texts(draw)) >= 2
+        assert {text.strip() for text in named(plain_texts(draw), name)} <= set(drawn_texts(report, draw))
     (legend,) = report.figure().legends
     assert [text.get_text() for text in legend.get_texts()] == [one_line(name), one_line(name + "2")]
 
