@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gau_alpha.extrapolation import undisturbed
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics
 from gau_alpha.extrapolation.ranks import Ranks
-from gau_alpha.limits import require_whole
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
+from gau_alpha.untrusted.limits import require_whole
 
 _LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_type_ids")
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from callbacks.recovery.preemption import Finisher
 from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
-from gau_alpha.files import write_whole
-from gau_alpha.heads import HeadedModel
-from gau_alpha.interruption import Finisher
-from gau_alpha.limits import require_path
-from gau_alpha.module import GAUAlphaModule
+from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.finetuning import HeadedModel
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.untrusted.limits import require_path
 
 
 class ExportHuggingFace(Finisher):

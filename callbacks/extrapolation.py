@@ -10,14 +10,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.recovery.preemption import Finisher
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
-from gau_alpha.interruption import Finisher
-from gau_alpha.limits import require_path, require_whole
-from gau_alpha.method import AttentionMethod
+from gau_alpha.extrapolation.report import Report
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.presets import TRAINED, resolve_method
-from gau_alpha.report import Report
 from gau_alpha.scaling import CalibratedScale
+from gau_alpha.untrusted.limits import require_path, require_whole
 
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 

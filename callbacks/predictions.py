@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from gau_alpha.files import write_whole
-from gau_alpha.limits import require_path
+from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.untrusted.limits import require_path
 
 ROW = "row"
 """The column that numbers the rows of a finished file, from 0."""

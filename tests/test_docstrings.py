@@ -15,8 +15,8 @@ import textwrap
 import pytest
 from docstring_parser import parse
 
+from gau_alpha.attention.presets import AXIS_TYPES
 from gau_alpha.position import NoPosition, Rotary
-from gau_alpha.presets import AXIS_TYPES
 from gau_alpha.scaling import CalibratedScale, NoScaling, Product
 from gau_alpha.similarity import DotProduct
 from gau_alpha.visibility import Full, Window

@@ -11,8 +11,8 @@ from matplotlib.image import imread
 
 import datamodules
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
+from gau_alpha.attention.presets import TRAINED, preset_names
 from gau_alpha.cli.commands import COMMANDS
-from gau_alpha.presets import TRAINED, preset_names
 from gau_alpha.similarity import CosScale
 
 ROOT = Path(__file__).parent.parent

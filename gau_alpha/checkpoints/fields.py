@@ -12,10 +12,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import method_from
 from gau_alpha.checkpoints.head_fields import HEAD_KEY, head_fields
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.method import AttentionMethod
-from gau_alpha.presets import method_from
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling, Scaling
 from gau_alpha.similarity import CosScale, DotProduct
 from gau_alpha.untrusted.reading import read_json

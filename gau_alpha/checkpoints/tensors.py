@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gau_alpha.checkpoints.whole import damage
+from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.checksum import damage
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.files import write_whole
 from gau_alpha.untrusted.printable import printable
 from gau_alpha.untrusted.registry import shown
 

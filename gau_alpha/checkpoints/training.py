@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import METHODS, method_from
 from gau_alpha.checkpoints.tensors import check_sizes, load_plain
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.method import AttentionMethod
-from gau_alpha.presets import METHODS, method_from
 from gau_alpha.untrusted.registry import Registry, shown
 
 MODEL_PREFIX = "model."

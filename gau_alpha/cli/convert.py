@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from datamodules import TokenizerFile
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import (
     CARD,
     HEAD,
@@ -35,14 +36,13 @@ from gau_alpha.checkpoints import (
     unfilled,
     write_folder,
 )
+from gau_alpha.checkpoints.atomic_write import write_whole
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.files import write_whole
-from gau_alpha.fine_tuning import GAUAlphaFineTuning, build_head
-from gau_alpha.method import AttentionMethod
+from gau_alpha.finetuning.module import GAUAlphaFineTuning, build_head
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
-from gau_alpha.module import GAUAlphaModule
+from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.printable import printable
 
 STATE = "training_state.ckpt"

@@ -17,31 +17,31 @@ from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.guard import Guard
+from callbacks.nonfinite import Guard
 from callbacks.predictions import PredictionWriter
-from gau_alpha.checkpoint_io import WholeCheckpointIO
+from callbacks.recovery.continued_logs import ContinuedLogs
+from callbacks.recovery.pending_validation import DueValidation
+from callbacks.recovery.preemption import Interruption
+from callbacks.recovery.resume import AUTO_RESUME, fix_version, keep_tables, remove_leftovers, resume
+from callbacks.recovery.seeding import DropoutSeed
+from callbacks.recovery.timeout_hint import Waiting
+from gau_alpha.attention.method import AXES
+from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, start_in
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
-from gau_alpha.cli.resume import AUTO_RESUME, fix_version, keep_tables, remove_leftovers, resume
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
+from gau_alpha.cli.trainer import GAUAlphaTrainer
 from gau_alpha.cli.trainer_limits import check_trainer
 from gau_alpha.cli.trust import TRUST, set_import_rules
-from gau_alpha.continued_logs import ContinuedLogs
-from gau_alpha.dropout_seed import DropoutSeed
-from gau_alpha.due_validation import DueValidation
-from gau_alpha.fine_tuning import GAUAlphaFineTuning
-from gau_alpha.interruption import Interruption
-from gau_alpha.limits import require_whole
-from gau_alpha.method import AXES
-from gau_alpha.module import GAUAlphaModule
-from gau_alpha.presets import known_strategies
-from gau_alpha.trainer import GAUAlphaTrainer
+from gau_alpha.finetuning.module import GAUAlphaFineTuning
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.untrusted.printable import printable
-from gau_alpha.waiting import Waiting
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 """Options of ``EVALUATIONS`` that take several words."""

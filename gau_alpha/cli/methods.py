@@ -2,8 +2,8 @@
 
 import argparse
 
-from gau_alpha.method import AXES
-from gau_alpha.presets import load_preset, preset_names, shown_name
+from gau_alpha.attention.method import AXES
+from gau_alpha.attention.presets import load_preset, preset_names, shown_name
 
 AS_TRAINED = "as trained"
 """What the table shows for an axis that a preset leaves open."""

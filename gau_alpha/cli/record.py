@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from gau_alpha.checkpoints import tokenizer_files
-from gau_alpha.files import write_whole
-from gau_alpha.surroundings import surroundings
+from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.cli.provenance import surroundings
 
 RUN_KEY = "run"
 """The entry of a checkpoint that holds the run's resolved config, its tokenizer's files and surroundings."""

@@ -7,8 +7,8 @@ from jsonargparse import ArgumentParser, Namespace
 from datamodules.sources import TextFiles, TextSource
 from datamodules.tokenizers import Tokenizer, TokenizerFile, WordPieceVocab
 from datamodules.tokenizers.training import KINDS, train_tokenizer
+from gau_alpha.checkpoints.atomic_write import write_whole
 from gau_alpha.cli.trust import set_import_rules
-from gau_alpha.files import write_whole
 from gau_alpha.untrusted.printable import printable
 
 EXAMPLE = "The quick brown fox, naïve 机器学习 [MASK] 12345."

@@ -1,10 +1,12 @@
-"""The evaluation engine: lengths × methods × documents, without Lightning.
+"""The evaluation engine: lengths × methods × documents, and what it is run and reported by.
 
 One idea per file:
 
-- ``engine.py``      what is measured
-- ``comparison.py``  one evaluation: the order of measurements, and the rows made of them
+- ``engine.py``      what is measured, in which order, and the rows made of it
 - ``contenders.py``  what takes part: a method on a model
+- ``entrants.py``    which checkpoints are evaluated under which methods
+- ``study.py``, ``calibration_run.py``  an evaluation, and a calibration, as a test that Lightning runs
+- ``calibrate.py``, ``temperature_search.py``, ``calibration.py``  measured temperatures and the file that keeps them
 - ``data.py``        what a data module offers
 - ``stretches.py``   which documents are measured at a length, and which stretch of each
 - ``protocols.py``   which positions a pass over a document hides (``mlm``, ``single-mask``)
@@ -17,18 +19,18 @@ One idea per file:
 - ``statistics.py``  from measurements to numbers, intervals and differences
 - ``intervals.py``   bootstrap over documents
 - ``ranks.py``       what processes tell each other
-- ``memory.py``      peak memory, how much of it is kept when freed, and which errors mean that there was too little
+- ``memory.py``      peak memory, and which errors mean that there was too little
 - ``isolation.py``   everything training must find as it was
 - ``rows.py``        the result: one row per (method, length)
+- ``report/``        tables, plots and files
 
 A new masking protocol is a class with the interface of ``protocols.Protocol``, handed to the engine; nothing else
 changes.
 """
 
-from gau_alpha.extrapolation.comparison import Progress
 from gau_alpha.extrapolation.contenders import Contender
 from gau_alpha.extrapolation.data import EvaluationData
-from gau_alpha.extrapolation.engine import ExtrapolationEngine
+from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
 from gau_alpha.extrapolation.isolation import undisturbed
 from gau_alpha.extrapolation.ledger import Ledger
 from gau_alpha.extrapolation.protocols import MaskedTokens, Protocol, SingleMask

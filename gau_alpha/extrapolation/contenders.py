@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 
 

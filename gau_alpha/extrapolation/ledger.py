@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from gau_alpha.checkpoints.atomic_write import write_whole
 from gau_alpha.extrapolation.measurement import Measurement
-from gau_alpha.files import write_whole
 from gau_alpha.untrusted.printable import printable
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import shown

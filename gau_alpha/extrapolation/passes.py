@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.extrapolation.batches import Dealt, Pass, deal, rows_per_batch
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics, num_bins
 from gau_alpha.extrapolation.isolation import undisturbed
@@ -23,7 +24,6 @@ from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller
 from gau_alpha.extrapolation.ranks import Ranks
 from gau_alpha.extrapolation.stretches import Stretches
 from gau_alpha.extrapolation.sums import NUM_SUMS, DocumentSums
-from gau_alpha.method import AttentionMethod
 from gau_alpha.model import GAUAlphaForMaskedLM
 
 _TARGETS_AT_ONCE = 1024  # rows of the (N, V) log-softmax held at a time

@@ -12,8 +12,8 @@ import torch
 
 from datamodules import ByteTokenizer, PythonStandardLibrary, TextDataModule
 from gau_alpha import AttentionMethod, GAUAlphaModule
-from gau_alpha.calibrate import calibrate
 from gau_alpha.extrapolation import ExtrapolationEngine
+from gau_alpha.extrapolation.calibrate import calibrate
 from gau_alpha.extrapolation.stretches import document_fingerprint
 from gau_alpha.scaling import InfoScale
 

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader
 from callbacks.extrapolation import ExtrapolationEvaluation
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation.passes import Passes
-from gau_alpha.module import GAUAlphaModule
-from gau_alpha.optimization import Linear
 from gau_alpha.scaling import Scaling
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.training.optimization import Linear
 from gau_alpha.vocabulary import Vocabulary
 
 TRAIN_LENGTH = 16

@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
+from gau_alpha.attention.presets import preset_names
 from gau_alpha.cli import main
 from gau_alpha.cli.commands import COMMANDS
 from gau_alpha.cli.lightning import gather_lists
 from gau_alpha.cli.shipped import with_shipped_files
-from gau_alpha.presets import preset_names
 from gau_alpha.scaling import InfoScale, NoScaling
 from gau_alpha.similarity import CosScale
 

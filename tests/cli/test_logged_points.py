@@ -126,7 +126,7 @@ def test_csv_files_are_kept(tmp_path, run):
     for steps in (3, 5):
         config["trainer"]["max_steps"] = steps
         config["model"]["schedule"] = {
-            "class_path": "gau_alpha.optimization.Cosine",
+            "class_path": "gau_alpha.training.optimization.Cosine",
             "init_args": {"final": 0.1},
         }
         (tmp_path / "csv.yaml").write_text(yaml.safe_dump(config))

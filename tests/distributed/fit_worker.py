@@ -19,12 +19,11 @@ from worker import bare_trainer, end, whole_weights
 
 from callbacks.attention_entropy import AttentionEntropy
 from callbacks.extrapolation import ExtrapolationEvaluation
-from callbacks.guard import Guard
+from callbacks.nonfinite import Guard, NotFiniteError
+from callbacks.recovery.timeout_hint import Waiting
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
-from gau_alpha.errors import NotFiniteError
-from gau_alpha.optimization import Linear
+from gau_alpha.training.optimization import Linear
 from gau_alpha.vocabulary import Vocabulary
-from gau_alpha.waiting import Waiting
 
 RANK = int(os.environ["LOCAL_RANK"])
 POISON, OVERFLOW, LEFT_OUT = 29, 28, "left out"

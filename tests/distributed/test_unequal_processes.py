@@ -5,7 +5,7 @@ import math
 import pytest
 from pair import ended, heard, start
 
-from gau_alpha.reproduction import load, rerun
+from callbacks.nonfinite import load, rerun
 
 SHORT_OF_MEMORY = ("rank 1, first batch", "rank 1, third batch", "all ranks, first batch", "all ranks, third batch")
 GATHERING = ("gathering a layer", "gathering the rest")

@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import Contender, ExtrapolationEngine, Ledger, SingleMask
 from gau_alpha.scaling import InfoScale
-from gau_alpha.sharding import shard
+from gau_alpha.training.fsdp import shard
 from gau_alpha.vocabulary import Vocabulary
 
 PLAIN = ("plain", "single-mask", "single-mask sampled", "resumed")

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.calibrate import _drawn, _masked, calibrate
-from gau_alpha.calibration import Calibration
+from gau_alpha.attention.kernels import Reference, attend_at
 from gau_alpha.extrapolation import ExtrapolationEngine
+from gau_alpha.extrapolation.calibrate import _drawn, _masked, calibrate
+from gau_alpha.extrapolation.calibration import Calibration
 from gau_alpha.extrapolation.stretches import document_fingerprint
-from gau_alpha.kernels import Reference, attend_at
+from gau_alpha.extrapolation.temperature_search import PRECISION, solve
 from gau_alpha.position import ALiBi, DynamicNTK, LeakyReRoPE, NoPosition, ReRoPE, RoPE, YaRN
 from gau_alpha.scaling import CalibratedScale, InfoScale, LogLength
 from gau_alpha.similarity import CosScale
-from gau_alpha.temperature_search import PRECISION, solve
 from gau_alpha.visibility import Window
 from gau_alpha.vocabulary import Vocabulary
 
@@ -112,7 +112,7 @@ def test_the_same_queries_are_looked_at_in_rows_of_every_length(monkeypatch):
         looked_at.setdefault(length, index)
         return context
 
-    monkeypatch.setattr("gau_alpha.calibrate.attend_at", note)
+    monkeypatch.setattr("gau_alpha.extrapolation.calibrate.attend_at", note)
     found(model, docs, length_ratios=[1, 2, 8], queries_per_document=10)
     assert {length: len(index) for length, index in looked_at.items()} == {8: 16, 16: 8, 64: 2}
     places = looked_at[64]  # (documents, 10)

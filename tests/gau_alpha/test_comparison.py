@@ -198,7 +198,7 @@ def test_half_written_files_are_no_results(tmp_path):
 
 def test_what_would_end_too_late_is_not_begun_and_can_be_gone_on_with(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("gau_alpha.extrapolation.comparison.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gau_alpha.extrapolation.engine.time.monotonic", lambda: now[0])
 
     def work(input_ids):
         now[0] += input_ids.numel() / 1000

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.extrapolation import ExtrapolationEngine
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, bin_starts, diagonal_sums, num_bins
-from gau_alpha.kernels import Blocked, Reference
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Window
 from gau_alpha.vocabulary import Vocabulary

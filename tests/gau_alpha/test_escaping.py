@@ -18,14 +18,14 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import model_card
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.extrapolation import Ledger, Row, Status
 from gau_alpha.extrapolation.diagnostics import Diagnostics
 from gau_alpha.extrapolation.measurement import Measurement
+from gau_alpha.extrapolation.report import Report, figures, progress_bar
 from gau_alpha.extrapolation.sums import DocumentSums
-from gau_alpha.method import AttentionMethod
-from gau_alpha.report import Report, figures, progress_bar
 from gau_alpha.untrusted.escaping import one_line
 from gau_alpha.untrusted.printable import printable
 

@@ -15,9 +15,9 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 from rich.console import Console
 
+from gau_alpha.checkpoints.atomic_write import write_whole
 from gau_alpha.extrapolation import Row, Status
-from gau_alpha.files import write_whole
-from gau_alpha.report import Report, figures, progress_bar
+from gau_alpha.extrapolation.report import Report, figures, progress_bar
 
 
 def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> Row:
@@ -76,7 +76,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError("disk")
 
-    monkeypatch.setattr("gau_alpha.files.os.replace", fail)
+    monkeypatch.setattr("gau_alpha.checkpoints.atomic_write.os.replace", fail)
     with pytest.raises(OSError, match="disk"):
         write_whole(path, lambda path: path.write_bytes(b"new"))
     assert path.read_bytes() == b"old"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from gau_alpha.checkpoint_io import WholeCheckpointIO
+from callbacks.recovery.preemption import _confine
+from callbacks.recovery.resumption import newest_whole
 from gau_alpha.checkpoints import damage, load_plain
-from gau_alpha.files import NotWrittenError, remove_unfinished, write_whole
-from gau_alpha.interruption import _confine
-from gau_alpha.resumption import newest_whole
+from gau_alpha.checkpoints.atomic_write import NotWrittenError, remove_unfinished, write_whole
+from gau_alpha.checkpoints.io import WholeCheckpointIO
 
 CONTENT = {"state_dict": {"weight": torch.arange(300.0)}, "global_step": 7}
 HYPER = {"config": {}, "train_length": 16, "method": {}}
