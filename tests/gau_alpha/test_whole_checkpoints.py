@@ -16,7 +16,7 @@ from gau_alpha.checkpoints.atomic_write import NotWrittenError, remove_unfinishe
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 
 CONTENT = {"state_dict": {"weight": torch.arange(300.0)}, "global_step": 7}
-HYPER = {"config": {}, "train_length": 16, "method": {}}
+HYPER = {"config": {"vocab_size": 4, "hidden_size": 16, "num_hidden_layers": 1}, "train_length": 16, "method": {}}
 TRAINABLE = {**CONTENT, "hyper_parameters": HYPER, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
 
 
