@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.recovery.preemption import Finisher
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
@@ -22,7 +21,7 @@ from gau_alpha.untrusted.limits import require_path, require_whole
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 
 
-class ExtrapolationEvaluation(Finisher):
+class ExtrapolationEvaluation(Callback):
     """Measures the model at multiples of its training length, every so many optimizer steps and when training ends.
 
     Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step, the ratio in three digits so
@@ -136,7 +135,7 @@ class ExtrapolationEvaluation(Finisher):
                 f"{self._spent / seconds:.1%} of the {seconds:.1f} s since training began."
             )
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def run_if_already_trained(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the last evaluation, where a run was killed after its last step."""
         self.on_train_start(trainer, pl_module)
         self.on_train_end(trainer, pl_module)

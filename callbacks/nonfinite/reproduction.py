@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gau_alpha.checkpoints import read_checkpoint
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.finetuning.module import GAUAlphaFineTuning
 from gau_alpha.training.loss import Batch
 from gau_alpha.training.module import GAUAlphaModule
@@ -55,7 +55,7 @@ def keep(path: Path, batches: Sequence[Mapping[str, Any]], facts: Mapping[str, A
         if isinstance(value, Tensor)
     }
     content = save(tensors, {_FACTS: json.dumps(dict(facts))})
-    return write_whole(path, lambda unfinished: unfinished.write_bytes(content))
+    return write_atomic(path, lambda unfinished: unfinished.write_bytes(content))
 
 
 def load(path: str | Path) -> tuple[list[Batch], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A run that is told to end saves a checkpoint first, and one that goes on trusts no path of it."""
+"""A run that is told to end saves a checkpoint first, and one that resumes trusts no path of it."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import subprocess
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,27 +20,25 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
-class Finisher(Callback):
+@runtime_checkable
+class CatchUpCallback(Protocol):
     """A callback with work at the end of training that must not stay undone where a run was killed before it."""
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Do that work, in a resumed run that has no step left to train: no other hook is called in one.
+    def run_if_already_trained(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do that work, in a resumed run that has no step left to train: no hook of training is called in one.
 
         Args:
             trainer: The trainer.
             pl_module: The module it has trained.
         """
-        raise NotImplementedError
 
 
-class Interruption(Callback):
+class PreemptionCheckpoint(Callback):
     """On SIGTERM or SIGUSR1 saves ``interrupted.ckpt`` after the running optimizer step, then ends the process.
 
     The exit code is 128 + the signal's number, as if the signal itself had ended it. A measurement or validation that
     is running is finished first. A second signal ends the process at once. Under SLURM, SIGUSR1 also requeues the job
     where Lightning would have. Before training and after it, signals do what they always do.
-
-    It has to be the last of the trainer's callbacks: what the others did belongs to the step that is saved.
     """
 
     def __init__(self) -> None:
@@ -54,7 +52,8 @@ class Interruption(Callback):
         self._step = trainer.global_step
         for callback in trainer.checkpoint_callbacks:
             # A resumed ModelCheckpoint does not know that it saved this step. With accumulated gradients it would save
-            # it again a batch later, over the good one and without the gradients that are being accumulated.
+            # it again a batch later, over the good one and without the gradients that are being accumulated. It offers
+            # neither its interval nor what it has saved in public.
             every = getattr(callback, "_every_n_train_steps", 0)
             if isinstance(callback, ModelCheckpoint) and self._step and every and self._step % every == 0:
                 callback._last_global_step_saved = self._step
@@ -84,7 +83,7 @@ class Interruption(Callback):
             trainer.save_checkpoint(folder / NAME)
             rank_zero_info(
                 f"{name}: saved {folder / NAME} at step {trainer.global_step}, ending. The same command with "
-                f"--auto_resume true goes on from there."
+                f"--auto_resume true resumes from there."
             )
         if number == signal.SIGUSR1 and trainer.is_global_zero:
             _requeue(trainer)

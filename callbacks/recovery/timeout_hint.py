@@ -10,7 +10,7 @@ _WAITED = re.compile(r"timed out|timeout", re.IGNORECASE)
 _GONE = re.compile(r"connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
 
-class Waiting(Callback):
+class CollectiveTimeoutHint(Callback):
     """Explains the end of a process that others have let down, and takes hanging ones with it.
 
     How long processes wait for each other is the ``timeout`` of the strategy. With the backend gloo the wait ends in an
@@ -30,8 +30,9 @@ class Waiting(Callback):
                 f"{place}, has waited for the others as long as trainer.strategy.init_args.timeout says, and gives up: "
                 f"one of them hangs, or was busy alone for longer than that. If its work was right, raise the timeout; "
                 f"if not, its own output, or `py-spy dump` while it hangs, says where it is. Nothing saved is lost: "
-                f"the same command with --auto_resume true goes on from the newest checkpoint."
+                f"the same command with --auto_resume true resumes from the latest checkpoint."
             )
+            # Lightning has no public name for the launcher of its own processes.
             launcher = trainer.strategy.launcher
             if isinstance(launcher, _SubprocessScriptLauncher):
                 launcher.kill(signal.SIGKILL)  # those that this one started: without it they would stay for ever

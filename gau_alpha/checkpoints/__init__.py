@@ -7,7 +7,7 @@ what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
-from gau_alpha.checkpoints.checksum import damage, seal
+from gau_alpha.checkpoints.checksum import append_checksum, find_corruption
 from gau_alpha.checkpoints.fields import METHOD_KEY
 from gau_alpha.checkpoints.folders import (
     Stored,
@@ -43,9 +43,10 @@ __all__ = [
     "VOCABULARY",
     "WEIGHTS",
     "Stored",
+    "append_checksum",
     "check_fit",
     "check_training_state",
-    "damage",
+    "find_corruption",
     "folder_config",
     "folder_head",
     "initialise",
@@ -60,7 +61,6 @@ __all__ = [
     "read_folder",
     "read_training_state",
     "save_folder",
-    "seal",
     "tokenizer_files",
     "unfilled",
     "write_folder",

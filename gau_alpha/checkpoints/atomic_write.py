@@ -15,7 +15,7 @@ class NotWrittenError(OSError):
     """A file could not be written; what lay under its name before is still there."""
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """Write a file under another name beside it, then rename it, so that no reader ever meets half of it.
 
     Args:
@@ -48,7 +48,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def remove_unfinished(folder: Path) -> list[Path]:
-    """Remove what ``write_whole`` had not finished when its process was killed.
+    """Remove what ``write_atomic`` had not finished when its process was killed.
 
     Args:
         folder: Searched with all folders below it. Nothing else may be writing there.

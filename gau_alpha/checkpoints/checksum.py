@@ -18,7 +18,7 @@ _LENGTH = _COMMENT.to_bytes(2, "little")
 _TAIL = len(_LENGTH) + _COMMENT
 
 
-def seal(path: Path) -> None:
+def append_checksum(path: Path) -> None:
     """Append the checksum to an archive that has no comment yet.
 
     Args:
@@ -33,7 +33,7 @@ def seal(path: Path) -> None:
         file.write(_LENGTH + _MARK + digest)
 
 
-def damage(path: Path) -> str | None:
+def find_corruption(path: Path) -> str | None:
     """Say what is wrong with a file, without reading it as anything but bytes.
 
     With a checksum every change is found. An archive without one, which other software wrote, is held against the

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.checkpoints.fields import all_fields, method_in, read_fields, sizes_in, train_length_in
 from gau_alpha.checkpoints.head_fields import HEAD_KEY, labels_in
 from gau_alpha.checkpoints.tensors import (
@@ -227,7 +227,7 @@ def write_folder(
     folder = Path(folder)
     text = json.dumps(all_fields(config, method, train_length, pad_token_id, head, labels), indent=2) + "\n"
     write_tensors(folder, weights, config.tie_word_embeddings)
-    write_whole(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomic(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def save_folder(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from gau_alpha.checkpoints import check_training_state, load_plain, seal
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints import append_checksum, check_training_state, load_plain
+from gau_alpha.checkpoints.atomic_write import write_atomic
 
 _PATH = str | os.PathLike[str]
 
@@ -39,11 +39,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
             # A Python file: torch's own writer hides why a write failed.
             with unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
-            seal(unfinished)
+            append_checksum(unfinished)
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())  # or a power cut could leave the new name without the content
 
-        write_whole(Path(path), write)
+        write_atomic(Path(path), write)
 
     def load_checkpoint(
         self,

@@ -36,7 +36,7 @@ from gau_alpha.checkpoints import (
     unfilled,
     write_folder,
 )
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig
@@ -141,11 +141,11 @@ def to_folder(
     (folder / STATE).unlink(missing_ok=True)  # of what was there before: it would not go with these weights
     write_folder(folder, config, method, weights, train_length, pad_id, head, labels)
     for name, text in {**files, CARD: card}.items():
-        write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_atomic(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     if not weights_only:
         others = {name: x for name, x in checkpoint["state_dict"].items() if not name.startswith(MODEL_PREFIX)}
         state = {**checkpoint, "state_dict": others, SHA256: _sha256(folder / WEIGHTS)}
-        write_whole(folder / STATE, lambda path: torch.save(state, path))
+        write_atomic(folder / STATE, lambda path: torch.save(state, path))
 
 
 def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_only: bool) -> None:
@@ -191,7 +191,7 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
             "hparams_name": "kwargs",
             "hyper_parameters": dict(module.hparams),
         }
-    write_whole(path, lambda unfinished: torch.save(content, unfinished))
+    write_atomic(path, lambda unfinished: torch.save(content, unfinished))
 
 
 def _training_state(

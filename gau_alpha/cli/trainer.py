@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.recovery.preemption import Finisher
+from callbacks.recovery import CatchUpCallback, in_order
 from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.cli.provenance import surroundings
 from gau_alpha.extrapolation import MaskedTokens, Protocol, SingleMask, Status
@@ -34,18 +34,22 @@ class GAUAlphaTrainer(Trainer):
     """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
 
     def _run_stage(self) -> Any:
-        """Run the loop; where a resumed run has no step left to train, let callbacks ``finish``.
+        """Run the loop; where a resumed run has no step left to train, let callbacks catch up.
 
-        Lightning calls none of their hooks then, and what was killed after the last step would stay undone.
+        Lightning calls no hook of training then, and what was killed after the last step would stay undone. Public
+        hooks come too early or too late for it: on_fit_start before steps and batches are restored, on_fit_end after
+        the strategy was torn down.
         """
+        callbacks: list[Callback] = self.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        callbacks[:] = in_order(callbacks)  # a module's configure_callbacks makes Lightning sort them its own way
         no_step_left = self.state.fn is TrainerFn.FITTING and self.global_step > 0 and self.fit_loop.done
         results = super()._run_stage()
         if no_step_left:
-            for callback in self.callbacks:  # type: ignore[attr-defined]  # Lightning sets it
-                if isinstance(callback, Finisher):
-                    callback.finish(self, self.lightning_module)
+            for callback in callbacks:
+                if isinstance(callback, CatchUpCallback):
+                    callback.run_if_already_trained(self, self.lightning_module)
             if isinstance(self.lightning_module, GAUAlphaModule):
-                self.lightning_module.count_on()
+                self.lightning_module.restore_metric_state()
         return results
 
     def extrapolate(

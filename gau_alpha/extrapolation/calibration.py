@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gau_alpha.attention.presets import METHODS
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.scaling import CalibratedScale, Scaling
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import shown
@@ -30,7 +30,7 @@ class Calibration:
         """Writes a small JSON file, whole or not at all."""
         content = {"method": self.method, "scaling": self.scale.describe(), "provenance": self.provenance}
         text = json.dumps(content, indent=1) + "\n"
-        return write_whole(Path(path), lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+        return write_atomic(Path(path), lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
     @classmethod
     def read(cls, path: str | Path) -> "Calibration":

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.extrapolation.measurement import Measurement
 from gau_alpha.untrusted.printable import printable
 from gau_alpha.untrusted.reading import read_json
@@ -54,7 +54,7 @@ class Ledger:
             measurement: What was measured; None if memory ran out.
         """
         if not (self.folder / _IDENTITY).exists():
-            write_whole(self.folder / _IDENTITY, lambda path: path.write_text(json.dumps(self._identity, indent=1)))
+            write_atomic(self.folder / _IDENTITY, lambda path: path.write_text(json.dumps(self._identity, indent=1)))
         content = {
             "name": name,
             "length": length,
@@ -63,7 +63,7 @@ class Ledger:
         # NaN is written as such: a loss that is not a number is a result too.
         text = json.dumps(content)
         file = self.folder / f"{hashlib.sha256(f'{length} {name}'.encode()).hexdigest()[:16]}.json"
-        write_whole(file, lambda path: path.write_text(text))
+        write_atomic(file, lambda path: path.write_text(text))
         self._known[name, length] = measurement
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from gau_alpha.checkpoints.checksum import damage
+from gau_alpha.checkpoints.checksum import find_corruption
 from gau_alpha.model import GAUAlphaForMaskedLM
 
 
@@ -60,6 +60,6 @@ class ShardedStrategy(ModelParallelStrategy):
             ValueError: If it is damaged.
         """
         path = Path(checkpoint_path)
-        if path.is_file() and (what := damage(path)):
+        if path.is_file() and (what := find_corruption(path)):
             raise ValueError(f"{path} is damaged: {what}. Go on from another checkpoint.")
         return super().load_checkpoint(path, weights_only=True)

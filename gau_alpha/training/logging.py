@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from gau_alpha.training.metrics import count_on, counted
+from gau_alpha.training.metrics import metric_state, restore_metric_state
 
 
 class Counts(Protocol):
@@ -58,14 +58,14 @@ class TrainingLog:
         Args:
             trainer: Sums over all processes, since they count together.
         """
-        sums = counted(self.metrics, lambda value: trainer.strategy.reduce(value, reduce_op="sum"))
+        sums = metric_state(self.metrics, lambda value: trainer.strategy.reduce(value, reduce_op="sum"))
         return {"rate": self.learning_rate, "sums": sums}
 
     def remember(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the checkpoint's run had counted, for ``count_on``: Lightning's loops are not yet restored."""
+        """Keep what the checkpoint's run had counted until Lightning's loops are restored, too."""
         self._interrupted = checkpoint.get("train_metrics")
 
-    def count_on(self, trainer: Trainer) -> None:
+    def restore_metric_state(self, trainer: Trainer) -> None:
         """Take up what an interrupted run had counted, if any, and log it if that was about to.
 
         Args:
@@ -79,7 +79,7 @@ class TrainingLog:
             return
         share = int(trainer.is_global_zero)  # the sums are of all processes
         shares = {name: {state: share * x for state, x in sums.items()} for name, sums in before["sums"].items()}
-        count_on(self.metrics, shares)
+        restore_metric_state(self.metrics, shares)
         self.learning_rate = before["rate"]
         if before["sums"]["loss"]["count"]:
             self.log_when_due(trainer)

@@ -86,7 +86,7 @@ class MaskedLMMetrics(MetricCollection):
         self["accuracy"].update(correct, count)
 
 
-def counted(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[str, dict[str, Tensor]]:
+def metric_state(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[str, dict[str, Tensor]]:
     """Read what metrics have counted so far; a collective.
 
     Args:
@@ -102,8 +102,8 @@ def counted(metrics: MetricCollection, reduce: Callable[[Tensor], Any]) -> dict[
     }
 
 
-def count_on(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Add what ``counted`` has read; on every process but one, give it zeros instead.
+def restore_metric_state(metrics: MetricCollection, before: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Add what ``metric_state`` has read; on every process but one, give it zeros instead.
 
     Args:
         metrics: To add to.

@@ -216,11 +216,11 @@ class GAUAlphaModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Take up what the interrupted run had counted."""
-        self.count_on()
+        self.restore_metric_state()
 
-    def count_on(self) -> None:
+    def restore_metric_state(self) -> None:
         """Take up what a checkpoint's run had counted when it was saved, and log it if it was about to."""
-        self._training_log.count_on(self.trainer)
+        self._training_log.restore_metric_state(self.trainer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count losses and right predictions at the targets."""

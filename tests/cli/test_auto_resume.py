@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, 
     with caplog.at_level("INFO"):
         assert main(config(folder, run)) == 0
     assert "last.ckpt is damaged" in caplog.text
-    assert "step=8.ckpt, the newest whole checkpoint, saved at step 8" in caplog.text
+    assert "step=8.ckpt, the latest valid checkpoint, saved at step 8" in caplog.text
     assert not (checkpoints / ".last.ckpt.99").exists()
     resumed = max(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     assert_same(final(undisturbed), read_checkpoint(resumed))

@@ -20,7 +20,7 @@ from worker import bare_trainer, end, whole_weights
 from callbacks.attention_entropy import AttentionEntropy
 from callbacks.extrapolation import ExtrapolationEvaluation
 from callbacks.nonfinite import Guard, NotFiniteError
-from callbacks.recovery.timeout_hint import Waiting
+from callbacks.recovery.timeout_hint import CollectiveTimeoutHint
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.training.optimization import Linear
 from gau_alpha.vocabulary import Vocabulary
@@ -192,7 +192,7 @@ def run(strategy, folder, scenario):
         case "left out":
             return fit(strategy, folder, [], (good, (1, LEFT_OUT), (1, LEFT_OUT), good))
         case "no memory to train":
-            return fit(strategy, folder, [Guard(), Waiting()])
+            return fit(strategy, folder, [Guard(), CollectiveTimeoutHint()])
         case "beyond the limit":
             return fit(strategy, folder, [Guard(max_skips=1)], (good, poisoned, overflowing, good))
     return fit(strategy, folder, measuring)

@@ -28,7 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_data import tiny_run, write_texts
 
 from callbacks.extrapolation import ExtrapolationEvaluation
-from gau_alpha.checkpoints import damage, load_plain
+from gau_alpha.checkpoints import find_corruption, load_plain
 
 STAGES = ("tokenising", "training", "saving", "evaluating")
 EVERY = 20
@@ -131,7 +131,7 @@ def met(folder: Path) -> str:
 def saved_steps(folder: Path) -> list[int]:
     """Read the steps of all whole checkpoints."""
     paths = (folder / "run" / "drill" / "checkpoints").glob("*.ckpt")
-    return [load_plain(path)["global_step"] for path in paths if damage(path) is None]
+    return [load_plain(path)["global_step"] for path in paths if find_corruption(path) is None]
 
 
 def tables(folder: Path) -> dict[str, object]:

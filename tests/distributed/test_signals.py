@@ -63,7 +63,7 @@ def test_a_signal_to_one_ends_all_at_the_same_step(tmp_path, corpus, undisturbed
     assert read_checkpoint(folder / "run/one/checkpoints/interrupted.ckpt")["global_step"] == 5
     ended = fit(folder, corpus, strategy)
     assert [one.code for one in ended] == [0, 0], ended
-    assert re.search(r"going on from \S+interrupted.ckpt", ended[0].output)
+    assert re.search(r"resuming from \S+interrupted.ckpt", ended[0].output)
     assert_same_end(folder, alone)
 
 
@@ -78,8 +78,8 @@ def test_all_pass_over_the_same_damaged_checkpoints(tmp_path, corpus, undisturbe
         (checkpoints / name).write_bytes(content)
     ended = fit(folder, corpus, strategy)
     assert [one.code for one in ended] == [0, 0], ended
-    assert re.search(r"passed over: \S+last.ckpt is damaged", ended[0].output)
-    assert re.search(r"going on from \S+step=6.ckpt, the newest whole checkpoint", ended[0].output)
+    assert re.search(r"skipped: \S+last.ckpt is damaged", ended[0].output)
+    assert re.search(r"resuming from \S+step=6.ckpt, the latest valid checkpoint", ended[0].output)
     newest = max(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     one, two = read_checkpoint(alone / "run/one/checkpoints/last.ckpt"), read_checkpoint(newest)
     assert [name for name in STATE if not same(one[name], two[name])] == []

@@ -15,7 +15,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 from rich.console import Console
 
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.extrapolation import Row, Status
 from gau_alpha.extrapolation.report import Report, figures, progress_bar
 
@@ -71,14 +71,14 @@ def test_all_files_are_written_whole(report, tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = write_whole(tmp_path / "a.json", lambda path: path.write_bytes(b"old"))
+    path = write_atomic(tmp_path / "a.json", lambda path: path.write_bytes(b"old"))
 
     def fail(*args):
         raise OSError("disk")
 
     monkeypatch.setattr("gau_alpha.checkpoints.atomic_write.os.replace", fail)
     with pytest.raises(OSError, match="disk"):
-        write_whole(path, lambda path: path.write_bytes(b"new"))
+        write_atomic(path, lambda path: path.write_bytes(b"new"))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

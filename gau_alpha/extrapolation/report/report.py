@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from gau_alpha.checkpoints.atomic_write import write_whole
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.extrapolation import Row
 from gau_alpha.extrapolation.report import figures, tables
 from gau_alpha.extrapolation.report.cells import json_text, without_nan
@@ -50,7 +50,7 @@ class Report(Results):
             texts[".tex"] = self.latex
         makers: dict[str, Callable[[], str | bytes]] = {**texts, ".png": self.png, ".html": self.html}
         return [
-            write_whole(Path(folder) / f"{NAME}{suffix}", partial(_write, content=make()))
+            write_atomic(Path(folder) / f"{NAME}{suffix}", partial(_write, content=make()))
             for suffix, make in makers.items()
         ]
 
