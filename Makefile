@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/gau-alpha extrapolate \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt runs/demo/cosscale/checkpoints/last.ckpt \
 		--methods softmax softmax_plus infoscale cosscale cosscale_infoscale windowed rerope_infoscale calibrated \
-		--windows spread --max_tokens 40960 --entropy false --distances false --output_dir runs/demo
+		--span_position spread --max_tokens 40960 --entropy false --distances false --output_dir runs/demo
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile

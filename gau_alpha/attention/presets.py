@@ -70,7 +70,7 @@ def load_preset(name: str) -> dict[str, Strategy]:
     return build_strategies(parse_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name), name)
 
 
-def shown_name(method: str) -> str:
+def display_name(method: str) -> str:
     """Return what a table calls a method: a file's name without its folder and ending."""
     return Path(method).stem if method.endswith((".yaml", ".yml")) else method
 

@@ -1,15 +1,18 @@
-"""A table of measured temperatures, in a small file."""
+"""A table of measured temperatures in a small file, and where it lies."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gau_alpha.attention.presets import METHODS
+from gau_alpha.attention.presets import METHODS, TRAINED
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.scaling import CalibratedScale, Scaling
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import shown
+
+CALIBRATED = "calibrated"
+"""The method ``calibrated``; ``NAME_calibrated`` is the method NAME with its temperatures calibrated."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +57,26 @@ class Calibration:
         if not isinstance(documents, list) or not all(isinstance(one, str) for one in documents):
             raise ValueError(f"{path}: provenance.documents must list what was calibrated on, got {shown(documents)}.")
         return cls(method, scale, provenance)
+
+
+def is_calibrated(method: str) -> bool:
+    """Say whether a method's temperatures come from a calibration."""
+    return method == CALIBRATED or method.endswith(f"_{CALIBRATED}")
+
+
+def base_of(method: str) -> str:
+    """Name the method that was calibrated; any other method is its own base."""
+    if not is_calibrated(method):
+        return method
+    return TRAINED if method == CALIBRATED else method.removesuffix(f"_{CALIBRATED}")
+
+
+def calibration_path(checkpoint: Path, base: str) -> Path:
+    """Where the calibration of a method lies if nothing else is said: next to the checkpoint.
+
+    Args:
+        checkpoint: The checkpoint.
+        base: The method that was calibrated.
+    """
+    name = CALIBRATED if base == TRAINED else f"{base}_{CALIBRATED}"
+    return checkpoint.with_name(f"{checkpoint.stem}.{name}.json")

@@ -21,10 +21,10 @@ FIRST = (*AXES, "train_length")
 
 
 @runtime_checkable
-class HasHeadlines(Protocol):
+class HasSummaryMetrics(Protocol):
     """A callback that logs numbers by which runs are compared."""
 
-    def headlines(self) -> list[str]:
+    def summary_metrics(self) -> list[str]:
         """Name these scalars, the most telling first."""
         ...
 
@@ -56,7 +56,7 @@ def readable(stored: Mapping[str, Any]) -> dict[str, Value]:
     return values
 
 
-def log_hyperparameters(loggers: Iterable[Logger], stored: Mapping[str, Any], headlines: Sequence[str]) -> None:
+def log_hyperparameters(loggers: Iterable[Logger], stored: Mapping[str, Any], summary_metrics: Sequence[str]) -> None:
     """Hand a run's hyperparameters to its loggers; to be called on the first process.
 
     TensorBoard gets them without Lightning's ``hp_metric``, a chart of −1: its page shows the latest values of scalars
@@ -65,13 +65,13 @@ def log_hyperparameters(loggers: Iterable[Logger], stored: Mapping[str, Any], he
     Args:
         loggers: The trainer's.
         stored: What the module saved; see ``readable``.
-        headlines: Scalars that TensorBoard shows beside the hyperparameters.
+        summary_metrics: Scalars that TensorBoard shows beside the hyperparameters.
     """
     values = readable(stored)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.hparams.update(values)  # which it writes to hparams.yaml
-            for summary in _summaries(values, headlines):
+            for summary in _summaries(values, summary_metrics):
                 logger.experiment.file_writer.add_summary(summary)
         else:
             logger.log_hyperparams(values)
@@ -92,7 +92,7 @@ def numbers_of_strategies() -> list[str]:
     return sorted(names)
 
 
-def _summaries(values: Mapping[str, Value], headlines: Sequence[str]) -> "tuple[Summary, Summary]":
+def _summaries(values: Mapping[str, Value], summary_metrics: Sequence[str]) -> "tuple[Summary, Summary]":
     """What TensorBoard's hparams plugin reads: the columns, and this run's values."""
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
@@ -102,7 +102,7 @@ def _summaries(values: Mapping[str, Value], headlines: Sequence[str]) -> "tuple[
         api_pb2.HParamInfo(name=name, differs=name in FIRST)
         for name in dict.fromkeys([*values, *numbers_of_strategies()])
     ]
-    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in headlines]
+    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag)) for tag in summary_metrics]
     experiment = plugin_data_pb2.HParamsPluginData(
         experiment=api_pb2.Experiment(hparam_infos=columns, metric_infos=metrics)
     )

@@ -28,7 +28,7 @@ from gau_alpha.training.arguments import stored_arguments
 from gau_alpha.training.compatibility import check_start, ready_to_evaluate, ready_to_train
 from gau_alpha.training.fsdp import shard
 from gau_alpha.training.gradients import average_over_targets
-from gau_alpha.training.hparams import HasHeadlines, log_hyperparameters
+from gau_alpha.training.hparams import HasSummaryMetrics, log_hyperparameters
 from gau_alpha.training.logging import TrainingLog, log_epoch
 from gau_alpha.training.loss import Batch, layout, sums_at_targets
 from gau_alpha.training.metrics import MaskedLMMetrics
@@ -259,10 +259,12 @@ class GAUAlphaModule(LightningModule):
         check_start(self._missing_start)
         if self.trainer.is_global_zero:
             callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
-            headlines = [name for one in callbacks if isinstance(one, HasHeadlines) for name in one.headlines()]
+            summary_metrics = [
+                name for one in callbacks if isinstance(one, HasSummaryMetrics) for name in one.summary_metrics()
+            ]
             if self.trainer.enable_validation:
-                headlines += map(str, self.validation_metrics.keys())
-            log_hyperparameters(self.loggers, self.hparams, headlines)
+                summary_metrics += map(str, self.validation_metrics.keys())
+            log_hyperparameters(self.loggers, self.hparams, summary_metrics)
 
     def on_validation_start(self) -> None:
         """See that there are weights to evaluate."""

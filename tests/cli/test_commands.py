@@ -157,12 +157,21 @@ def test_checkpoints_that_differ_in_their_seed_are_summed_up(run, tmp_path, caps
 
 def test_options_of_an_evaluation_reach_the_table(run, tmp_path):
     args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "--length_ratios", "1", "4"]
-    args += ["--protocol", "single-mask", "--positions_per_document", "6", "--windows", "aligned", "--latex", "true"]
+    args += [
+        "--protocol",
+        "single-mask",
+        "--positions_per_document",
+        "6",
+        "--span_position",
+        "aligned",
+        "--latex",
+        "true",
+    ]
     args += ["--data.validation_fraction", "0.5"]
     assert main([*args, "--max_tokens", "2000", "--output_dir", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "extrapolation.json").read_text())
     first, second = content["rows"]
-    assert (first["protocol"], first["windows"]) == ("single-mask", "aligned")
+    assert (first["protocol"], first["span_position"]) == ("single-mask", "aligned")
     assert first["num_targets"] == 6 * first["num_documents"]
     assert first["num_positions"] == 16 * first["num_documents"]
     assert first["num_documents"] == second["num_documents"] == 2000 // (6 * 64)

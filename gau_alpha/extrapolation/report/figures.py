@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
-from gau_alpha.extrapolation import Row
+from gau_alpha.extrapolation import ExtrapolationResult
 from gau_alpha.extrapolation.report.results import Results
 from gau_alpha.untrusted.escaping import one_line
 
@@ -67,7 +67,7 @@ def _perplexity_up(axes: Axes, report: Results) -> list[Line2D]:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top > 5 * bottom else range(1, 10)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel(f"perplexity at hidden tokens ({_short(report.rows[0].protocol)})", **_LITERAL)
+    axes.set_ylabel(f"perplexity at masked tokens ({_short(report.rows[0].protocol)})", **_LITERAL)
     _lengths_across(axes, report)
     return lines
 
@@ -235,7 +235,7 @@ def _by_distance(axes: Axes, report: Results) -> None:
     axes.grid(alpha=0.25)
 
 
-def _values(rows: Sequence[Row | None], name: str) -> np.ndarray:
+def _values(rows: Sequence[ExtrapolationResult | None], name: str) -> np.ndarray:
     """(L,) float64, NaN where there is no number: a gap in the plot."""
     values = [None if row is None else getattr(row, name) for row in rows]
     return np.array([math.nan if value is None or math.isinf(value) else value for value in values])

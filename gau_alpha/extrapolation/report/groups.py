@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gau_alpha.extrapolation import Row, Status
+from gau_alpha.extrapolation import ExtrapolationResult, Status
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Summary:
         return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "perplexity": self.perplexity}
 
 
-def summaries(rows: Sequence[Row]) -> list[Summary]:
+def summaries(rows: Sequence[ExtrapolationResult]) -> list[Summary]:
     """Sums up every (group, length) of which two or more rows have numbers and none lacks them."""
-    members: dict[tuple[str, int], list[Row]] = {}
+    members: dict[tuple[str, int], list[ExtrapolationResult]] = {}
     for row in rows:
         if row.group:
             members.setdefault((row.group, row.length), []).append(row)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.extrapolation import Row
+from gau_alpha.extrapolation import ExtrapolationResult
 from gau_alpha.extrapolation.report import figures, tables
 from gau_alpha.extrapolation.report.cells import json_text, without_nan
 from gau_alpha.extrapolation.report.groups import summaries
@@ -69,7 +69,8 @@ class Report(Results):
             for name, kind, called in (("rows", list, "a list"), ("run", dict, "an object")):
                 if not isinstance(content, dict) or not isinstance(content.get(name), kind):
                     raise ValueError(f'it must be an object in which "{name}" is {called}.')
-            return cls([Row.from_dict(row, f"rows[{i}]") for i, row in enumerate(content["rows"])], content["run"])
+            rows = [ExtrapolationResult.from_dict(row, f"rows[{i}]") for i, row in enumerate(content["rows"])]
+            return cls(rows, content["run"])
         except ValueError as error:
             raise ValueError(f"{path} is not a report of this software: {error}") from error
 
@@ -89,7 +90,7 @@ class Report(Results):
         Text that a spreadsheet would take for a formula has an apostrophe before it.
         """
         text = io.StringIO()
-        names = [one.name for one in fields(Row) if one.name != _NESTED]
+        names = [one.name for one in fields(ExtrapolationResult) if one.name != _NESTED]
         writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         for row in self.rows:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gau_alpha.extrapolation import Row, Status
+from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report.cells import number, span
 
 
@@ -13,21 +13,21 @@ class Results:
     """Rows of one or more evaluations and what is needed to measure them again.
 
     Attributes:
-        rows: One per (method, length). All of one protocol, and of one kind of windows.
+        rows: One per (method, length). All of one protocol and span position.
         run: Plain data: seed, checkpoint, data, versions, whatever the caller knows of the making.
 
     Raises:
-        ValueError: If there is no row, the rows come from different protocols or windows, a (method, length) occurs
-            twice, or a method has more layers at one length than at another.
+        ValueError: If there is no row, the rows come from different protocols or span positions, a (method, length)
+            occurs twice, or a method has more layers at one length than at another.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[ExtrapolationResult]
     run: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.rows:
             raise ValueError("A report needs at least one row.")
-        for name in ("protocol", "windows"):
+        for name in ("protocol", "span_position"):
             kinds = sorted({getattr(row, name) for row in self.rows})
             if len(kinds) > 1:
                 raise ValueError(f"Rows of the {name} {kinds} can't stand in one table: write a report of each.")
@@ -53,7 +53,7 @@ class Results:
         """Lengths in tokens, ascending."""
         return sorted({row.length for row in self.rows})
 
-    def row(self, method: str, length: int) -> Row | None:
+    def row(self, method: str, length: int) -> ExtrapolationResult | None:
         """The row of a method at a length, if there is one.
 
         Args:
@@ -90,9 +90,11 @@ class Results:
         return "" if row is None or row.accuracy is None else f"{row.accuracy:.1%}"
 
     def caption(self) -> str:
-        """What the numbers come from: protocol, windows, targets, documents."""
+        """What the numbers come from: protocol, span position, targets, documents."""
         first = self.rows[0]
-        parts = [f"Protocol {first.protocol}"] + ([] if first.windows == "first" else [f"windows {first.windows}"])
+        parts = [f"Protocol {first.protocol}"] + (
+            [] if first.span_position == "first" else [f"{first.span_position} spans"]
+        )
         measured = [row for row in self.rows if row.status is Status.OK]
         if not measured:
             return f"{', '.join(parts)}."

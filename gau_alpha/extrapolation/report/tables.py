@@ -4,7 +4,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gau_alpha.extrapolation import Row, Status
+from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report.cells import json_text, number, with_interval
 from gau_alpha.extrapolation.report.groups import Summary, summaries
 from gau_alpha.extrapolation.report.results import Results
@@ -122,7 +122,7 @@ def _mean_and_range(one: Summary) -> str:
     return f"{number(one.perplexity)} [{number(one.low)}–{number(one.high)}]"
 
 
-def details(report: Results, row: Row) -> list[str]:
+def details(report: Results, row: ExtrapolationResult) -> list[str]:
     """Everything about a row, under the headings ``DETAILS``.
 
     Args:
@@ -159,7 +159,7 @@ def details(report: Results, row: Row) -> list[str]:
     ]
 
 
-def difference(row: Row) -> str:
+def difference(row: ExtrapolationResult) -> str:
     """The paired difference with its interval, for a cell."""
     if row.status is not Status.OK:
         return row.status.value

@@ -1,4 +1,4 @@
-"""The result of an evaluation: one row per (method, length)."""
+"""The result of an evaluation: one per (method, length)."""
 
 import math
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from typing import Any
 
 from gau_alpha.untrusted.registry import Registry, shown
 
-_PLAIN = Registry({})  # no field of a row holds an object
+_PLAIN = Registry({})  # no field of a result holds an object
 _LARGEST = 2**53  # counts up to here are exact in any reader of JSON
 
 
 class Status(StrEnum):
-    """What became of a row."""
+    """What became of a method at a length."""
 
     OK = "ok"
     NO_DOCUMENTS = "no documents"
@@ -27,18 +27,18 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Row:
-    """How one method does at one length. ``None`` where there is nothing to say.
+class ExtrapolationResult:
+    """What was measured for one method at one length. ``None`` where there is nothing to say.
 
     Attributes:
         method: Name of the method.
         length_ratio: ``length`` / train_length.
         length: Tokens per evaluated document.
-        protocol: Which positions were hidden; rows of different protocols are not comparable.
+        protocol: Which positions were masked; results of different protocols are not comparable.
         status: Whether the numbers below exist.
         loss: Nats per target token, over all targets.
         perplexity: exp(loss).
-        accuracy: Share of targets whose most likely token is the hidden one.
+        accuracy: Share of targets whose most likely token is the masked one.
         accuracy_low: Lower end of the 95 % interval (bootstrap over documents); likewise the other ``_low``.
         accuracy_high: Upper end.
         loss_low: As above.
@@ -53,16 +53,16 @@ class Row:
         attention_entropy: −Σ A ln A in nats, mean over layers and queries of the first pass over each document.
         effective_keys: exp(attention_entropy): as many keys, equally weighted, would have this entropy.
         near_share: Share of attention on keys at most train_length // 2 tokens away, on both sides; the same mean.
-        baseline: Name of the method compared with. Empty in its own rows.
+        baseline: Name of the method compared with. Empty in its own results.
         loss_difference: Loss minus the baseline's on the same targets.
         loss_difference_low: As above, paired by document.
         loss_difference_high: As above.
         accuracy_difference: Likewise for the accuracy.
         accuracy_difference_low: As above.
         accuracy_difference_high: As above.
-        group: Shared by rows of a length that differ only in the seed of training; empty where there is one.
-        windows: Where in a document the evaluated stretch lies.
-        num_targets: Hidden tokens.
+        group: Shared by results of a length that differ only in the seed of training; empty where there is one.
+        span_position: Where in a document the evaluated span lies.
+        num_targets: Masked tokens.
         num_positions: Positions that they stand for: more, where positions were drawn.
         num_documents: Documents measured.
         num_short_documents: Documents left out because they are shorter than ``length``.
@@ -72,7 +72,7 @@ class Row:
         peak_memory_bytes: Largest of all processes: allocated on the GPU; on a Linux CPU what the whole process
             holds.
         kernel: How attention was computed.
-        note: What a reader should know before quoting the row.
+        note: What a reader should know before quoting the result.
         layers: Plain data by layer: ``attention_entropy`` and ``near_share``, a number each; ``distance_share``, the
             share of attention at distances from ``distance_from[b]`` up to the next.
     """
@@ -106,7 +106,7 @@ class Row:
     accuracy_difference_low: float | None = None
     accuracy_difference_high: float | None = None
     group: str = ""
-    windows: str = "first"
+    span_position: str = "first"
     num_targets: int = 0
     num_positions: int = 0
     num_documents: int = 0
@@ -124,7 +124,7 @@ class Row:
         return asdict(self) | {"status": self.status.value}
 
     @classmethod
-    def from_dict(cls, values: object, where: str = "row") -> "Row":
+    def from_dict(cls, values: object, where: str = "row") -> "ExtrapolationResult":
         """The inverse of ``as_dict``, of data that anyone may have written.
 
         Args:
@@ -154,7 +154,7 @@ class Row:
 
 @dataclass(frozen=True)
 class _Layers:
-    """What ``Row.layers`` holds in a file: K layers, N distances."""
+    """What ``ExtrapolationResult.layers`` holds in a file: K layers, N distances."""
 
     attention_entropy: list[float | None]  # (K,)
     near_share: list[float | None] = field(default_factory=list)  # (K,)

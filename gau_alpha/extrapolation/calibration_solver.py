@@ -7,6 +7,7 @@ at a length is what it will see when the table is used. Unlabelled text is all i
 B rows, L tokens of a row, Q sampled queries of a document, T of them in a row, D key size, K layers, M lengths.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,17 +18,25 @@ from torch import Tensor
 from gau_alpha.attention.kernels import attend_at
 from gau_alpha.attention.layout import Rows
 from gau_alpha.attention.method import AttentionPlan
-from gau_alpha.extrapolation import MaskedTokens, undisturbed
 from gau_alpha.extrapolation.calibration import Calibration
-from gau_alpha.extrapolation.protocols import philox
-from gau_alpha.extrapolation.stretches import document_fingerprint
-from gau_alpha.extrapolation.temperature_search import solve
+from gau_alpha.extrapolation.isolation import preserve_training_state
+from gau_alpha.extrapolation.options import require_ratios
+from gau_alpha.extrapolation.protocols import MaskedTokens, philox
+from gau_alpha.extrapolation.spans import document_fingerprint
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUBlock, take
 from gau_alpha.scaling import CalibratedScale
+from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.vocabulary import Vocabulary
 
+PRECISION = 5e-4
+"""A τ is good enough if the entropy is as wanted up to this share of it."""
+
+FARTHEST = 64.0
+"""How many times larger or smaller than in training τ may become."""
+
+_MOST_SECANTS = 60  # a smooth function takes about five
 _TOKENS_AT_ONCE = 16384
-_QUERY_STREAM = 2  # other words of the generator than hidden positions (0) and stretches (1) take
+_QUERY_STREAM = 2  # other words of the generator than masked positions (0) and spans (1) take
 
 
 def calibrate(
@@ -46,7 +55,7 @@ def calibrate(
     """Calibrates a model under the method it has.
 
     The last documents that are long enough are read; the evaluation leaves them out. Each is cut to the longest length
-    and then into rows of each length in turn, so that every length sees the same text, 15 % of it hidden.
+    and then into rows of each length in turn, so that every length sees the same text, 15 % of it masked.
 
     Args:
         model: The model, which is as before afterwards.
@@ -59,19 +68,20 @@ def calibrate(
         queries_per_document: Queries whose entropy is looked at, the more the more precise. One is drawn from each of
             so many equal pieces of a document, and the same are looked at in rows of every length: a comparison of
             pairs, and of queries from the ends of rows as much as from their middles.
-        seed: Of the hidden positions.
+        seed: Of the masked positions.
         progress: Told how far it is: ``progress(done, total, description)``.
 
     Raises:
         ValueError: If a number is out of range, no document is long enough, the method's visibility hides keys, or no
             temperature restores the entropy.
     """
+    require_ratios(length_ratios)
     ratios = sorted({1, *length_ratios})
-    if ratios[0] < 1 or len(ratios) < 2:
+    if len(ratios) < 2:
         raise ValueError(f"length_ratios={list(length_ratios)} must hold whole numbers above 1.")
     for name, number in (("num_documents", num_documents), ("queries_per_document", queries_per_document)):
-        if number < 1:
-            raise ValueError(f"{name}={number} must be at least 1.")
+        require_whole(name, number)
+    require_whole("seed", seed, least=0, most=2**64 - 1)
     longest = ratios[-1] * train_length
     long_enough = [index for index in range(len(documents)) if len(documents[index]) >= longest]
     if not long_enough:
@@ -92,7 +102,7 @@ def calibrate(
     tokens = torch.stack(
         [_masked(np.asarray(documents[index], np.int64)[:longest], index, vocabulary, seed) for index in chosen]
     ).to(device)  # (documents, longest)
-    with undisturbed(model):
+    with preserve_training_state(model):
         queries = np.stack([_drawn(longest, queries_per_document, index, seed) for index in chosen])  # (documents, Q)
         solver = _Solver(model, tokens, train_length, torch.from_numpy(queries).to(device), progress, ratios)
         temperatures, before, after = solver.solve()
@@ -242,10 +252,10 @@ class _Layers:
 
 
 def _masked(tokens: np.ndarray, document: int, vocabulary: Vocabulary, seed: int) -> Tensor:
-    """(L,) with 15 % of the ordinary tokens hidden, as in evaluation."""
-    hidden = MaskedTokens().targets(tokens, document, seed, vocabulary.special_ids)
+    """(L,) with 15 % of the ordinary tokens masked, as in evaluation."""
+    targets = MaskedTokens().targets(tokens, document, seed, vocabulary.special_ids)
     masked = tokens.copy()
-    masked[hidden.positions.flatten()] = vocabulary.mask_id
+    masked[targets.positions.flatten()] = vocabulary.mask_id
     return torch.from_numpy(masked)
 
 
@@ -255,3 +265,64 @@ def _drawn(length: int, count: int, document: int, seed: int) -> np.ndarray:
         return np.arange(length)
     share = philox(seed, document, length, _QUERY_STREAM).random_raw(count) / 2.0**64  # in [0, 1)
     return ((np.arange(count) + share) * length / count).astype(np.int64)
+
+
+def solve(
+    entropy: Callable[[float], float], wanted: float, start: float, trained: float, where: str
+) -> tuple[float, float]:
+    """Finds where a falling function of τ takes a value, by the Illinois variant of regula falsi in ln τ.
+
+    (G. Dahlquist and Å. Björck, "Numerical Methods", 1974, section 6.4.) Entropies take long, and a smooth function
+    needs a third of the evaluations that bisection does.
+
+    Args:
+        entropy: The function.
+        wanted: Its value.
+        start: Where to begin.
+        trained: The τ of training; further than ``FARTHEST`` from it nothing is looked for.
+        where: Names the place in an error.
+
+    Returns:
+        (τ, entropy there), the entropy within ``PRECISION`` of ``wanted``.
+
+    Raises:
+        ValueError: If there is no such τ within reach.
+    """
+
+    def excess(at: float) -> float:  # of the entropy, at ln τ
+        found = entropy(math.exp(at))
+        if not math.isfinite(found):
+            raise ValueError(f"The entropy is {found} in {where} at a temperature of {math.exp(at):g}.")
+        return found / wanted - 1
+
+    if not wanted > 0:
+        raise ValueError(
+            f"The entropy to restore in {where} is {wanted} nats: in training its queries look at one key each, and no "
+            f"temperature can be compared with that."
+        )
+
+    x = math.log(start)
+    f = excess(x)
+    step = math.copysign(0.25, f)  # too high an entropy asks for a higher τ
+    while abs(f) > PRECISION:  # until two ends have the value between them
+        if abs(x - math.log(trained)) >= math.log(FARTHEST):
+            raise ValueError(
+                f"No temperature restores the entropy of {wanted:.3f} nats in {where}: even {math.exp(x):g} does not."
+            )
+        other, other_f = x, f
+        x += step
+        f = excess(x)
+        step = max(-1.0, min(1.0, 2 * step))
+        if f * other_f <= 0:
+            break
+    for _ in range(_MOST_SECANTS):
+        if abs(f) <= PRECISION:
+            return math.exp(x), wanted * (1 + f)
+        new = x - f * (x - other) / (f - other_f)
+        new_f = excess(new)
+        if new_f * f <= 0:
+            other, other_f = x, f
+        else:
+            other_f /= 2  # this end has stayed: let the next secant fall on its side
+        x, f = new, new_f
+    raise ValueError(f"The entropy jumps past {wanted:.3f} nats in {where}, at a temperature of {math.exp(x):g}.")

@@ -1,26 +1,23 @@
-"""Which checkpoints are evaluated under which methods."""
+"""What is compared: methods on models, and the checkpoints that these come from."""
 
 import hashlib
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.attention.presets import TRAINED, load_preset, resolve_method, shown_name
+from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
 from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint
-from gau_alpha.extrapolation import Contender
-from gau_alpha.extrapolation.calibration import Calibration
+from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
 
-CALIBRATED = "calibrated"
-"""The method ``calibrated``; ``NAME_calibrated`` is the method NAME with its temperatures calibrated."""
-
 
 @dataclass(frozen=True)
-class Entrant:
-    """A checkpoint to be evaluated.
+class LoadedCheckpoint:
+    """A checkpoint opened for evaluation.
 
     Attributes:
         path: The file.
@@ -42,6 +39,7 @@ class Entrant:
         similarity = None if base == TRAINED else load_preset(base).get("similarity")
         return similarity is None or type(similarity) is type(self.trained_method.similarity)
 
+    @cached_property
     def sha256(self) -> str:
         """Hash of the file, by which a calibration or an interrupted evaluation knows it again."""
         digest = hashlib.sha256()
@@ -56,35 +54,42 @@ class Entrant:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One line of a table: a method on a checkpoint.
+class Candidate:
+    """One line of a table: a method on a model.
 
     Attributes:
-        name: As the table names it.
-        method: Applied to the checkpoint's model.
-        entrant: The checkpoint.
-        group: Shared by evaluations of a method on checkpoints that differ in the seed of training alone.
+        name: As the table names it; no other candidate has it.
+        model: The model, on its device.
+        method: What the model is measured under.
+        group: Shared by candidates that differ in nothing but the seed of their training. Empty for a loner.
+        trained_method: What the model was trained under; None if that is the method it has.
+        note: What a reader should know before quoting its results.
         calibration: Where the method's temperatures come from, if they were calibrated.
+        checkpoint: Where the model comes from; None for a model that was given.
     """
 
     name: str
+    model: GAUAlphaForMaskedLM
     method: AttentionMethod
-    entrant: Entrant
     group: str = ""
+    trained_method: AttentionMethod | None = None
+    note: str = ""
     calibration: Calibration | None = None
+    checkpoint: LoadedCheckpoint | None = None
 
-    def contender(self) -> Contender:
-        """What the engine measures."""
-        return Contender(self.name, self.entrant.model, self.method, self.group, self.entrant.trained_method)
+    @property
+    def compatibility_warnings(self) -> list[str]:
+        """What speaks against the method on weights that were trained under another."""
+        return self.method.reservations(self.trained_method or self.model.method)
 
 
-def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
+def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedCheckpoint]:
     """Load checkpoints for evaluation.
 
     Args:
         paths: Lightning checkpoints of ``GAUAlphaModule``.
-        module: Built for the first one, possibly with another method than it was trained with. On the axes where it
-            differs, every checkpoint gets the strategy of ``module``.
+        module: Built for the first one, possibly with another method than it was trained with: it receives that
+            one's weights. On the axes where its method differs, every checkpoint gets the strategy of ``module``.
 
     Raises:
         ValueError: If a file is not such a checkpoint, or its weights don't fit.
@@ -93,13 +98,12 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
         raise ValueError("This needs --ckpt_path and one or more checkpoints.")
     checkpoints = [read_checkpoint(path) for path in paths]
     read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
-    trained = [method for _, method, _ in read]
     asked = {
         axis: strategy
         for axis, strategy in module.model.method.axes()
-        if strategy.describe() != getattr(trained[0], axis).describe()
+        if strategy.describe() != getattr(read[0][1], axis).describe()
     }
-    entrants = []
+    loaded: list[LoadedCheckpoint] = []
     for path, label, checkpoint, (config, method, weights) in zip(
         paths, _labels(paths), checkpoints, read, strict=True
     ):
@@ -108,23 +112,28 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[Entrant]:
                 f"{path} has a vocabulary of {config.vocab_size} ids, the data one of "
                 f"{module.model.config.vocab_size}: give the tokenizer that the model was trained with."
             )
-        model = GAUAlphaForMaskedLM(config, method, module.hparams["kernel"])
+        if not loaded and config == module.model.config:
+            model = module.model
+            model.set_method(method)  # which may have weights of its own
+        else:
+            model = GAUAlphaForMaskedLM(config, method, module.hparams["kernel"])
         load_weights(model, weights, path)
         model.set_method(model.method.replace(**asked))
-        entrants.append(
-            Entrant(Path(path), label, model.eval(), method, checkpoint["hyper_parameters"]["train_length"])
-        )
-    return entrants
+        train_length = checkpoint["hyper_parameters"]["train_length"]
+        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length))
+    return loaded
 
 
-def pair_up(entrants: list[Entrant], methods: list[str], calibrations: list[str] | None = None) -> list[Evaluation]:
+def pair_up(
+    checkpoints: list[LoadedCheckpoint], methods: list[str], calibrations: list[str] | None = None
+) -> list[Candidate]:
     """Decide which method is evaluated on which checkpoint.
 
     With one checkpoint every method is. With several, a method that fixes the similarity goes to those trained with
     it, others to all.
 
     Args:
-        entrants: The checkpoints.
+        checkpoints: The checkpoints.
         methods: Names of presets, ``trained``, ``calibrated``, or ``NAME_calibrated`` for a preset NAME.
         calibrations: Files with the tables of calibrated methods; if None, those next to the checkpoints.
 
@@ -134,70 +143,49 @@ def pair_up(entrants: list[Entrant], methods: list[str], calibrations: list[str]
     """
     if not methods:
         raise ValueError("methods is empty: name presets, or 'trained' for the method of each checkpoint.")
-    if twice := [name for name, count in Counter(map(shown_name, methods)).items() if count > 1]:
+    if twice := [name for name, count in Counter(map(display_name, methods)).items() if count > 1]:
         raise ValueError(f"methods names {', '.join(twice)} more than once.")
     tables = None if calibrations is None else [(path, Calibration.read(path)) for path in calibrations]
-    evaluations = []
+    candidates = []
     for name in methods:
-        suited = [entrant for entrant in entrants if len(entrants) == 1 or entrant.suits(name)]
+        suited = [one for one in checkpoints if len(checkpoints) == 1 or one.suits(name)]
         if not suited:
             raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
-        alike = Counter(entrant.recipe() for entrant in suited)
-        shown = shown_name(name)
-        for entrant in suited:
-            several = alike[entrant.recipe()] > 1
+        alike = Counter(one.recipe() for one in suited)
+        shown = display_name(name)
+        for checkpoint in suited:
+            several = alike[checkpoint.recipe()] > 1
             # Where some were trained with one similarity and some with another, a group says with which.
-            kind = "" if len(alike) == 1 else f" ({entrant.trained_method.similarity!r})"
-            method = resolve_method(base_of(name), entrant.model.method, entrant.train_length)
+            kind = "" if len(alike) == 1 else f" ({checkpoint.trained_method.similarity!r})"
+            method = resolve_method(base_of(name), checkpoint.model.method, checkpoint.train_length)
             calibration = None
             if is_calibrated(name):
-                calibration = _calibration(entrant, name, tables)
+                calibration = _calibration(checkpoint, name, tables)
                 method = method.replace(scaling=calibration.scale)
-            evaluations.append(
-                Evaluation(
-                    name=shown if len(suited) == 1 else f"{shown} ({entrant.label})",
+            candidates.append(
+                Candidate(
+                    name=shown if len(suited) == 1 else f"{shown} ({checkpoint.label})",
+                    model=checkpoint.model,
                     method=method,
-                    entrant=entrant,
                     group=f"{shown}{kind}" if several else "",
+                    trained_method=checkpoint.trained_method,
                     calibration=calibration,
+                    checkpoint=checkpoint,
                 )
             )
-    return evaluations
+    return candidates
 
 
-def is_calibrated(method: str) -> bool:
-    """Say whether a method's temperatures come from a calibration."""
-    return method == CALIBRATED or method.endswith(f"_{CALIBRATED}")
-
-
-def base_of(method: str) -> str:
-    """Name the method that was calibrated; any other method is its own base."""
-    if not is_calibrated(method):
-        return method
-    return TRAINED if method == CALIBRATED else method.removesuffix(f"_{CALIBRATED}")
-
-
-def calibration_path(checkpoint: Path, base: str) -> Path:
-    """Where the calibration of a method lies if nothing else is said: next to the checkpoint.
-
-    Args:
-        checkpoint: The checkpoint.
-        base: The method that was calibrated.
-    """
-    name = CALIBRATED if base == TRAINED else f"{base}_{CALIBRATED}"
-    return checkpoint.with_name(f"{checkpoint.stem}.{name}.json")
-
-
-def _calibration(entrant: Entrant, name: str, tables: list[tuple[str, Calibration]] | None) -> Calibration:
-    base, path = base_of(name), str(calibration_path(entrant.path, base_of(name)))
-    candidates = [(path, Calibration.read(path))] if tables is None else tables
-    own = entrant.sha256()
-    for _, calibration in candidates:
-        if calibration.method == base and calibration.provenance.get("checkpoint_sha256") == own:
+def _calibration(checkpoint: LoadedCheckpoint, name: str, tables: list[tuple[str, Calibration]] | None) -> Calibration:
+    base, path = base_of(name), str(calibration_path(checkpoint.path, base_of(name)))
+    found = [(path, Calibration.read(path))] if tables is None else tables
+    for _, calibration in found:
+        if calibration.method == base and calibration.provenance.get("checkpoint_sha256") == checkpoint.sha256:
             return calibration
     raise ValueError(
-        f"None of the calibrations {', '.join(path for path, _ in candidates)} was made for method {base!r} on "
-        f"{entrant.path} as it is now. Make one with `gau-alpha calibrate --ckpt_path {entrant.path} --method {base}`."
+        f"None of the calibrations {', '.join(path for path, _ in found)} was made for method {base!r} on "
+        f"{checkpoint.path} as it is now. Make one with `gau-alpha calibrate --ckpt_path {checkpoint.path} "
+        f"--method {base}`."
     )
 
 
