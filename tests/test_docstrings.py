@@ -25,7 +25,14 @@ PACKAGES = ("gau_alpha", "datamodules", "callbacks")
 # (), (…), (tokens,), (B|1, L, D/2), or that of something else
 SHAPE = re.compile(r"\(\)|\(…\)|\((?:[\w·|/+− Σ]{1,20}|…|\.\.\.),(?: (?:[\w·|/+− Σ]{1,20}|…),?)*\)|same shape")
 ARGUMENTS = re.compile(r"^\s*Args:\n(.+\n?)*", re.M)
-HOOKS = ("on_", "setup", "run_if_already_trained", "test_step", "validation_step", "training_step")  # Lightning says what it hands to them
+HOOKS = (
+    "on_",
+    "setup",
+    "run_if_already_trained",
+    "test_step",
+    "validation_step",
+    "training_step",
+)  # Lightning says what it hands to them
 
 
 def modules():

@@ -10,7 +10,6 @@ from io import StringIO
 import pytest
 import torch
 import yaml
-from gau_alpha.extrapolation.stretches import WINDOWS
 from matplotlib.image import imread
 from pages import PAGES, ROOT, anchors, blocks, commands, prose, section, text
 
@@ -19,7 +18,8 @@ from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.attention.presets import TRAINED, preset_names
 from gau_alpha.cli import main
 from gau_alpha.cli.commands import COMMANDS
-from gau_alpha.extrapolation import Row, Status
+from gau_alpha.extrapolation import ExtrapolationResult, Status
+from gau_alpha.extrapolation.options import SPAN_POSITIONS
 from gau_alpha.extrapolation.report.tables import DETAILS
 from gau_alpha.similarity import CosScale
 from gau_alpha.training.metrics import MaskedLMMetrics
@@ -158,9 +158,9 @@ def test_every_column_and_status_is_explained():
     told = re.findall(r"^\| `([^`]+)` \|", columns, re.M)
     assert told == DETAILS
     assert all(f"`{status}`" in columns for status in Status)
-    known = {field.name for field in fields(Row)}
+    known = {field.name for field in fields(ExtrapolationResult)}
     assert {"attention_entropy", "near_share"} <= known
-    assert all(f"`{way}`" in section(MEASURING, "Protocols") for way in WINDOWS)
+    assert all(f"`{way}`" in section(MEASURING, "Protocols") for way in SPAN_POSITIONS)
 
 
 def test_every_logged_metric_is_explained():
