@@ -27,6 +27,14 @@ GUIDES = [
 ]  # fmt: skip
 """Guides in the order of the front page."""
 
+GUIDES_FIRST = """
+window.pdocSearch = (search => term => {
+    const results = search(term), guides = results.filter(one => one.doc.kind === "guide").slice(0, 3);
+    return [...guides, ...results.filter(one => !guides.includes(one))];
+})(window.pdocSearch);
+"""
+"""Puts the best sections of guides before names of the API, which are shorter and would always win."""
+
 
 def build(folder: Path) -> None:
     """Write the site.
@@ -57,6 +65,7 @@ def build(folder: Path) -> None:
             all_modules=dict.fromkeys(PACKAGES),
             module=SimpleNamespace(modulename=page.module),  # pdoc's search box takes the way to search.js from it
         )
+    written["search.js"] += GUIDES_FIRST
     for path, content in written.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content, encoding="utf-8")
@@ -137,7 +146,8 @@ class Page:
                 "modulename": self.module,
                 "qualname": part.anchor,
                 "kind": "guide",
-                "doc": re.sub(r"^<h\d.*?</h\d>", "", part.html),
+                # links are relative to the page, but results are shown on any
+                "doc": re.sub(r"^<h\d.*?</h\d>|</?a\b[^>]*>|<img[^>]*>", "", part.html),
             }
             for part in self.parts
         ]
