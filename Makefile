@@ -36,9 +36,9 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The API reference, in build/reference. A warning is an error.
+# The guides and the API reference, in build/site. A warning is an error.
 docs: setup
-	$(BIN)/python docs/reference.py build/reference
+	$(BIN)/python docs/website.py build/site
 
 # About 25 minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup

@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FRONT = ROOT / "README.md"
-PAGES = [FRONT, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [FRONT, ROOT / "CHANGELOG.md", *GUIDES, ROOT / "configs" / "README.md", *sorted(ROOT.glob("tests/*/README.md"))]
 
 
 def text(page: Path) -> str:

@@ -62,7 +62,7 @@ def around(owner: type, name: str, before: Callable[[Any], None], after: Callabl
 
 
 def walk(what: str, folder: Path) -> list[str]:
-    """Run a small ``fit``, and for an evaluation ``extrapolate``; name the files of the part that the page tells."""
+    """Run a small ``fit``, then perhaps ``extrapolate``, and name the files of the part that the page tells."""
     corpus = write_texts(folder / "corpus", range(87, 111))
     config = tiny_run(folder, corpus, "first", {"save_last": True}, accelerator="cpu", max_steps=3)
     config["data"]["init_args"]["validation_fraction"] = 0.5  # so that there are documents to resample
