@@ -60,7 +60,7 @@ def module_of(path):
 MODULES = {module_of(path): path for package in OURS for path in sources(package)}
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", sorted(ROOMS))
 def test_rooms_import_one_way(room):
     found = 0
     for module, path in MODULES.items():

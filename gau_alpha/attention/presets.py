@@ -1,13 +1,15 @@
 """Attention methods by name, and from plain data.
 
 A preset is a file ``configs/method/NAME.yaml`` with a strategy for some or all axes. On a trained model the axes that
-it leaves open stay as they are.
+it leaves open stay as they are. This is the only place that turns a name into a method: on the command line, in a YAML
+and in a checkpoint alike.
 """
 
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from gau_alpha import position, scaling, similarity, visibility
 from gau_alpha.attention.method import AXES, AttentionMethod
@@ -43,6 +45,24 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
 
 
+def preset(name: str, where: str = "method") -> dict[str, Any]:
+    """Return what a shipped preset chooses, as plain data: a strategy per axis that it fixes.
+
+    Args:
+        name: The preset; see ``preset_names``.
+        where: What names it, for messages.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    if name not in preset_names():
+        raise ValueError(
+            f"{where}: unknown method {shown(name)}; choose from: {', '.join(preset_names())}; or give a YAML file "
+            f"of your own, by a name that ends in .yaml."
+        )
+    return parse_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name)
+
+
 def load_preset(name: str) -> dict[str, Strategy]:
     """Build the strategies of a preset.
 
@@ -67,7 +87,7 @@ def load_preset(name: str) -> dict[str, Strategy]:
     if name not in preset_names():
         known = ", ".join([TRAINED, *preset_names()])
         raise ValueError(f"Unknown method {name!r}; choose from: {known}; or give a YAML file of your own.")
-    return build_strategies(parse_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name), name)
+    return build_strategies(preset(name), name)
 
 
 def display_name(method: str) -> str:
@@ -105,12 +125,14 @@ def build_strategies(description: object, where: str = "method") -> dict[str, St
     """Build strategies from plain data, as ``AttentionMethod.describe`` gives it.
 
     Args:
-        description: A class path, or ``{"class_path": …, "init_args": {…}}``, per axis.
+        description: A class path, or ``{"class_path": …, "init_args": {…}}``, per axis; or the name of a preset.
         where: What says so, for messages.
 
     Raises:
         ValueError: If an axis or a class is unknown, or an argument does not fit. Nothing that is unknown was imported.
     """
+    if isinstance(description, str):
+        description = preset(description, where)
     if not isinstance(description, Mapping):
         raise ValueError(f"{where} names no strategies; it should give some of the axes {', '.join(AXES)}.")
     if unknown := [axis for axis in description if axis not in AXES]:

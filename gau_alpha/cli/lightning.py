@@ -3,6 +3,7 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
+from argparse import Action
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, start_in
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
-from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.cli.shipped import method_named, with_shipped_files
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
 from gau_alpha.cli.trainer import GAUAlphaTrainer
@@ -125,13 +126,22 @@ def gather_lists(args: list[str]) -> list[str]:
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose data may come from a checkpoint, and that lists the known strategies when one is misspelt."""
+    """A parser whose data may come from a checkpoint, and that knows presets.
+
+    It lists the known strategies when one is misspelt.
+    """
 
     def add_lightning_class_args(
         self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
     ) -> list[str]:
         """Add a class; none is required at first, since a checkpoint may say which it is."""
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
+
+    def _check_value_key(self, action: Action, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let a YAML name a preset: all that a file says comes through here, each value with its action."""
+        if action.dest == "model.method" and isinstance(value, str):
+            value = method_named(value)
+        return super()._check_value_key(action, value, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain in one message, without the hundred options of the usage, and leave with code 2.

@@ -260,9 +260,12 @@ def test_lists_are_gathered():
 
 def test_shipped_files_are_found_by_name_and_the_users_own_come_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    args = with_shipped_files(["fit", "--config", "demo.yaml", "--model.method=infoscale", "--data", "mine.yaml"])
+    args = with_shipped_files(["fit", "--config", "demo.yaml", "--trainer=cpu.yaml", "--data", "mine.yaml"])
     assert args[2].endswith("configs/demo.yaml")
-    assert args[3].endswith("configs/method/infoscale.yaml")
+    assert args[3].endswith("configs/trainer/cpu.yaml")
     assert args[5] == "mine.yaml"
+    (tmp_path / "demo.yaml").mkdir()
+    assert with_shipped_files(["--config", "demo.yaml"])[1] == args[2]
+    (tmp_path / "demo.yaml").rmdir()
     (tmp_path / "demo.yaml").write_text("")
     assert with_shipped_files(["--config", "demo.yaml"])[1] == "demo.yaml"
