@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check docs bench clean
+.PHONY: setup demo test check docs drill bench clean
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,10 @@ check: setup
 # The guides and the API reference, in build/site. A warning is an error.
 docs: setup
 	$(BIN)/python docs/website.py build/site
+
+# Kills a small run 20 times and interrupts it 5 times; it must end as one that was left alone. A few minutes.
+drill: setup
+	$(BIN)/python tests/distributed/preemption_stress.py
 
 # About 25 minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup

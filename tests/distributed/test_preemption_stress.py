@@ -1,7 +1,7 @@
-"""A short version of the kill drill."""
+"""A short version of the preemption stress test."""
 
 import pytest
-from kill_drill import drill
+from preemption_stress import drill
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Kills a run again and again, restarts it with ``auto_resume``, and compares it with one that was left alone.
 
-    python tests/distributed/kill_drill.py                  20 SIGKILLs and 5 SIGTERMs
-    python tests/distributed/kill_drill.py --kills 2 --terms 1
+    make drill                                                            20 SIGKILLs and 5 SIGTERMs
+    python tests/distributed/preemption_stress.py --kills 2 --terms 1
 
 Moments are drawn by stage: while tokenising (the cache is then thrown away first), while training, while a checkpoint
 is being written, and while the model is being evaluated. What a killed process leaves tells whether it was met amid its
@@ -9,7 +9,6 @@ work; how often is counted. Ends with code 1 if anything differs or was lost.
 """
 
 import argparse
-import os
 import random
 import re
 import shutil
@@ -17,14 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
-import torch
 import yaml
+from process_harness import differences, interrupt, logged_points, start_cli
 from small_run import rows
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_data import tiny_run, write_texts
 
 from callbacks.extrapolation import ExtrapolationEvaluation
@@ -66,7 +63,7 @@ def write_config(folder: Path, corpus: Path, steps: int) -> Path:
         num_sanity_val_steps=0,
     )
     config["auto_resume"] = True
-    config["trainer"]["callbacks"].append({"class_path": "kill_drill.MarkedEvaluation", "init_args": measuring})
+    config["trainer"]["callbacks"].append({"class_path": "preemption_stress.MarkedEvaluation", "init_args": measuring})
     config["model"]["config"] = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -81,12 +78,8 @@ def write_config(folder: Path, corpus: Path, steps: int) -> Path:
     return path
 
 
-def start(config: Path) -> subprocess.Popen[bytes]:
-    log = (config.parent / "log.txt").open("ab")
-    command = [sys.executable, "-m", "gau_alpha.cli", "fit", "--config", str(config)]
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": paths}
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+def start(config: Path) -> subprocess.Popen[str]:
+    return start_cli(["fit", "--config", str(config)], config.parent / "log.txt")
 
 
 def reached(stage: str, folder: Path, before: set[Path]) -> bool:
@@ -101,22 +94,18 @@ def reached(stage: str, folder: Path, before: set[Path]) -> bool:
     return any(set(run.glob("events.*")) - before)
 
 
-def interrupt(config: Path, number: int, stage: str, dice: random.Random) -> str:
+def interrupt_at(config: Path, number: int, stage: str, dice: random.Random) -> str:
     """Start the command, send a signal at the stage, wait for the end; return what happened."""
     folder = config.parent
     if stage == "tokenising":
         shutil.rmtree(folder / "cache", ignore_errors=True)
     (folder / "measuring").unlink(missing_ok=True)
     before = set((folder / "run" / "drill").rglob("*")) if (folder / "run").exists() else set()
-    process = start(config)
-    while process.poll() is None and not reached(stage, folder, before):
-        time.sleep(0.0005)
     # writing takes a few milliseconds; of the rest some are long
-    time.sleep(dice.random() * {"saving": 0.004, "tokenising": 0.05, "training": 0.8, "evaluating": 0.3}[stage])
-    if process.poll() is not None:
-        return f"had ended with {process.returncode}"
-    process.send_signal(number)
-    return f"ended with {process.wait(timeout=120)}"
+    delay = dice.random() * {"saving": 0.004, "tokenising": 0.05, "training": 0.8, "evaluating": 0.3}[stage]
+    process = start(config)
+    sent = interrupt(process, number, lambda: reached(stage, folder, before), delay)
+    return f"{'ended' if sent else 'had ended'} with {process.returncode}"
 
 
 def met(folder: Path) -> str:
@@ -129,7 +118,7 @@ def met(folder: Path) -> str:
 
 
 def saved_steps(folder: Path) -> list[int]:
-    """Read the steps of all whole checkpoints."""
+    """Read the steps of all valid checkpoints."""
     paths = (folder / "run" / "drill" / "checkpoints").glob("*.ckpt")
     return [load_plain(path)["global_step"] for path in paths if find_corruption(path) is None]
 
@@ -142,11 +131,10 @@ def tables(folder: Path) -> dict[str, object]:
 def compare(alone: Path, killed: Path, steps: int) -> list[str]:
     """List what differs between the two runs, and what was left behind."""
     faults = []
-    names = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "schedule")
-    one, two = (load_plain(x / "run" / "drill" / "checkpoints" / "last.ckpt") for x in (alone, killed))
-    faults += [f"{name} differs" for name in names if not same(one[name], two[name])]
-    if one["global_step"] != steps:
-        faults.append(f"the undisturbed run ended at step {one['global_step']}: nothing was compared")
+    last = Path("run/drill/checkpoints/last.ckpt")
+    faults += [f"{name} differs" for name in differences(alone / last, killed / last)]
+    if (step := load_plain(alone / last)["global_step"]) != steps:
+        faults.append(f"the undisturbed run ended at step {step}: nothing was compared")
     if tables(alone) != tables(killed):
         faults.append(f"tables differ: {sorted(tables(alone))} and {sorted(tables(killed))}")
     if len(tables(alone)) != steps // (EVERY * 3):
@@ -154,30 +142,13 @@ def compare(alone: Path, killed: Path, steps: int) -> list[str]:
     left = [path for path in killed.rglob(".*") if re.fullmatch(r"\..+\.\d+", path.name)]
     left += [path for path in (killed / "cache").iterdir() if ".unfinished-" in path.name]
     faults += [f"left behind: {path}" for path in left]
-    for first, second in zip(*map(points, (alone, killed)), strict=True):
-        if first != second:
-            only = [list((Counter(x) - Counter(y)).elements())[:9] for x, y in ((first, second), (second, first))]
-            faults.append(f"TensorBoard shows of the undisturbed run only {only[0]}, of the other only {only[1]}")
+    first, second = (logged_points(folder / "run" / "drill") for folder in (alone, killed))
+    faults += [
+        f"TensorBoard shows of {tag} at step {step}: {first.get((tag, step))} and {second.get((tag, step))}"
+        for tag, step in sorted(first.keys() | second.keys())
+        if first.get((tag, step)) != second.get((tag, step))
+    ]
     return faults
-
-
-def points(folder: Path) -> tuple[list[tuple[str, int, float]], list[tuple[str, int]]]:
-    """Read what TensorBoard shows: scalars and pictures; of what the clock decides only the steps."""
-    board = EventAccumulator(str(folder / "run" / "drill"), size_guidance={"scalars": 0, "images": 0}).Reload()
-    scalars = [(tag, event.step, event.value) for tag in board.Tags()["scalars"] for event in board.Scalars(tag)]
-    timed = ("extrapolation/seconds", "extrapolation/share_of_time")
-    scalars = [(tag, step, 0.0 if tag in timed else value) for tag, step, value in scalars]
-    return sorted(scalars), sorted((tag, x.step) for tag in board.Tags()["images"] for x in board.Images(tag))
-
-
-def same(one: object, two: object) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
-        return one.dtype == two.dtype and torch.equal(one, two)
-    if isinstance(one, dict) and isinstance(two, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
-        return len(one) == len(two) and all(map(same, one, two))
-    return one == two
 
 
 def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> list[str]:
@@ -193,12 +164,12 @@ def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> li
     for turn, number in enumerate(signals):
         stage = STAGES[turn % len(STAGES)]
         before = max(saved_steps(killed.parent), default=0)
-        happened = interrupt(killed, number, stage, dice)
+        happened = interrupt_at(killed, number, stage, dice)
         after = max(saved_steps(killed.parent), default=0)
         amid = met(killed.parent) if number == signal.SIGKILL else ""
         seen[f"amid {amid}"] += bool(amid)
         happening = f"{number.name} while {stage}: {happened}{amid and f' amid {amid}'}"
-        print(f"{happening}; newest whole checkpoint: step {before} → {after}", flush=True)
+        print(f"{happening}; latest valid checkpoint: step {before} → {after}", flush=True)
         seen[f"{number.name} {happened.split(' with')[0]}"] += 1
         if after < before:
             faults.append(f"a checkpoint of step {before} was lost")
