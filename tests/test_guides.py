@@ -77,23 +77,42 @@ def help_of():
     return ask
 
 
+COMMANDS_TOLD = sorted({words[0] for _, words in arguments()})
+
+
+def is_option(word, told):
+    """Whether a help tells of an option; ``--trainer.logger.version`` is one of ``--trainer.logger``."""
+    parts = word.partition("=")[0].split(".")
+    names = [".".join(parts), ".".join(parts[:2]), *(part for part in parts[:1] if part in ("--data", "--source"))]
+    return any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w.-])", told) for name in names)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", sorted({words[0] for _, words in arguments()}))
+@pytest.mark.parametrize("command", COMMANDS_TOLD)
 def test_every_option_is_one(help_of, command):
     seen = 0
     for page, words in arguments():
-        if words[0] != command:
-            continue
-        names = words[:2] if command == "tokenizer" else words[:1]
-        for word in words:
-            if word.startswith("--"):
-                parts = word.partition("=")[0].split(".")
-                # of --trainer.logger.version the help has --trainer.logger: what is below depends on the class
-                known = [".".join(parts[:end]) for end in range(len(parts), max(1, len(parts) - 2), -1)] + parts[:1]
-                found = any(re.search(rf"{re.escape(name)}[\s,\]]", help_of(*names)) for name in known)
-                assert found, f"{page.name}: {' '.join(words)}: {word}"
-                seen += 1
+        if words[0] == command:
+            told = help_of(*words[:2]) if command == "tokenizer" else help_of(command)
+            options = [word for word in words if word.startswith("--")]
+            unknown = [word for word in options if not is_option(word, told)]
+            assert not unknown, f"{page.name}: {' '.join(words)}"
+            seen += len(options)
     assert seen or command == "methods"
+
+
+@pytest.mark.slow
+def test_every_option_in_prose_is_one(help_of):
+    of_others = {"--help", "--max-restarts", "--nproc_per_node", "--logdir"}
+    asked = [
+        names
+        for name in COMMANDS_TOLD
+        for names in ([[name, "train"], [name, "inspect"]] if name == "tokenizer" else [[name]])
+    ]
+    told = " ".join(help_of(*names) for names in asked)
+    found = {(page.name, word) for page in PAGES for word in re.findall(r"`(--[\w.-]+)", prose(page))}
+    assert len(found) > 20
+    assert not [(page, word) for page, word in found if word not in of_others and not is_option(word, told)]
 
 
 def test_every_method_named_is_a_preset():
