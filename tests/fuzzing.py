@@ -1,6 +1,7 @@
 """Plain data spoiled by rule: at every place of a file, whatever stands there becomes what does not belong there."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch import Tensor
 
 Place = tuple[Any, ...]
 """Keys and indices from the outside in."""
+
+Case = tuple[Place, str, Any]
+"""A place, the name of a rule, and what it puts there."""
 
 REMOVED = object()
 """Stands for the absence of a key or item."""
@@ -72,7 +76,7 @@ def places(content: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
         yield from places(value, (*place, key))
 
 
-def changes(content: Any, left_out: Sequence[str] = ()) -> Iterator[tuple[Place, str, Any]]:
+def changes(content: Any, left_out: Sequence[str] = ()) -> Iterator[Case]:
     """List all that can be done to plain data: place, name of the rule, and the new value there."""
     for place, value in places(content):
         found = {**WRONG, **NAMES} if isinstance(value, str) else dict(WRONG)
@@ -103,19 +107,24 @@ def changed(content: Any, place: Place, value: Any) -> Any:
     return copy
 
 
-def drawn(cases: Sequence[tuple[Place, str, Any]], count: int, dice: random.Random) -> list[tuple[Place, str, Any]]:
-    """Draw so many cases; every place is among them, and the rules are about equally often."""
+def drawn(cases: Sequence[Case], count: int, dice: random.Random) -> list[Case]:
+    """Draw so many cases, more if there are more fields: each is among them, and rules are about equally frequent."""
     waiting = list(cases)
     dice.shuffle(waiting)
-    seen: dict[Any, int] = {}
+    seen: Counter[Any] = Counter()
     taken = []
-    while waiting and (len(taken) < count or not all(place in seen for place, *_ in waiting)):
-        # the place, and then the rule, that has been drawn least
-        best = min(range(len(waiting)), key=lambda i: (seen.get(waiting[i][0], 0), seen.get(waiting[i][1], 0)))
-        place, rule, value = waiting.pop(best)
-        taken.append((place, rule, value))
-        seen[place], seen[rule] = seen.get(place, 0) + 1, seen.get(rule, 0) + 1
+    while waiting and (len(taken) < count or any(not seen[field(place)] for place, *_ in waiting)):
+        # of the field that has been drawn least, the rule that has been drawn least
+        best = min(range(len(waiting)), key=lambda i: (seen[field(waiting[i][0])], seen[waiting[i][1]]))
+        place, rule, _ = case = waiting.pop(best)
+        taken.append(case)
+        seen.update([field(place), rule])
     return taken
+
+
+def field(place: Place) -> Place:
+    """Name a field: the items of a list, or what is numbered, are all the same."""
+    return tuple("*" if isinstance(key, int) else key for key in place)
 
 
 def with_digits(text: str) -> str:

@@ -30,7 +30,7 @@ from gau_alpha.checkpoints.training import (
     read_checkpoint,
     read_training_state,
 )
-from gau_alpha.checkpoints.training_state import check_training_state
+from gau_alpha.checkpoints.training_state import check_form, check_training_state
 from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "WEIGHTS",
     "Stored",
     "check_fit",
+    "check_form",
     "check_training_state",
     "damage",
     "folder_config",
