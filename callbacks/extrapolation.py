@@ -77,8 +77,15 @@ class ExtrapolationEvaluation(Callback):
         return {"last_step": self._last_step}
 
     def load_state_dict(self, state_dict: dict[str, int | None]) -> None:
-        """Take up what ``state_dict`` remembered."""
-        self._last_step = state_dict.get("last_step")
+        """Take up what ``state_dict`` remembered.
+
+        Raises:
+            ValueError: If it is no step.
+        """
+        last_step = state_dict.get("last_step")
+        if last_step is not None:
+            require_whole("The checkpoint's last_step of ExtrapolationEvaluation", last_step, least=0)
+        self._last_step = last_step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds documents and methods, so that what is wrong with them is said before any step."""

@@ -54,7 +54,12 @@ class Guard(Callback):
         return {"num_skipped": self._num_skipped}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Take up what ``state_dict`` remembered."""
+        """Take up what ``state_dict`` remembered.
+
+        Raises:
+            ValueError: If it is no number of steps.
+        """
+        require_whole("The checkpoint's num_skipped of Guard", state_dict.get("num_skipped"), least=0)
         self._num_skipped = state_dict["num_skipped"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -106,7 +106,7 @@ class PreemptionCheckpoint(Callback):
         for callback in trainer.checkpoint_callbacks:
             state = states.get(callback.state_key) if isinstance(states, dict) else None
             if isinstance(callback, ModelCheckpoint) and isinstance(state, dict):
-                _confine(state, Path(callback.dirpath or "."))
+                _confine(state, Path(callback.dirpath or "."), callback.mode)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
@@ -126,7 +126,7 @@ def _folder(trainer: Trainer) -> Path | None:
     return Path(folders[0]) if folders else None
 
 
-def _confine(state: dict[str, Any], folder: Path) -> None:
+def _confine(state: dict[str, Any], folder: Path, mode: str) -> None:
     def inside(path: Any) -> str:
         there = folder / Path(str(path)).name
         return str(there) if path and there.is_file() else ""
@@ -136,7 +136,9 @@ def _confine(state: dict[str, Any], folder: Path) -> None:
         state[name] = inside(state.get(name))
     best = state.get("best_k_models")
     kept = best.items() if isinstance(best, dict) else ()
-    state["best_k_models"] = {inside(path): score for path, score in kept if inside(path)}
+    state["best_k_models"] = scores = {inside(path): score for path, score in kept if inside(path)}
+    if scores:  # Lightning compares with the worst of them, without looking whether it is among them
+        state["kth_best_model_path"] = (max if mode == "min" else min)(scores, key=lambda path: scores[path])
 
 
 def _requeue(trainer: Trainer) -> None:

@@ -1,9 +1,9 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
 
 ``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
-``folders.py`` puts them together; ``training.py`` reads Lightning checkpoints,
-``whole.py`` knows their checksum, ``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write
-what else a folder holds.
+``folders.py`` puts them together. ``training.py`` reads Lightning checkpoints, ``training_state.py`` holds what Lightning
+restores against what it writes, ``checksum.py`` knows their checksum, ``io.py`` writes them for Lightning. ``start.py``
+starts a model from any of them; ``tokenizer.py`` and ``card.py`` write what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
@@ -30,7 +30,7 @@ from gau_alpha.checkpoints.training import (
     read_checkpoint,
     read_training_state,
 )
-from gau_alpha.checkpoints.training_state import check_training_state
+from gau_alpha.checkpoints.training_state import check_form, check_training_state
 
 __all__ = [
     "CARD",
@@ -45,6 +45,7 @@ __all__ = [
     "Stored",
     "append_checksum",
     "check_fit",
+    "check_form",
     "check_training_state",
     "find_corruption",
     "folder_config",

@@ -1,13 +1,56 @@
 """What Lightning restores of a checkpoint besides weights: held against what it writes, before anybody uses it."""
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from gau_alpha.untrusted.registry import shown
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 """Entries of a ModelCheckpoint that name a file: Lightning removes some of them when newer ones are written."""
+
+SCORES = ("best_model_score", "current_score", "kth_value")
+"""Entries of a ModelCheckpoint that hold a value of what it monitors."""
+
+
+def check_form(stored: object, own: object, where: str) -> None:
+    """Check that something of a checkpoint has the form of what it takes the place of.
+
+    What one of the two has and the other has not is not looked at, nor what is None in a run that begins.
+
+    Args:
+        stored: What the checkpoint holds.
+        own: The same of a run that begins: containers, numbers, texts, tensors.
+        where: Names it in messages.
+
+    Raises:
+        ValueError: If there is a container, a tensor or a text in the place of a number, and so on, a list is longer or
+            shorter, a tensor has another shape, or a number is not finite.
+    """
+    if own is None:
+        return
+    if isinstance(own, Mapping):
+        if not isinstance(stored, Mapping):
+            raise ValueError(f"{where} must hold entries by name, got {shown(stored)}.")
+        for name in own.keys() & stored.keys():
+            check_form(stored[name], own[name], f"{where}.{name}")
+    elif isinstance(own, list | tuple):
+        if not isinstance(stored, list | tuple) or len(stored) != len(own):
+            raise ValueError(f"{where} must be a list of {len(own)}, got {shown(stored)}.")
+        for i, (one, other) in enumerate(zip(stored, own, strict=True)):
+            check_form(one, other, f"{where}[{i}]")
+    elif isinstance(own, Tensor):
+        if not isinstance(stored, Tensor) or stored.shape != own.shape or stored.is_complex():
+            found = f"one of shape {tuple(stored.shape)}" if isinstance(stored, Tensor) else shown(stored)
+            raise ValueError(f"{where} must be a tensor of real numbers of shape {tuple(own.shape)}, got {found}.")
+    elif isinstance(own, int | float) and not isinstance(own, bool):
+        if not isinstance(stored, int | float) or isinstance(stored, bool) or not math.isfinite(stored):
+            raise ValueError(f"{where} must be a finite number, got {shown(stored)}.")
+    elif isinstance(own, bool | str) and not isinstance(stored, type(own)):
+        raise ValueError(f"{where} must be of type {type(own).__name__}, got {shown(stored)}.")
 
 
 def check_training_state(checkpoint: Mapping[str, Any], where: str) -> None:
@@ -32,7 +75,7 @@ def check_training_state(checkpoint: Mapping[str, Any], where: str) -> None:
                 raise ValueError(f"{where}: {name} must hold a dict for each, got {shown(one)}.")
     _check_progress(checkpoint.get("loops", {}), f"{where}: loops")
     for name, state in checkpoint.get("callbacks", {}).items():
-        _check_paths(state, f"{where}: callbacks: {shown(name)}")
+        _check_saver(state, f"{where}: callbacks: {shown(name)}")
 
 
 def _check_progress(loops: Mapping[Any, Any], where: str) -> None:
@@ -41,6 +84,8 @@ def _check_progress(loops: Mapping[Any, Any], where: str) -> None:
         if name == "state_dict":  # what a loader or a user's loop keeps: whoever restores it checks it
             if not isinstance(value, dict):
                 raise ValueError(f"{place} must hold entries by name, got {shown(value)}.")
+            if not isinstance(value.get("combined_loader", []), list):
+                raise ValueError(f"{place}.combined_loader must be a list, got {shown(value['combined_loader'])}.")
         elif isinstance(value, dict):
             _check_progress(value, place)
         elif not isinstance(value, bool):
@@ -52,7 +97,8 @@ def _check_count(value: object, where: str) -> None:
         raise ValueError(f"{where} must be a count, 0 or more, got {shown(value)}.")
 
 
-def _check_paths(state: Mapping[Any, Any], where: str) -> None:
+def _check_saver(state: Mapping[Any, Any], where: str) -> None:
+    """Check what a ModelCheckpoint remembers; of other callbacks nothing has these names."""
     folder = state.get("dirpath")
     for path in _named_paths(state, where):
         if not isinstance(folder, str):
@@ -60,6 +106,10 @@ def _check_paths(state: Mapping[Any, Any], where: str) -> None:
         inside = "://" not in path and os.path.normpath(path).startswith(os.path.join(os.path.normpath(folder), ""))
         if not inside:
             raise ValueError(f"{where} names {shown(path)}, which is not below its dirpath {shown(folder)}.")
+    scores = {name: state[name] for name in SCORES if state.get(name) is not None} | state.get("best_k_models", {})
+    for name, score in scores.items():
+        if not isinstance(score, Tensor) or score.numel() != 1 or score.is_complex():
+            raise ValueError(f"{where}: the score {shown(name)} must be a tensor of one number, got {shown(score)}.")
 
 
 def _named_paths(state: Mapping[Any, Any], where: str) -> Iterator[str]:

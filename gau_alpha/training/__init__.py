@@ -2,6 +2,6 @@
 
 ``loss.py`` evaluates a batch at its targets, ``gradients.py`` makes a step that of the mean over them, ``schedule.py``
 is the learning rate over a run that may be resumed, ``log.py`` logs against the optimizer step and loses no count at an
-interruption, ``checks.py`` compares a checkpoint with the module that is to load it, ``arguments.py`` builds a module
+interruption, ``checks.py`` compares a checkpoint with what is to take it up, ``arguments.py`` builds a module
 from what a checkpoint says of it.
 """

@@ -7,13 +7,18 @@ taken them out before.
 from dataclasses import asdict
 from typing import Any
 
+import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import Optimizer
 
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.checkpoints import check_fit, plain_names
+from gau_alpha.checkpoints import check_fit, check_form, plain_names
 from gau_alpha.config import SHAPING, GAUAlphaConfig
+from gau_alpha.untrusted.limits import LARGEST_WHOLE
+from gau_alpha.untrusted.registry import shown
 
 
 def ready_to_train(checkpoint: dict[str, Any], module: Module, config: GAUAlphaConfig) -> None:
@@ -28,7 +33,7 @@ def ready_to_train(checkpoint: dict[str, Any], module: Module, config: GAUAlphaC
         ValueError: If it holds another model, or weights alone.
     """
     _check_same_model(checkpoint, config)
-    if "optimizer_states" not in checkpoint:
+    if not checkpoint.get("optimizer_states"):
         raise ValueError(
             "The checkpoint holds weights only, no state of the optimizer: training can't go on from it. Start a "
             "new run from its weights with --model.init_from."
@@ -56,6 +61,75 @@ def ready_to_evaluate(
     _check_train_length(checkpoint, train_length)
     _put_untrained_strategies(checkpoint, module, method)
     _fit_names(checkpoint, module)
+
+
+def check_trainer_state(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+    """Hold what Lightning will restore, without looking at it, against what the trainer has in these places.
+
+    Args:
+        checkpoint: As read.
+        trainer: About to restore it.
+
+    Raises:
+        ValueError: If an entry has another form.
+    """
+    loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+    # callbacks of other software may keep what they like
+    known = [one for one in trainer.callbacks if type(one).__module__.startswith("lightning.")]  # type: ignore[attr-defined]
+    precision = trainer.precision_plugin
+    own = {
+        "loops": {name: getattr(trainer, name).state_dict() for name in loops},
+        "callbacks": {one.state_key: one.state_dict() for one in known},
+        type(precision).__qualname__: precision.state_dict(),
+    }
+    for name in own.keys() & checkpoint.keys():
+        check_form(checkpoint[name], own[name], f"The checkpoint's {name}")
+
+
+def check_optimizer_state(optimizer: Optimizer, stored: dict[str, Any]) -> dict[str, Any]:
+    """Check that AdamW can go on with a state: a hook that torch calls before it takes the state over.
+
+    Args:
+        optimizer: AdamW, with its parameters.
+        stored: The state of one with the same parameters in the same order.
+
+    Returns:
+        The moments and rates of the state; how a step is computed, such as ``fused``, is the optimizer's own affair.
+
+    Raises:
+        ValueError: If a rate is none, or a parameter's moments lack one or have another shape than it.
+    """
+    where = "The checkpoint's optimizer_states"
+    groups, moments = stored.get("param_groups"), stored.get("state")
+    if not isinstance(groups, list) or not isinstance(moments, dict):
+        raise ValueError(f"{where} must hold a list param_groups and a dict state, got {shown(stored)}.")
+    own = [{name: x for name, x in group.items() if not _is_option(x)} for group in optimizer.param_groups]
+    check_form(groups, [{**rates, "params": [None] * len(rates["params"])} for rates in own], f"{where}: param_groups")
+    kept, known = [], {}
+    for group, mine in zip(groups, optimizer.param_groups, strict=True):
+        rates = {name: group.get(name, x) for name, x in mine.items() if name != "params" and not _is_option(x)}
+        # the constructor knows what rates there are
+        type(optimizer)([torch.zeros(1)], **{name: x for name, x in rates.items() if name in optimizer.defaults})
+        kept.append({**mine, **rates, "params": group["params"]})
+        for name, parameter in zip(group["params"], mine["params"], strict=True):
+            if isinstance(name, int | str) and moments.get(name):
+                _check_moments(moments[name], parameter, f"{where}: state[{shown(name)}]")
+                known[name] = moments[name]
+    return {**stored, "param_groups": kept, "state": known}
+
+
+def _is_option(value: object) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _check_moments(stored: object, parameter: Tensor, where: str) -> None:
+    own = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+    check_form(stored, own, where)
+    assert isinstance(stored, dict), "check_form has seen to it"
+    if lacking := [name for name in own if stored.get(name) is None]:
+        raise ValueError(f"{where} lacks {', '.join(lacking)}.")
+    if not 0 <= float(stored["step"]) <= LARGEST_WHOLE:
+        raise ValueError(f"{where}.step must be a count, 0 or more, got {float(stored['step'])}.")
 
 
 def check_start(missing: str | None) -> None:

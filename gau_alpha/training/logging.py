@@ -8,7 +8,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
+from gau_alpha.checkpoints import check_form
 from gau_alpha.training.metrics import metric_state, restore_metric_state
+from gau_alpha.untrusted.limits import require_number
 
 
 class Counts(Protocol):
@@ -62,8 +64,22 @@ class TrainingLog:
         return {"rate": self.learning_rate, "sums": sums}
 
     def remember(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the checkpoint's run had counted until Lightning's loops are restored, too."""
-        self._interrupted = checkpoint.get("train_metrics")
+        """Keep what the checkpoint's run had counted until Lightning's loops are restored, too.
+
+        Args:
+            checkpoint: Holds ``train_metrics``, unless it is from before that was kept.
+
+        Raises:
+            ValueError: If other metrics were counted, or the entry is not what ``state`` returns.
+        """
+        stored = checkpoint.get("train_metrics")
+        if stored is None:
+            return
+        own = metric_state(self.metrics, lambda value: value)
+        check_form(stored, {"rate": 0.0, "sums": own}, "The checkpoint's train_metrics")
+        rate, sums = stored.get("rate"), stored.get("sums") or {}
+        require_number("The checkpoint's train_metrics.rate", rate)
+        self._interrupted = {"rate": rate, "sums": {name: sums.get(name) or {} for name in own}}
 
     def restore_metric_state(self, trainer: Trainer) -> None:
         """Take up what an interrupted run had counted, if any, and log it if that was about to.

@@ -18,14 +18,19 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import initialise, load_weights, plain_names, read_checkpoint
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.arguments import stored_arguments
-from gau_alpha.training.compatibility import check_start, ready_to_evaluate, ready_to_train
+from gau_alpha.training.compatibility import (
+    check_optimizer_state,
+    check_start,
+    check_trainer_state,
+    ready_to_evaluate,
+    ready_to_train,
+)
 from gau_alpha.training.fsdp import shard
 from gau_alpha.training.gradients import average_over_targets
 from gau_alpha.training.hparams import HasSummaryMetrics, log_hyperparameters
@@ -34,7 +39,7 @@ from gau_alpha.training.loss import Batch, layout, sums_at_targets
 from gau_alpha.training.metrics import MaskedLMMetrics
 from gau_alpha.training.optimization import Cosine, Schedule, parameter_groups
 from gau_alpha.training.pooling import first_token, mean_token
-from gau_alpha.training.resumable_schedule import ResumableSchedule
+from gau_alpha.training.resumable_schedule import FollowingSchedule, ResumableSchedule
 from gau_alpha.untrusted.limits import require_number, require_path, require_whole
 from gau_alpha.untrusted.registry import built, shown
 from gau_alpha.untrusted.trust import named_classes, trusting
@@ -293,6 +298,7 @@ class GAUAlphaModule(LightningModule):
             with trusting(named_classes(dict(self.hparams))):  # what the module is made of was named by whoever made it
                 self.stored_arguments(checkpoint["hyper_parameters"], "The checkpoint")
         self._missing_start = None
+        check_trainer_state(checkpoint, self.trainer)
         if self.trainer.state.fn is TrainerFn.FITTING:
             ready_to_train(checkpoint, self, self.model.config)
             self._resumable_schedule.resume(checkpoint, self.trainer, self.learning_rate)
@@ -338,8 +344,8 @@ class GAUAlphaModule(LightningModule):
             fused=self.trainer.precision != "16-mixed",
         )
         self._resumable_schedule.begin(self.trainer)
-        # a function: of any other callable the scheduler would put the attributes into checkpoints
-        scheduler = LambdaLR(optimizer, lambda step: self._resumable_schedule.factor(step))
+        optimizer.register_load_state_dict_pre_hook(check_optimizer_state)
+        scheduler = FollowingSchedule(optimizer, self._resumable_schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # What another task does otherwise; see GAUAlphaFineTuning.

@@ -5,8 +5,13 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
+from gau_alpha.checkpoints import check_form
 from gau_alpha.training.optimization import Schedule
+from gau_alpha.untrusted.limits import require_number, require_whole
+from gau_alpha.untrusted.registry import shown
 
 
 class ResumableSchedule:
@@ -46,11 +51,16 @@ class ResumableSchedule:
             learning_rate: The rate at its peak, for messages.
 
         Raises:
-            ValueError: If nothing says when the run ends, or the rate had already come to 0.
+            ValueError: If nothing says when the run ends, the rate had already come to 0, or the checkpoint's entry is
+                not what ``state`` returns.
         """
         stored = checkpoint.get("schedule")
-        if not isinstance(stored, dict):
+        if stored is None:
             return
+        if not isinstance(stored, dict):
+            raise ValueError(f"The checkpoint's schedule must hold entries by name, got {shown(stored)}.")
+        require_whole("The checkpoint's schedule.total_steps", stored.get("total_steps"), least=0)
+        require_number("The checkpoint's schedule.rate_ceiling", stored.get("rate_ceiling"), least=0, most=1)
         self.ceiling = float(stored["rate_ceiling"])
         before, now = int(stored["total_steps"]), count_steps(trainer)
         step = int(checkpoint["global_step"])
@@ -67,6 +77,37 @@ class ResumableSchedule:
             f"The schedule was made for {before} optimizer steps, and is now for {now}: from step {step} the learning "
             f"rate follows the new curve, but stays at or below {self.ceiling * learning_rate:.3g}."
         )
+
+
+class FollowingSchedule(LambdaLR):
+    """Multiplies the rates of an optimizer by the factor of a schedule, and takes up only numbers of a checkpoint.
+
+    torch would let a checkpoint replace any of its attributes.
+
+    Args:
+        optimizer: Its rates are at their peak.
+        schedule: Has begun.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: ResumableSchedule) -> None:
+        # a function: of any other callable torch would put the attributes into checkpoints
+        super().__init__(optimizer, lambda step: schedule.factor(step))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` remembered.
+
+        Args:
+            state_dict: Of such a schedule.
+
+        Raises:
+            ValueError: If an entry is not what it should be.
+        """
+        where, own = "The checkpoint's lr_schedulers", self.state_dict()
+        check_form(state_dict, own, where)
+        known = {name: x for name, x in state_dict.items() if name in own}
+        for name in ("last_epoch", "_step_count"):
+            require_whole(f"{where}.{name}", known.get(name), least=0)
+        super().load_state_dict({**own, **known, "lr_lambdas": own["lr_lambdas"]})
 
 
 def count_steps(trainer: Trainer) -> int:

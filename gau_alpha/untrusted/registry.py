@@ -17,6 +17,7 @@ from gau_alpha.untrusted.trust import import_trusted, is_trusted
 
 _LISTS = (list, Sequence, Iterable)
 _DEEPEST = 32
+_OURS = ("gau_alpha", "datamodules", "callbacks")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ class Registry:
             return cls
         known = ", ".join(self.names(base)) if base in self._places else "none"
         advice = ""
-        if all(part.isidentifier() for part in named.split(".")) and "." in named:
+        if named.partition(".")[0] in _OURS:
+            advice = " It is not there in this version: make the file again, or correct the name."
+        elif all(part.isidentifier() for part in named.split(".")) and "." in named:
             advice = (
                 f" A file does not decide what runs: if you know that class and trust its code, say so with "
                 f"--trust {named} (in Python trust=[{named!r}])."
