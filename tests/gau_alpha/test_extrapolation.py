@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import (
@@ -24,7 +25,7 @@ from gau_alpha.extrapolation.spans import MaskedExample
 from gau_alpha.extrapolation.statistics import DocumentSums, interval, resampled_ratios
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
-from gau_alpha.visibility import Window
+from gau_alpha.visibility import AttentionSinks, Full, LMInfinite, Window
 from gau_alpha.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(size=40, mask_id=1, pad_id=0, special_ids=(2, 3))
@@ -443,6 +444,36 @@ def test_out_of_memory_halves_rows_then_blocks_then_gives_up(model, error):
     assert not any(call[1] > 64 for call in model.calls), "longer lengths are not tried"
     assert model.kernel.block_size == 64
     assert model.method is own
+
+
+class Little(TorchDispatchMode):
+    """Memory for tensors of so many elements."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+        self.refused = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor) and out.numel() > self.most:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return out
+
+
+@pytest.mark.parametrize("visibility", [Full(), Window(4), AttentionSinks(4, 2), LMInfinite(4, 2)], ids=repr)
+@pytest.mark.parametrize("watched", [True, False])
+def test_smaller_blocks_need_less_memory_whatever_is_visible(model, visibility, watched):
+    method = AttentionMethod(visibility=visibility)
+    one = engine(documents(256), length_ratios=[32], entropy=watched, distances=watched)
+    model.kernel.block_size = 256
+    (expected,) = one.evaluate(model, {"it": method})
+    with Little(30_000) as memory:  # the scores of 256 queries and keys are 65,536
+        (row,) = one.evaluate(model, {"it": method})
+    assert memory.refused, "nothing ran out: nothing was tested"
+    assert row.status is Status.OK
+    assert row.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_smaller_batches_give_the_result_that_large_ones_could_not(model):
