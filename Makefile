@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check docs bench clean
+.PHONY: setup demo test check docs drill bench clean
 
 setup: $(VENV)/.ready
 
@@ -26,7 +26,7 @@ demo: setup
 	$(BIN)/gau-alpha extrapolate \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt runs/demo/cosscale/checkpoints/last.ckpt \
 		--methods softmax softmax_plus infoscale cosscale cosscale_infoscale windowed rerope_infoscale calibrated \
-		--windows spread --max_tokens 40960 --entropy false --distances false --output_dir runs/demo
+		--span_position spread --max_tokens 40960 --entropy false --distances false --output_dir runs/demo
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -36,9 +36,13 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The API reference, in build/reference. A warning is an error.
+# The guides and the API reference, in build/site. A warning is an error.
 docs: setup
-	$(BIN)/python docs/reference.py build/reference
+	$(BIN)/python docs/website.py build/site
+
+# Kills a small run 20 times and interrupts it 5 times; it must end as one that was left alone. A few minutes.
+drill: setup
+	$(BIN)/python tests/distributed/preemption_stress.py
 
 # About 25 minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup

@@ -2,7 +2,7 @@
 
 - ``callbacks.extrapolation.ExtrapolationEvaluation``: measures at multiples of the training length while training.
 - ``callbacks.attention_entropy.AttentionEntropy``: how widely each layer attends on the training batch.
-- ``callbacks.guard.Guard``: keeps NaN away from the weights; ``gau-alpha fit`` has one.
+- ``callbacks.nonfinite.Guard``: keeps NaN away from the weights; ``gau-alpha fit`` has one.
 - ``callbacks.predictions.PredictionWriter``: writes embeddings and labels; ``gau-alpha predict`` has one.
 - ``callbacks.compilation.CompileBlocks``: trains with blocks compiled by ``torch.compile``.
 - ``callbacks.export.ExportHuggingFace``: leaves the trained model as a Hugging Face folder.

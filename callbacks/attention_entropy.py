@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from gau_alpha.extrapolation import undisturbed
+from gau_alpha.extrapolation import preserve_training_state
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics
-from gau_alpha.extrapolation.ranks import Ranks
-from gau_alpha.limits import require_whole
+from gau_alpha.extrapolation.distributed import Ranks
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
+from gau_alpha.untrusted.limits import require_whole
 
 _LAYOUT = ("input_ids", "attention_mask", "position_ids", "segment_ids", "token_type_ids")
 
@@ -64,7 +64,7 @@ class AttentionEntropy(Callback):
         meter = AttentionMeter(num_layers, input_ids.shape[1], train_length, self.distances)
         real = layout.get("attention_mask")
         meter_of_real_tokens = meter if real is None else _RealQueries(meter, real.bool())
-        with undisturbed(model), trainer.precision_plugin.forward_context():
+        with preserve_training_state(model), trainer.precision_plugin.forward_context():
             if isinstance(model, GAUAlphaForMaskedLM):
                 model(**layout, observer=meter_of_real_tokens, head=False)  # sharded weights are gathered by this call
             else:

@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
-from gau_alpha.files import write_whole
-from gau_alpha.heads import HeadedModel
-from gau_alpha.interruption import Finisher
-from gau_alpha.limits import require_path
-from gau_alpha.module import GAUAlphaModule
+from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.finetuning import HeadedModel
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.untrusted.limits import require_path
 
 
-class ExportHuggingFace(Finisher):
+class ExportHuggingFace(Callback):
     """Writes ``config.json``, ``model.safetensors``, the tokenizer and a model card when ``fit`` ends.
 
     The weights are those that training ends with. For others, ``gau-alpha convert`` turns any checkpoint into such a
@@ -59,9 +58,9 @@ class ExportHuggingFace(Finisher):
             *((model.describe_head(), model.labels) if isinstance(model, HeadedModel) else (None, ())),
         )
         for name, text in {**files, CARD: self._card(trainer, pl_module, folder.resolve().name)}.items():
-            write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+            write_atomic(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def run_if_already_trained(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the folder, where a run was killed after its last step."""
         self.on_train_end(trainer, pl_module)
 

@@ -4,25 +4,25 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from gau_alpha.extrapolation import ExtrapolationEngine, Row, undisturbed
-from gau_alpha.interruption import Finisher
-from gau_alpha.limits import require_path, require_whole
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import TRAINED, resolve_method
+from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine, ExtrapolationResult, preserve_training_state
+from gau_alpha.extrapolation.report import Report
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.presets import TRAINED, resolve_method
-from gau_alpha.report import Report
 from gau_alpha.scaling import CalibratedScale
+from gau_alpha.untrusted.limits import require_path, require_whole
 
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 
 
-class ExtrapolationEvaluation(Finisher):
+class ExtrapolationEvaluation(Callback):
     """Measures the model at multiples of its training length, every so many optimizer steps and when training ends.
 
     Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step, the ratio in three digits so
@@ -36,58 +36,35 @@ class ExtrapolationEvaluation(Finisher):
 
     Args:
         every_n_train_steps: Optimizer steps between evaluations.
-        length_ratios: Evaluated lengths as multiples of the training length.
         methods: Names of presets, and ``trained`` for the method under training. The first is the baseline.
-        max_documents: At each length only the first so many documents that are long enough; all if None.
-        max_tokens: At each length only so many documents that a method reads no more tokens; all if None.
-        tokens_per_batch: Rows are batched up to this many tokens.
-        entropy: Whether to measure attention entropy.
-        distances: Whether to measure how far attention reaches.
-        seed: Of hidden positions and resamples.
+        length_ratios: Evaluated lengths as multiples of the training length.
+        max_tokens: At each length only the first so many documents that a method reads no more tokens; all if null.
         output_dir: Where to write; the log folder of the run if None.
+        **options: Further fields of ``gau_alpha.extrapolation.EvaluationOptions``.
 
     Raises:
-        ValueError: If a number is out of range or no method is named.
+        ValueError: If an option is out of range or no method is named.
     """
 
     def __init__(
         self,
         every_n_train_steps: int,
-        length_ratios: Sequence[int] = (1, 2, 4, 8, 16),
         methods: Sequence[str] = (TRAINED,),
-        max_documents: int | None = None,
+        length_ratios: Sequence[int] = (1, 2, 4, 8, 16),
         max_tokens: int | None = 65536,
-        tokens_per_batch: int = 16384,
-        entropy: bool = True,
-        distances: bool = True,
-        seed: int = 0,
         output_dir: str | None = None,
+        **options: Any,
     ) -> None:
         require_whole("every_n_train_steps", every_n_train_steps)
-        if not isinstance(length_ratios, Sequence) or not length_ratios:
-            raise ValueError(f"length_ratios must be one or more whole numbers of at least 1, got {length_ratios!r}.")
-        for ratio in length_ratios:
-            require_whole("Each of length_ratios", ratio)
         if isinstance(methods, str) or not isinstance(methods, Sequence):
             raise ValueError(f"methods must be a list of names, got {methods!r}.")
         if not methods:
             raise ValueError(f"methods is empty: name presets, or {TRAINED!r} for the method under training.")
-        for name, limit in (("max_documents", max_documents), ("max_tokens", max_tokens)):
-            if limit is not None:
-                require_whole(name, limit)
-        require_whole("tokens_per_batch", tokens_per_batch)
-        require_whole("seed", seed, least=0, most=2**64 - 1)
         if output_dir is not None:
             require_path("output_dir", output_dir)
         self.every_n_train_steps = every_n_train_steps
-        self.length_ratios = length_ratios
         self.methods = methods
-        self.max_documents = max_documents
-        self.max_tokens = max_tokens
-        self.tokens_per_batch = tokens_per_batch
-        self.entropy = entropy
-        self.distances = distances
-        self.seed = seed
+        self.options = EvaluationOptions(length_ratios=length_ratios, max_tokens=max_tokens, **options)
         self.output_dir = output_dir
         self._engine: ExtrapolationEngine | None = None
         self._last_step: int | None = None  # optimizer step of the last evaluation, None before any
@@ -114,7 +91,7 @@ class ExtrapolationEvaluation(Finisher):
         """Finds documents and methods, so that what is wrong with them is said before any step."""
         self._begun, self._spent, self._num_evaluations = time.perf_counter(), 0.0, 0
         model = _model(pl_module)
-        with undisturbed(model):
+        with preserve_training_state(model):
             self._engine = self._build_engine(trainer)
             self._resolve(model, self._engine.train_length)
         if self._last_step is None:
@@ -143,14 +120,14 @@ class ExtrapolationEvaluation(Finisher):
                 f"{self._spent / seconds:.1%} of the {seconds:.1f} s since training began."
             )
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def run_if_already_trained(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the last evaluation, where a run was killed after its last step."""
         self.on_train_start(trainer, pl_module)
         self.on_train_end(trainer, pl_module)
 
-    def headlines(self) -> list[str]:
+    def summary_metrics(self) -> list[str]:
         """Name the scalars by which runs are compared: accuracy of the first method at the least and largest length."""
-        ratios = sorted({min(self.length_ratios), max(self.length_ratios)})
+        ratios = sorted({min(self.options.length_ratios), max(self.options.length_ratios)})
         return [_tag(self.methods[0], ratio, "accuracy") for ratio in ratios]
 
     def _build_engine(self, trainer: Trainer) -> ExtrapolationEngine:
@@ -163,16 +140,7 @@ class ExtrapolationEvaluation(Finisher):
                 f"ExtrapolationEvaluation needs a data module with {', '.join(needed)}; the trainer was given {given}, "
                 f"which lacks {', '.join(missing)}."
             )
-        return ExtrapolationEngine.for_data(
-            data,
-            length_ratios=self.length_ratios,
-            max_documents=self.max_documents,
-            max_tokens=self.max_tokens,
-            tokens_per_batch=self.tokens_per_batch,
-            entropy=self.entropy,
-            distances=self.distances,
-            seed=self.seed,
-        )
+        return ExtrapolationEngine.for_data(data, self.options)
 
     def _resolve(self, model: GAUAlphaForMaskedLM, train_length: int) -> dict[str, AttentionMethod]:
         methods = {name: resolve_method(name, model.method, train_length) for name in self.methods}
@@ -190,9 +158,9 @@ class ExtrapolationEvaluation(Finisher):
         self._last_step = trainer.global_step
         start = time.perf_counter()
         model = _model(pl_module)
-        with undisturbed(model), trainer.precision_plugin.forward_context():
+        with preserve_training_state(model), trainer.precision_plugin.forward_context():
             methods = self._resolve(model, self._engine.train_length)
-            rows = list(self._engine.rows(model, methods))
+            results = list(self._engine.evaluate(model, methods))
         run = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
@@ -204,7 +172,7 @@ class ExtrapolationEvaluation(Finisher):
             "seconds": time.perf_counter() - start,
         }
         folder = self._folder(trainer)
-        report = Report(rows, run)
+        report = Report(results, run)
         if trainer.is_global_zero:
             report.write(folder)
         now = time.perf_counter()
@@ -221,8 +189,8 @@ class ExtrapolationEvaluation(Finisher):
 
     def _log(self, trainer: Trainer, report: Report, cost: dict[str, float]) -> None:
         metrics = dict(cost)
-        for row in report.rows:
-            metrics |= _scalars(row)
+        for result in report.rows:
+            metrics |= _scalars(result)
         image = report.image()
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
@@ -244,11 +212,11 @@ def _tag(method: str, ratio: int, name: str) -> str:
     return f"extrapolation/{method}/x{ratio:03}/{name}"  # padded: names then sort as lengths do
 
 
-def _scalars(row: Row) -> dict[str, float]:
+def _scalars(result: ExtrapolationResult) -> dict[str, float]:
     """What there is a number for: a logger would draw NaN as a gap at best."""
-    values = {name: getattr(row, name) for name in _METRICS}
+    values = {name: getattr(result, name) for name in _METRICS}
     return {
-        _tag(row.method, row.length_ratio, name): value
+        _tag(result.method, result.length_ratio, name): value
         for name, value in values.items()
         if value is not None and math.isfinite(value)
     }

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from gau_alpha.files import write_whole
-from gau_alpha.limits import require_path
+from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.untrusted.limits import require_path
 
 ROW = "row"
 """The column that numbers the rows of a finished file, from 0."""
@@ -94,7 +94,7 @@ class PredictionWriter(Callback):
                 f"The parts of {self.output} hold {len(rows)} rows up to number {rows[-1]}, so some are missing or "
                 f"there twice. All processes must write into one folder."
             )
-        write_whole(self.output, lambda path: _WRITE[self.output.suffix](table, path))
+        write_atomic(self.output, lambda path: _WRITE[self.output.suffix](table, path))
         for part in parts:
             part.unlink()
         print(f"{len(rows)} rows: {self.output}")

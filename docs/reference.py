@@ -1,10 +1,9 @@
-"""Builds the API reference from the docstrings, with pdoc: ``make docs``. A warning is an error.
+"""Makes the API reference from the docstrings, with pdoc; ``website.py`` puts it beside the guides. A warning stops it.
 
 Every module has a page. A name stands in full on one of them, that of the package it is to be imported from, such as
 ``gau_alpha.scaling``; its own file's page and the top of the package link there.
 """
 
-import argparse
 import inspect
 import re
 import warnings
@@ -12,11 +11,13 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
+from unittest.mock import patch
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import escape
 from pdoc import doc, render, render_helpers
+from pdoc.search import make_index
 
 PACKAGES = ("gau_alpha", "datamodules", "callbacks")
 _ORDER = ("Args", "Yields", "Returns", "Raises")
@@ -34,11 +35,14 @@ def module_names() -> list[str]:
     return names
 
 
-def build(folder: Path) -> None:
-    """Write the pages.
+def reference_pages(sections: list[dict[str, str]]) -> dict[str, str]:
+    """Render the pages.
 
     Args:
-        folder: Where to; files there are replaced.
+        sections: Further entries of the search index, found by the search box of every page; see ``pdoc.search``.
+
+    Returns:
+        Pages by path, and ``search.js``.
 
     Raises:
         Warning: If pdoc warns of anything, such as a name that can't be resolved.
@@ -60,10 +64,8 @@ def build(folder: Path) -> None:
         pages = {
             f"{name.replace('.', '/')}.html": render.html_module(module, modules) for name, module in modules.items()
         }
-        pages |= {"index.html": render.html_index(modules), "search.js": render.search_index(modules)}
-    for path, content in pages.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(content, encoding="utf-8")
+        with patch.object(render, "make_index", lambda *args: [*sections, *make_index(*args)]):
+            return pages | {"reference.html": render.html_index(modules), "search.js": render.search_index(modules)}
 
 
 class Homes:
@@ -176,11 +178,3 @@ def _explains(module: doc.Module, name: str) -> bool:
 
 def _children(name: str, names: list[str]) -> list[str]:
     return [other for other in names if other.rpartition(".")[0] == name]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Build the API reference.")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("build/reference"))
-    arguments = parser.parse_args()
-    build(arguments.folder)
-    print(f"API reference: {arguments.folder / 'index.html'}")

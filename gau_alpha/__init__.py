@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gau_alpha.attention.method import AttentionMethod
     from gau_alpha.config import GAUAlphaConfig
     from gau_alpha.extrapolation import ExtrapolationEngine
-    from gau_alpha.fine_tuning import GAUAlphaFineTuning
-    from gau_alpha.method import AttentionMethod
+    from gau_alpha.extrapolation.report import Report
+    from gau_alpha.finetuning.module import GAUAlphaFineTuning
     from gau_alpha.model import GAUAlphaForMaskedLM
-    from gau_alpha.module import GAUAlphaModule
-    from gau_alpha.report import Report
+    from gau_alpha.training.module import GAUAlphaModule
 
 __all__ = [
     "AttentionMethod",
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AttentionMethod": "gau_alpha.method",
+    "AttentionMethod": "gau_alpha.attention.method",
     "ExtrapolationEngine": "gau_alpha.extrapolation",
     "GAUAlphaConfig": "gau_alpha.config",
-    "GAUAlphaFineTuning": "gau_alpha.fine_tuning",
+    "GAUAlphaFineTuning": "gau_alpha.finetuning.module",
     "GAUAlphaForMaskedLM": "gau_alpha.model",
-    "GAUAlphaModule": "gau_alpha.module",
-    "Report": "gau_alpha.report",
+    "GAUAlphaModule": "gau_alpha.training.module",
+    "Report": "gau_alpha.extrapolation.report",
 }
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gau_alpha.limits import require_number, require_whole
+from gau_alpha.untrusted.limits import require_number, require_whole
 from gau_alpha.untrusted.registry import shown
 
 SHAPING = (

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gau_alpha.attention.kernels import BLOCK_SIZE, Blocked, Kernel, Observer, attend_at, build_kernel
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.method import AttentionMethod, AttentionPlan
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.kernels import BLOCK_SIZE, Blocked, Kernel, Observer, attend_at, build_kernel
-from gau_alpha.method import AttentionMethod, AttentionPlan
-from gau_alpha.rows import Rows
 from gau_alpha.untrusted.trust import trusting
 
 LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]

@@ -12,8 +12,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.limits import require_number
-from gau_alpha.strategy import Strategy
+from gau_alpha.attention.strategy import Strategy
+from gau_alpha.untrusted.limits import require_number
 
 
 class Similarity(Strategy):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import slow_attention as slow
 
 from gau_alpha import position, scaling, visibility
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.position import RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
 from gau_alpha.similarity import CosScale, DotProduct

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,123 +11,81 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("gau_alpha", "datamodules", "callbacks", "configs")
 
-AXES = {"strategy", "rows", "similarity", "scaling", "position", "visibility"}
-MODEL = AXES | {"method", "kernels", "config", "layers", "pieces", "pointwise", "dropout"}
-EVERYWHERE = {"limits", "untrusted"}
-# part of gau_alpha → the parts of gau_alpha that it may import
-ALLOWED = {
+AXES = {"similarity", "scaling", "position", "visibility"}
+# room of gau_alpha → the rooms that it may import; cli may import everything, and __init__ re-exports
+ROOMS = {
     "untrusted": set(),
-    "limits": {"untrusted"},
     "vocabulary": set(),
-    "allocation": set(),
-    "files": set(),
-    "errors": set(),
-    "config": set(),
-    "metrics": set(),
-    "optimization": set(),
-    "strategy": set(),
-    "rows": set(),
-    "pieces": set(),
-    "pointwise": {"pieces"},
-    "dropout": set(),
-    "precision": set(),
-    "similarity": {"strategy"},
-    "scaling": {"strategy"},
-    "position": {"strategy", "rows"},
-    "visibility": {"strategy", "rows", "position"},
-    "method": AXES,
-    "kernels": AXES | {"method", "dropout"},
-    "layers": MODEL - {"layers"},
-    "presets": AXES | {"method"},
-    "hyperparameters": {"method", "presets", "strategy"},
-    "model": MODEL | {"checkpoints"},
-    "checkpoints": {"config", "method", "presets", "scaling", "similarity", "files", "heads", "model"},
-    "heads": MODEL | {"model", "metrics", "checkpoints"},
-    "fine_tuning": {"checkpoints", "config", "heads", "method", "metrics", "module", "optimization", "training"},
-    "reproduction": {"checkpoints", "files", "fine_tuning", "module", "training"},
-    "sharding": {"checkpoints", "model"},
-    "training": {"checkpoints", "config", "method", "metrics", "model", "optimization", "presets"},
-    "module": {
-        "allocation",
-        "checkpoints",
-        "config",
-        "heads",
-        "hyperparameters",
-        "method",
-        "metrics",
-        "model",
-        "optimization",
-        "sharding",
-        "training",
-    },
-    "extrapolation": {"allocation", "extrapolation", "model", "method", "kernels", "metrics", "vocabulary", "files"},
-    "calibration": {"files", "presets", "scaling"},
-    "temperature_search": set(),
-    "calibrate": MODEL | {"calibration", "extrapolation", "model", "temperature_search", "vocabulary"},
-    "checkpoint_io": {"checkpoints", "files"},
-    "resumption": {"checkpoints"},
-    "interruption": set(),
-    "waiting": set(),
-    "continued_logs": {"interruption"},
-    "due_validation": {"interruption"},
-    "dropout_seed": set(),
-    "surroundings": set(),
-    "report": {"extrapolation", "files"},
-    "entrants": {"calibration", "checkpoints", "extrapolation", "method", "model", "module", "presets"},
-    "study": {"entrants", "extrapolation", "report", "sharding"},
-    "calibration_run": {"calibrate", "calibration", "entrants", "method", "report", "study"},
-    "trainer": {
-        "calibration",
-        "calibration_run",
-        "entrants",
-        "extrapolation",
-        "interruption",
-        "module",
-        "precision",
-        "presets",
-        "report",
-        "study",
-        "surroundings",
-    },
+    "config": {"untrusted"},
+    **{axis: {"attention.strategy", "attention.layout", "position", "untrusted"} for axis in AXES},
+    "attention": AXES | {"untrusted"},
+    "model": {"attention", "config", "untrusted"},
+    "checkpoints": {"attention", "config", "untrusted"} | AXES,
+    "training": {"model", "checkpoints", "attention", "config", "untrusted"},
+    "finetuning": {"training", "model", "checkpoints", "attention", "config", "untrusted"},
+    "extrapolation": {"training", "model", "checkpoints", "attention", "scaling", "vocabulary", "untrusted"},
 }
-PLAIN_TORCH = MODEL | {"model", "metrics", "optimization", "extrapolation", "vocabulary"}
-WITHOUT_LIGHTNING = PLAIN_TORCH | {"heads", "presets", "checkpoints", "report", "files"}
-WITHOUT_LIGHTNING |= {"calibrate", "calibration", "temperature_search"}
+WITHOUT_LIGHTNING = AXES | {"untrusted", "config", "vocabulary", "attention", "model", "checkpoints"}
 
 
 def sources(package):
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def imported(path):
-    """All modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imported(path, everywhere=True):
+    """All modules that a file imports, anywhere in it or when it is imported itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if everywhere else at_import(tree.body):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
 
 
-def part(path):
-    return path.relative_to(ROOT / "gau_alpha").parts[0].removesuffix(".py")
+def at_import(body):
+    for node in body:
+        yield node
+        if isinstance(node, ast.If | ast.Try):
+            yield from at_import([*node.body, *node.orelse])
 
 
-@pytest.mark.parametrize("path", sources("gau_alpha"), ids=lambda path: str(path.relative_to(ROOT)))
-def test_directions_inside_gau_alpha(path):
-    own = part(path)
-    if own in ("cli", "__init__"):  # cli may import everything; __init__ re-exports
-        return
-    assert own in ALLOWED, f"say in this test what {own} may import"
-    ours = {name.split(".")[1] for name in imported(path) if name.startswith("gau_alpha.")}
-    ours -= set() if own in EVERYWHERE else EVERYWHERE
-    assert ours <= ALLOWED[own] | ({own} if (ROOT / "gau_alpha" / own).is_dir() else set())
-    top = {name.split(".")[0] for name in imported(path)}
-    assert not top & {"datamodules", "callbacks"}
-    if own in WITHOUT_LIGHTNING:
-        assert "lightning" not in top
-    if own in MODEL | {"model"}:
-        assert top <= {"torch", "gau_alpha", *sys.stdlib_module_names}
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for package in OURS for path in sources(package)}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_rooms_import_one_way(room):
+    found = 0
+    for module, path in MODULES.items():
+        if not f"{module}.".startswith(f"gau_alpha.{room}."):
+            continue
+        ours = {name for name in imported(path, everywhere=False) if name.startswith("gau_alpha.")}
+        known = tuple(f"gau_alpha.{one}." for one in {room, *ROOMS[room]})
+        assert not [name for name in ours if not f"{name}.".startswith(known)], path
+        top = {name.split(".")[0] for name in imported(path)}
+        assert not top & {"datamodules", "callbacks"}, path
+        assert room not in WITHOUT_LIGHTNING or path.name == "io.py" or "lightning" not in top, path
+        found += 1
+    assert found
+
+
+def test_no_module_imports_itself_in_a_circle():
+    graph = {
+        module: {*imported(path, everywhere=False)} & MODULES.keys() - {module} for module, path in MODULES.items()
+    }
+    graph["gau_alpha"] = set()  # what it re-exports is imported when asked for
+    TopologicalSorter(graph).prepare()
+
+
+def test_every_room_has_its_rule():
+    assert {name.split(".")[1] for name in MODULES if name.startswith("gau_alpha.")} == {*ROOMS, "cli"}
 
 
 def test_datamodules_know_only_the_vocabulary():
@@ -148,12 +107,8 @@ def test_nothing_imports_the_command_line():
             assert not [name for name in imported(path) if name.startswith("gau_alpha.cli")], path
 
 
-def test_the_list_above_is_alive():
-    assert set(ALLOWED) <= {part(path) for path in sources("gau_alpha")}
-
-
 def test_the_axes_load_without_lightning():
-    check = "import sys, gau_alpha.scaling, gau_alpha.presets; sys.exit('lightning' in sys.modules)"
+    check = "import sys, gau_alpha.scaling, gau_alpha.attention.presets; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 

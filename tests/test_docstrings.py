@@ -15,8 +15,8 @@ import textwrap
 import pytest
 from docstring_parser import parse
 
+from gau_alpha.attention.presets import AXIS_TYPES
 from gau_alpha.position import NoPosition, Rotary
-from gau_alpha.presets import AXIS_TYPES
 from gau_alpha.scaling import CalibratedScale, NoScaling, Product
 from gau_alpha.similarity import DotProduct
 from gau_alpha.visibility import Full, Window
@@ -25,7 +25,14 @@ PACKAGES = ("gau_alpha", "datamodules", "callbacks")
 # (), (…), (tokens,), (B|1, L, D/2), or that of something else
 SHAPE = re.compile(r"\(\)|\(…\)|\((?:[\w·|/+− Σ]{1,20}|…|\.\.\.),(?: (?:[\w·|/+− Σ]{1,20}|…),?)*\)|same shape")
 ARGUMENTS = re.compile(r"^\s*Args:\n(.+\n?)*", re.M)
-HOOKS = ("on_", "setup", "test_step", "validation_step", "training_step")  # Lightning says what it hands to them
+HOOKS = (
+    "on_",
+    "setup",
+    "run_if_already_trained",
+    "test_step",
+    "validation_step",
+    "training_step",
+)  # Lightning says what it hands to them
 
 
 def modules():

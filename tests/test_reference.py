@@ -1,23 +1,18 @@
-"""The API reference: every public name has a docstring and is in it; a warning stops it."""
+"""The site of guides and API reference: every public name has a docstring and is in it; a warning stops it."""
 
 import ast
-import importlib.util
+import json
 import re
 import sys
 import types
-from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+import reference
+import website
+from pages import GUIDES, ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("gau_alpha", "datamodules", "callbacks")
-
-
-def load_builder():
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def public_names() -> dict[str, list[str]]:
@@ -44,9 +39,11 @@ def public_names() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("reference")
-    load_builder().build(folder)
-    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in folder.rglob("*.*")}
+    folder = tmp_path_factory.mktemp("site")
+    website.build(folder)
+    assert (folder / "docs" / "demo.png").is_file()
+    texts = [path for path in folder.rglob("*.*") if path.suffix in (".html", ".js")]
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in texts}
 
 
 def shown(page: str) -> set[str]:
@@ -67,7 +64,7 @@ def test_every_public_name_is_in_the_reference_once(pages):
         repeated += [f"{module}.{member}" for member in members if sum(member in page for page in on) > 1]
     assert not missing
     assert not repeated
-    assert all(f"{module.replace('.', '/')}.html" in pages["index.html"] for module in names)
+    assert all(f"{module.replace('.', '/')}.html" in pages["reference.html"] for module in names)
 
 
 @pytest.mark.slow
@@ -83,6 +80,7 @@ def test_links_lead_somewhere_and_nothing_is_fetched(pages):
             if "://" in link:
                 continue
             path, _, anchor = link.partition("#")
+            anchor = unquote(anchor)
             target = (ROOT / name).parent.joinpath(path).resolve().relative_to(ROOT).as_posix() if path else name
             if target not in pages or (anchor and (target, anchor) not in anchors):
                 broken.append(f"{name}: {link}")
@@ -105,11 +103,34 @@ def test_a_warning_stops_the_build(tmp_path, monkeypatch):
     broken.__path__ = []
     broken.__all__ = ["missing"]
     monkeypatch.setitem(sys.modules, "broken", broken)
-    builder = load_builder()
-    monkeypatch.setattr(builder, "module_names", lambda: ["broken"])
+    monkeypatch.setattr(reference, "module_names", lambda: ["broken"])
     with pytest.raises(UserWarning, match="missing"):
-        builder.build(tmp_path)
+        website.build(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_to_nothing_stops_the_build(tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text("# Title\n\n[nowhere](docs/nowhere.md)\n")
+    monkeypatch.setattr(website, "ROOT", tmp_path)
+    monkeypatch.setattr(website, "FRONT", page)
+    with pytest.raises(ValueError, match=r"README\.md links to 'docs/nowhere\.md'"):
+        website.Page(website.Site([page]), page)
+
+
+@pytest.mark.slow
+def test_guides_are_pages_and_the_search_box_finds_their_sections(pages):
+    guides = {f"docs/{page.stem}.html" for page in GUIDES}
+    assert guides <= pages.keys()
+    assert all(f'href="{guide}"' in pages["index.html"] for guide in guides), "in the menu of the front page"
+    assert "docs/demo.png" in pages["index.html"]
+    index = json.loads(re.search(r"docs = (.*);$", pages["search.js"], re.M)[1])
+    entries = index if isinstance(index, list) else index["documentStore"]["docs"].values()
+    found = {(entry["modulename"], entry.get("qualname")) for entry in entries}
+    assert {("index", "map"), ("docs.measuring", "protocols"), ("gau_alpha.scaling", "InfoScale")} <= found
+    for name in guides:
+        assert 'type="search"' in pages[name]
+        assert '"../search.js"' in pages[name] or "`../search.js`" in pages[name]
 
 
 @pytest.mark.parametrize("module", public_names())

@@ -1,12 +1,13 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
 
 ``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
-``folders.py`` puts them together, ``headed.py`` for models with heads; ``training.py`` reads Lightning checkpoints,
+``folders.py`` puts them together; ``training.py`` reads Lightning checkpoints,
 ``whole.py`` knows their checksum, ``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write
 what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
+from gau_alpha.checkpoints.checksum import append_checksum, find_corruption
 from gau_alpha.checkpoints.fields import METHOD_KEY
 from gau_alpha.checkpoints.folders import (
     Stored,
@@ -18,7 +19,6 @@ from gau_alpha.checkpoints.folders import (
     unfilled,
     write_folder,
 )
-from gau_alpha.checkpoints.headed import load_headed
 from gau_alpha.checkpoints.start import initialise, initialise_headed
 from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
@@ -31,7 +31,6 @@ from gau_alpha.checkpoints.training import (
     read_training_state,
 )
 from gau_alpha.checkpoints.training_state import check_form, check_training_state
-from gau_alpha.checkpoints.whole import damage, seal
 
 __all__ = [
     "CARD",
@@ -44,16 +43,16 @@ __all__ = [
     "VOCABULARY",
     "WEIGHTS",
     "Stored",
+    "append_checksum",
     "check_fit",
     "check_form",
     "check_training_state",
-    "damage",
+    "find_corruption",
     "folder_config",
     "folder_head",
     "initialise",
     "initialise_headed",
     "load_folder",
-    "load_headed",
     "load_plain",
     "load_weights",
     "model_card",
@@ -63,7 +62,6 @@ __all__ = [
     "read_folder",
     "read_training_state",
     "save_folder",
-    "seal",
     "tokenizer_files",
     "unfilled",
     "write_folder",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.method import AttentionMethod
 from gau_alpha.untrusted.escaping import code_for_markdown, for_markdown
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import Registry, shown
@@ -58,7 +58,7 @@ def model_card(
     if not cls.isidentifier():
         raise ValueError(f"The head's class_path must end in the name of a class, got {shown(cls)}.")
     task, tags = TASKS.get(cls, (None, "gau-alpha"))
-    module = "gau_alpha" if head is None else "gau_alpha.heads"
+    module = "gau_alpha" if head is None else "gau_alpha.finetuning"
     lines = [
         "---",
         f"license: {licence}",

@@ -12,10 +12,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import method_from
 from gau_alpha.checkpoints.head_fields import HEAD_KEY, head_fields
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.method import AttentionMethod
-from gau_alpha.presets import method_from
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling, Scaling
 from gau_alpha.similarity import CosScale, DotProduct
 from gau_alpha.untrusted.reading import read_json
@@ -145,11 +145,13 @@ def method_in(stored: Mapping[str, Any]) -> AttentionMethod | None:
     named = {name: _agreed(stored, name) for name in METHOD_FIELDS}
     named = {name: value for name, value in named.items() if value is not None}
     if METHOD_KEY in stored:
-        if not isinstance(stored[METHOD_KEY], dict):
+        if not isinstance(stored[METHOD_KEY], dict | str):
             got = shown(stored[METHOD_KEY])
-            raise ValueError(f"config.json: {METHOD_KEY} must give a strategy per axis, got {got}.")
+            raise ValueError(f"config.json: {METHOD_KEY} must give a strategy per axis, or name a preset; got {got}.")
         # The published names, where they say all of it, are read in no time; a description is parsed as a config is.
         method = _published(named, stored) or method_from(stored[METHOD_KEY], f"config.json: {METHOD_KEY}")
+        if isinstance(stored[METHOD_KEY], str) and (length := train_length_in(stored)) is not None:
+            method = method.bound(length)  # no preset says what it was trained at
         said = published_names(method)
         if contradicting := [name for name in named if said.get(name) != named[name]]:
             parts = [f"{name} is {shown(named[name])}" for name in contradicting]

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.checkpoints.fields import all_fields, method_in, read_fields, sizes_in, train_length_in
 from gau_alpha.checkpoints.head_fields import HEAD_KEY, labels_in
 from gau_alpha.checkpoints.tensors import (
@@ -26,14 +28,10 @@ from gau_alpha.checkpoints.tensors import (
     write_tensors,
 )
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.files import write_whole
-from gau_alpha.method import AttentionMethod
 from gau_alpha.untrusted.registry import shown
 
-if TYPE_CHECKING:
-    from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
-
-Model = TypeVar("Model", bound="GAUAlphaForMaskedLM")
+Model = TypeVar("Model", bound=nn.Module)
+"""A model: its class is an argument, and nothing of it is imported here."""
 
 CONFIG = "config.json"
 """The file of sizes and method in a Hugging Face folder."""
@@ -173,15 +171,16 @@ def load_folder(
         ValueError: If the folder can't be read (see ``read_folder``), or the weights do not fit its config.
     """
     stored = read_folder(folder, method, num_hidden_layers)
+    build: Any = cls  # every model takes config and method first
     with unfilled():  # the file's tensors become the parameters
-        model = cls(stored.config, stored.method)
+        model = build(stored.config, stored.method)
     check_fit(model, stored.weights, str(folder))
     fill(model, stored.weights, stored.method)
     model.tie()
     return model.eval()
 
 
-def fill(model: "GAUAlphaModel", weights: dict[str, Tensor], method: AttentionMethod) -> None:
+def fill(model: Any, weights: dict[str, Tensor], method: AttentionMethod) -> None:
     """Let tensors become the parameters of a model that was built unfilled, in float32.
 
     Args:
@@ -228,11 +227,11 @@ def write_folder(
     folder = Path(folder)
     text = json.dumps(all_fields(config, method, train_length, pad_token_id, head, labels), indent=2) + "\n"
     write_tensors(folder, weights, config.tie_word_embeddings)
-    write_whole(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomic(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def save_folder(
-    model: "GAUAlphaModel",
+    model: Any,
     folder: str | PathLike[str],
     head: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),

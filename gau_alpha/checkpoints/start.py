@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,10 +15,6 @@ from gau_alpha.checkpoints.head_fields import head_class_in, labels_in
 from gau_alpha.checkpoints.tensors import HEAD, check_fit
 from gau_alpha.checkpoints.training import MODELS, read_checkpoint, weights_of
 from gau_alpha.config import SHAPING, GAUAlphaConfig
-
-if TYPE_CHECKING:
-    from gau_alpha.heads import HeadedModel
-    from gau_alpha.model import GAUAlphaModel
 
 ENCODER = "gau_alpha."
 """What the names of all tensors below a head begin with."""
@@ -40,7 +36,7 @@ class Start(NamedTuple):
     labels: tuple[str, ...] | None
 
 
-def initialise(model: "GAUAlphaModel", source: str | PathLike[str]) -> None:
+def initialise(model: Any, source: str | PathLike[str]) -> None:
     """Start a model from the weights of another: a folder, or a Lightning checkpoint.
 
     The other may be deeper; its first layers are taken. The attention method stays the model's own. What the method
@@ -58,7 +54,7 @@ def initialise(model: "GAUAlphaModel", source: str | PathLike[str]) -> None:
     _take(model, start.weights, str(source), head_is_new=False)
 
 
-def initialise_headed(model: "HeadedModel", source: str | PathLike[str]) -> None:
+def initialise_headed(model: Any, source: str | PathLike[str]) -> None:
     """Start a model with a head from another: one with the same head and labels, or any with the same encoder.
 
     As ``initialise``; but a head that the other does not have, or has for other labels, stays as it was drawn, and a
@@ -91,7 +87,7 @@ def initialise_headed(model: "HeadedModel", source: str | PathLike[str]) -> None
     _take(model, weights, str(source), head_is_new=is_new)
 
 
-def _read(path: Path, model: "GAUAlphaModel") -> Start:
+def _read(path: Path, model: Any) -> Start:
     if path.is_dir():
         stored = read_folder(path, model.method, model.config.num_hidden_layers)
         fields = read_fields(path / CONFIG)
@@ -109,7 +105,7 @@ def _read(path: Path, model: "GAUAlphaModel") -> Start:
     )
 
 
-def _check_sizes(model: "GAUAlphaModel", start: Start, source: str, names: Iterable[str]) -> None:
+def _check_sizes(model: Any, start: Start, source: str, names: Iterable[str]) -> None:
     own, other = asdict(model.config), asdict(start.config)
     differing = [
         f"{name} is {other[name]} there and {own[name]} here"
@@ -120,7 +116,7 @@ def _check_sizes(model: "GAUAlphaModel", start: Start, source: str, names: Itera
         raise ValueError(f"The model can't start from {source}: {'; '.join(differing)}. Set model.config to its sizes.")
 
 
-def _take(model: "GAUAlphaModel", weights: dict[str, Tensor], source: str, head_is_new: bool) -> None:
+def _take(model: Any, weights: dict[str, Tensor], source: str, head_is_new: bool) -> None:
     expected = model.state_dict()
     layers = tuple(f"gau_alpha.encoder.layer.{layer}." for layer in range(model.config.num_hidden_layers))
     weights = {name: tensor for name, tensor in weights.items() if ".layer." not in name or name.startswith(layers)}

@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gau_alpha.checkpoints.whole import damage
+from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.checkpoints.checksum import find_corruption
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.files import write_whole
 from gau_alpha.untrusted.printable import printable
 from gau_alpha.untrusted.registry import shown
 
@@ -53,7 +53,7 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
     Raises:
         ValueError: If it is damaged or holds anything else, which is named; nothing of it is run.
     """
-    if fault := damage(path):
+    if fault := find_corruption(path):
         raise ValueError(f"{path} is damaged: {fault}.")
     _check_archive(path)
     try:
@@ -203,7 +203,7 @@ def write_tensors(folder: Path, weights: dict[str, Tensor], tied: bool) -> None:
     # The published head has no bias. One of zeros is the same head, and reading puts it back.
     if bias is not None and bias.view(torch.uint8).any():
         stored[PUBLISHED_BIAS] = bias
-    write_whole(folder / WEIGHTS, lambda path: save_file(stored, path, metadata={"format": "pt"}))
+    write_atomic(folder / WEIGHTS, lambda path: save_file(stored, path, metadata={"format": "pt"}))
 
 
 def check_fit(model: torch.nn.Module, weights: dict[str, Tensor], source: str, advice: str = "") -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import METHODS, method_from
 from gau_alpha.checkpoints.tensors import check_sizes, load_plain
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.method import AttentionMethod
-from gau_alpha.presets import METHODS, method_from
 from gau_alpha.untrusted.registry import Registry, shown
 
 MODEL_PREFIX = "model."
@@ -78,6 +78,9 @@ def read_training_state(path: str | PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"{path}: hyper_parameters.train_length must be a number of tokens, 1 or more, got {shown(train_length)}."
         )
+    if isinstance(arguments["method"], str):  # a preset, which does not say what it was trained at
+        method = method_from(arguments["method"], f"{path}: hyper_parameters.method")
+        arguments["method"] = method.bound(train_length).describe()
     return checkpoint
 
 

@@ -1,6 +1,6 @@
 """What the arguments name, found before they are parsed, since it makes the defaults that they are parsed over."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from os.path import isfile
 from pathlib import Path
@@ -14,7 +14,10 @@ from gau_alpha.untrusted.registry import shown
 CONFIG = ("--config", "-c")
 """Options that name a YAML file."""
 
-SECTIONS = ("--data", "--model", "--trainer", "--model.method", "--model.config")
+METHOD = "--model.method"
+"""The option whose value is a method: a preset's name, or a YAML file."""
+
+SECTIONS = ("--data", "--model", "--trainer", METHOD, "--model.config")
 """Options whose value may be a YAML file of any name."""
 
 
@@ -32,18 +35,35 @@ def check_files(args: list[str], sections: bool) -> None:
     """
     named = [(option, value) for option, value in options(args) if value]
     known = (*CONFIG, *SECTIONS) if sections else CONFIG
-    waiting = [Path(value) for option, value in named if option in known or _is_yaml(value)]
+    # what is called like a preset is none of the method's files
+    named = [(option, value) for option, value in named if option != METHOD or not value.isidentifier()]
+    files = [Path(value) for option, value in named if option in known or _is_yaml(value)]
     configs = [Path(value).absolute() for option, value in named if option in CONFIG]
-    seen: set[Path] = set()
+    for path, content in read_with_named(files).items():
+        if path in configs:
+            _check_sections(content, path)
+
+
+def read_with_named(files: Iterable[Path]) -> dict[Path, Any]:
+    """Read YAML files and those that are named in them, which lie beside them: jsonargparse looks there.
+
+    Args:
+        files: Some of which may not exist.
+
+    Returns:
+        What each holds, by absolute path.
+
+    Raises:
+        ValueError: If one is not YAML, or larger or deeper than settings are.
+    """
+    contents: dict[Path, Any] = {}
+    waiting = list(files)
     while waiting:
         path = waiting.pop().absolute()
-        if path not in seen and isfile(path):
-            seen.add(path)
-            content = read_yaml(path)
-            if path in configs:
-                _check_sections(content, path)
-            # jsonargparse looks for what a YAML names beside it
-            waiting += [path.parent / value for value in _texts(content) if _is_yaml(value)]
+        if path not in contents and isfile(path):
+            contents[path] = read_yaml(path)
+            waiting += [path.parent / value for value in _texts(contents[path]) if _is_yaml(value)]
+    return contents
 
 
 @cache

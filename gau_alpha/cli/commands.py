@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from callbacks.nonfinite import NotFiniteError
+from gau_alpha.checkpoints.atomic_write import NotWrittenError
 from gau_alpha.cli.arguments import check_files, limit_parsing
 from gau_alpha.cli.trust import gather_trust, trust_of_command
-from gau_alpha.errors import NotFiniteError
-from gau_alpha.files import NotWrittenError
 from gau_alpha.untrusted.printable import printable
 
 BAD_NAMES = (

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from datamodules import TokenizerFile
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import (
     CARD,
     HEAD,
@@ -35,14 +36,13 @@ from gau_alpha.checkpoints import (
     unfilled,
     write_folder,
 )
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.files import write_whole
-from gau_alpha.fine_tuning import GAUAlphaFineTuning, build_head
-from gau_alpha.method import AttentionMethod
+from gau_alpha.finetuning.module import GAUAlphaFineTuning, build_head
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
-from gau_alpha.module import GAUAlphaModule
+from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.printable import printable
 
 STATE = "training_state.ckpt"
@@ -141,11 +141,11 @@ def to_folder(
     (folder / STATE).unlink(missing_ok=True)  # of what was there before: it would not go with these weights
     write_folder(folder, config, method, weights, train_length, pad_id, head, labels)
     for name, text in {**files, CARD: card}.items():
-        write_whole(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        write_atomic(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     if not weights_only:
         others = {name: x for name, x in checkpoint["state_dict"].items() if not name.startswith(MODEL_PREFIX)}
         state = {**checkpoint, "state_dict": others, SHA256: _sha256(folder / WEIGHTS)}
-        write_whole(folder / STATE, lambda path: torch.save(state, path))
+        write_atomic(folder / STATE, lambda path: torch.save(state, path))
 
 
 def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_only: bool) -> None:
@@ -191,7 +191,7 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
             "hparams_name": "kwargs",
             "hyper_parameters": dict(module.hparams),
         }
-    write_whole(path, lambda unfinished: torch.save(content, unfinished))
+    write_atomic(path, lambda unfinished: torch.save(content, unfinished))
 
 
 def _training_state(

@@ -17,7 +17,7 @@ from datamodules.tokenizers import Tokenizer
 from gau_alpha.checkpoints import load_folder, read_checkpoint
 from gau_alpha.cli.stored_tokenizer import tokenizer_in, tokenizer_of
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.module import GAUAlphaModule
+from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.printable import printable
 
 LONG = 16_384

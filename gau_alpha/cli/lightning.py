@@ -3,6 +3,7 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
+from argparse import Action
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,31 +18,26 @@ from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.guard import Guard
 from callbacks.predictions import PredictionWriter
-from gau_alpha.checkpoint_io import WholeCheckpointIO
+from callbacks.recovery import installed_callbacks
+from callbacks.recovery.resume import AUTO_RESUME, choose_resume_path, fix_version, keep_tables
+from gau_alpha.attention.method import AXES
+from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, start_in
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
-from gau_alpha.cli.resume import AUTO_RESUME, fix_version, keep_tables, remove_leftovers, resume
-from gau_alpha.cli.shipped import with_shipped_files
+from gau_alpha.cli.shipped import method_named, with_shipped_files
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
+from gau_alpha.cli.trainer import GAUAlphaTrainer
 from gau_alpha.cli.trainer_limits import check_trainer
 from gau_alpha.cli.trust import TRUST, set_import_rules
-from gau_alpha.continued_logs import ContinuedLogs
-from gau_alpha.dropout_seed import DropoutSeed
-from gau_alpha.due_validation import DueValidation
-from gau_alpha.fine_tuning import GAUAlphaFineTuning
-from gau_alpha.interruption import Interruption
-from gau_alpha.limits import require_whole
-from gau_alpha.method import AXES
-from gau_alpha.module import GAUAlphaModule
-from gau_alpha.presets import known_strategies
-from gau_alpha.trainer import GAUAlphaTrainer
+from gau_alpha.finetuning.module import GAUAlphaFineTuning
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.untrusted.printable import printable
-from gau_alpha.waiting import Waiting
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 """Options of ``EVALUATIONS`` that take several words."""
@@ -130,13 +126,22 @@ def gather_lists(args: list[str]) -> list[str]:
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose data may come from a checkpoint, and that lists the known strategies when one is misspelt."""
+    """A parser whose data may come from a checkpoint, and that knows presets.
+
+    It lists the known strategies when one is misspelt.
+    """
 
     def add_lightning_class_args(
         self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
     ) -> list[str]:
         """Add a class; none is required at first, since a checkpoint may say which it is."""
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
+
+    def _check_value_key(self, action: Action, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Let a YAML name a preset: all that a file says comes through here, each value with its action."""
+        if action.dest == "model.method" and isinstance(value, str):
+            value = method_named(value)
+        return super()._check_value_key(action, value, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain in one message, without the hundred options of the usage, and leave with code 2.
@@ -171,6 +176,7 @@ class GAUAlphaCLI(LightningCLI):
         return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in EVALUATIONS}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        # add_arguments_to_parser, which is public, is not told the command.
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in EVALUATIONS:
             quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
@@ -189,7 +195,7 @@ class GAUAlphaCLI(LightningCLI):
             args: The command and its options.
 
         Raises:
-            ValueError: If there is no data.
+            ValueError: If there is no data, or not all generators take the seed.
         """
         assert isinstance(args, list), "run() passes the arguments"
         subcommand, path, stored = args[0], checkpoint_in(args), None
@@ -200,6 +206,9 @@ class GAUAlphaCLI(LightningCLI):
         elif (start := start_in(args)) and Path(start).exists():
             self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
         self.config = parser.parse_args(args)
+        seed = self.config[subcommand].seed_everything
+        if not isinstance(seed, bool) and seed is not None:
+            require_whole("seed_everything", seed, least=0, most=2**32 - 1)  # what all generators take
         if self.config[subcommand].get("data") is None:
             raise ValueError(
                 f"{subcommand} needs data: give --data FILE or a --config with a section data"
@@ -208,15 +217,11 @@ class GAUAlphaCLI(LightningCLI):
         if path and stored is not None:
             announce(stored, path, self.config[subcommand].data.as_dict())
 
-    def _set_seed(self) -> None:
-        """Refuse a seed that not all generators take."""
-        seed = self._get(self.config, "seed_everything")
-        if not isinstance(seed, bool) and seed is not None:
-            require_whole("seed_everything", seed, least=0, most=2**32 - 1)
-        super()._set_seed()
-
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning's own version lets the checkpoint override what was typed."""
+        """Do nothing: Lightning's own version lets the checkpoint override what was typed.
+
+        It is called whatever ``load_from_checkpoint_support`` says; nothing public turns it off.
+        """
 
     def before_instantiate_classes(self) -> None:
         """Refuse what would do nothing.
@@ -245,41 +250,44 @@ class GAUAlphaCLI(LightningCLI):
         if goes_on:
             config.model.init_from = start  # for the run's record
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> GAUAlphaTrainer:
-        """Build the trainer, with checkpoints that are written whole, and guards against what may happen to a run."""
+    def instantiate_trainer(self, **kwargs: Any) -> GAUAlphaTrainer:
+        """Build the trainer, with checkpoints that are written atomically.
+
+        Args:
+            **kwargs: Arguments that win over the config's.
+
+        Raises:
+            ValueError: If the config makes no sense.
+        """
+        config = {**self.config_init[self.config.subcommand].trainer, **kwargs}
         plugins = config.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            config["plugins"] = [*plugins, WholeCheckpointIO()]
+            kwargs["plugins"] = [*plugins, WholeCheckpointIO()]
         check_trainer(config)
         try:
-            trainer = super()._instantiate_trainer(config, callbacks)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError, LookupError, ArithmeticError, ImportError) as error:
             # Lightning looks up what it is given before it says what is wrong with it, if it does.
             raise ValueError(f"The trainer can't be built as section trainer says: {error}") from error
         assert isinstance(trainer, GAUAlphaTrainer)
-        installed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
-        if not any(isinstance(callback, Guard) for callback in installed):
-            installed.insert(0, Guard())
-        # behind those that Lightning adds
-        installed.extend([Waiting(), DropoutSeed(), Interruption(), DueValidation()])
         return trainer
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Fill in the checkpoint that ``auto_resume`` finds."""
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+    def after_instantiate_classes(self) -> None:
+        """Choose what is resumed from, install what every run has, say what method is in effect."""
+        config = self.config_init[self.config.subcommand]
         if self._resumes():
-            if self.trainer.is_global_zero:
-                remove_leftovers(self.trainer)
-            kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
-        path = kwargs.get("ckpt_path")
-        if subcommand == "fit":
-            self.trainer.callbacks.insert(0, ContinuedLogs(resumes=path is not None))  # type: ignore[attr-defined]
-        if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:
+            config.ckpt_path = choose_resume_path(self.trainer, config.ckpt_path)
+        path = config.ckpt_path if self.config.subcommand == "fit" else None
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        callbacks[:] = installed_callbacks(callbacks, path)
+        if not self.trainer.is_global_zero:
+            return
+        print(printable(f"method: {self.model.model.method.summary()}"))
+        if path and Path(path).is_file():
             keep_tables(self.trainer)
             for line in self._changes_since(path):
                 print(printable(f"changed since {path} was saved: {line}"))
-        return kwargs
 
     def _changes_since(self, path: str) -> list[str]:
         """List the settings that differ from those of the run that saved a checkpoint."""
@@ -294,11 +302,6 @@ class GAUAlphaCLI(LightningCLI):
     def _resumes(self) -> bool:
         """Say whether ``auto_resume`` is asked of a command that it concerns."""
         return self.config.subcommand == "fit" and self.config.fit.auto_resume
-
-    def after_instantiate_classes(self) -> None:
-        """Say what method is in effect."""
-        if self.trainer.is_global_zero:
-            print(printable(f"method: {self.model.model.method.summary()}"))
 
 
 class FineTuningCLI(GAUAlphaCLI):

@@ -2,8 +2,8 @@
 
 import argparse
 
-from gau_alpha.method import AXES
-from gau_alpha.presets import load_preset, preset_names, shown_name
+from gau_alpha.attention.method import AXES
+from gau_alpha.attention.presets import display_name, load_preset, preset_names
 
 AS_TRAINED = "as trained"
 """What the table shows for an axis that a preset leaves open."""
@@ -30,7 +30,7 @@ def print_methods(args: list[str]) -> int:
         needs = "training-free" if all(one.training_free for one in strategies.values()) else "trained"
         papers = ", ".join(dict.fromkeys(one.paper for one in strategies.values() if one.paper))
         axes = (repr(strategies[axis]) if axis in strategies else AS_TRAINED for axis in AXES)
-        lines.append([shown_name(name), needs, *axes, papers])
+        lines.append([display_name(name), needs, *axes, papers])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from gau_alpha.checkpoints import tokenizer_files
-from gau_alpha.files import write_whole
-from gau_alpha.surroundings import surroundings
+from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.cli.provenance import surroundings
 
 RUN_KEY = "run"
 """The entry of a checkpoint that holds the run's resolved config, its tokenizer's files and surroundings."""
@@ -36,9 +36,9 @@ class RunRecord(SaveConfigCallback):
         if trainer.is_global_zero:
             folder = Path(log_dir)
             text = self.parser.dump(self.config, skip_unset=False)
-            write_whole(_free(folder / "config.yaml"), lambda path: path.write_text(text, encoding="utf-8"))
+            write_atomic(_free(folder / "config.yaml"), lambda path: path.write_text(text, encoding="utf-8"))
             record = json.dumps(_record(trainer), indent=2) + "\n"
-            write_whole(_free(folder / "run.json"), lambda path: path.write_text(record, encoding="utf-8"))
+            write_atomic(_free(folder / "run.json"), lambda path: path.write_text(record, encoding="utf-8"))
         self.already_saved = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ from gau_alpha.checkpoints import folder_config, read_checkpoint
 from gau_alpha.cli.arguments import checkpoint_in, models
 from gau_alpha.cli.record import RUN_KEY
 from gau_alpha.cli.stored_data import data_of
-from gau_alpha.fine_tuning import GAUAlphaFineTuning
-from gau_alpha.module import GAUAlphaModule
+from gau_alpha.finetuning.module import GAUAlphaFineTuning
+from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.registry import Description, described
 
 FILLED_IN = ("train_length", "vocab_size", "labels")

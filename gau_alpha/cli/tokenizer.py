@@ -7,8 +7,8 @@ from jsonargparse import ArgumentParser, Namespace
 from datamodules.sources import TextFiles, TextSource
 from datamodules.tokenizers import Tokenizer, TokenizerFile, WordPieceVocab
 from datamodules.tokenizers.training import KINDS, train_tokenizer
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.trust import set_import_rules
-from gau_alpha.files import write_whole
 from gau_alpha.untrusted.printable import printable
 
 EXAMPLE = "The quick brown fox, naïve 机器学习 [MASK] 12345."
@@ -93,7 +93,7 @@ def _train(options: Namespace) -> None:
             f"output={options.output!r} is a folder. Name the file to write, such as tokenizer.json in it."
         )
     tokenizer = train_tokenizer(options.source, options.kind, options.vocab_size, options.lowercase)
-    write_whole(output, lambda path: tokenizer.save(str(path)))
+    write_atomic(output, lambda path: tokenizer.save(str(path)))
     print(f"{output}: {options.kind}, {tokenizer.get_vocab_size()} tokens")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gau_alpha.limits import require_number, require_whole
+from gau_alpha.untrusted.limits import require_number, require_whole
 
 
 def check_trainer(config: Mapping[str, Any]) -> None:

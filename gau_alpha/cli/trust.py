@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gau_alpha.cli.arguments import options
-from gau_alpha.untrusted.reading import parse_yaml, read_yaml
+from gau_alpha.cli.arguments import options, read_with_named
+from gau_alpha.untrusted.reading import parse_yaml
 from gau_alpha.untrusted.trust import is_class_path, named_classes, trusting, user_modules
 
 OPTION = "--trust"
@@ -55,10 +55,9 @@ def trust_of_command(args: list[str], names: list[str]) -> Iterator[None]:
     Raises:
         ValueError: If a YAML file can't be read.
     """
-    files = _yaml_files(args)
-    contents = [read_yaml(file) for file in files]
+    files = read_with_named(_yaml_files(args))
     typed = [_parsed(value) for _, value in options(args)]
-    named = named_classes([*contents, *typed]).union(names)
+    named = named_classes([*files.values(), *typed]).union(names)
     folders = list(dict.fromkeys([Path.cwd(), *(file.parent for file in files)]))
     with trusting(named), user_modules(folders, named):
         yield

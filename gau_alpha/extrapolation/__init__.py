@@ -1,49 +1,49 @@
-"""The evaluation engine: lengths × methods × documents, without Lightning.
+"""Evaluation: lengths × methods × documents, and what it is run and reported by.
 
-One idea per file:
+From the command to the model: ``cli/trainer.py`` opens checkpoints and hands work to Lightning (``run.py``); the
+engine goes through lengths and candidates (``engine.py``); each is evaluated batch by batch (``evaluate_length.py``).
 
-- ``engine.py``      what is measured
-- ``comparison.py``  one evaluation: the order of measurements, and the rows made of them
-- ``contenders.py``  what takes part: a method on a model
-- ``data.py``        what a data module offers
-- ``stretches.py``   which documents are measured at a length, and which stretch of each
-- ``protocols.py``   which positions a pass over a document hides (``mlm``, ``single-mask``)
-- ``batches.py``     passes cut into batches, batches dealt to processes
-- ``passes.py``      the forward passes, and what happens when memory runs out
+- ``options.py``     what an evaluation is set to
+- ``candidates.py``  what is compared: a method on a model, and the checkpoint that this comes from
+- ``spans.py``       which documents are measured at a length, which span of each, and the masked rows
+- ``protocols.py``   which positions are masked (``mlm``, ``single-mask``)
+- ``engine.py``      lengths and candidates, in their order, and the results
+- ``evaluate_length.py`` the forward passes, and what happens when memory runs out
+- ``statistics.py``  sums over documents; numbers, intervals and differences that are made of them
+- ``result.py``      what was measured for one method at one length
+- ``result_cache.py`` finished measurements in files, so that an interrupted evaluation can resume
+- ``run.py``         an evaluation, and a calibration, as a test that Lightning runs
+- ``calibration_solver.py``, ``calibration.py``  measured temperatures, and the file that keeps them
 - ``diagnostics.py`` where attention goes, while the blocks stream by
-- ``sums.py``        what passes leave behind, and how documents are made of them
-- ``measurement.py`` all that was measured of a method at a length
-- ``ledger.py``      finished measurements in files, so that an interrupted evaluation goes on
-- ``statistics.py``  from measurements to numbers, intervals and differences
-- ``intervals.py``   bootstrap over documents
-- ``ranks.py``       what processes tell each other
-- ``memory.py``      peak memory, how much of it is kept when freed, and which errors mean that there was too little
+- ``distributed.py`` several processes, sharded weights
+- ``memory.py``      peak memory, and which errors mean that there was too little
 - ``isolation.py``   everything training must find as it was
-- ``rows.py``        the result: one row per (method, length)
+- ``report/``        tables, plots and files
 
 A new masking protocol is a class with the interface of ``protocols.Protocol``, handed to the engine; nothing else
 changes.
 """
 
-from gau_alpha.extrapolation.comparison import Progress
-from gau_alpha.extrapolation.contenders import Contender
-from gau_alpha.extrapolation.data import EvaluationData
-from gau_alpha.extrapolation.engine import ExtrapolationEngine
-from gau_alpha.extrapolation.isolation import undisturbed
-from gau_alpha.extrapolation.ledger import Ledger
+from gau_alpha.extrapolation.candidates import Candidate
+from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
+from gau_alpha.extrapolation.isolation import preserve_training_state
+from gau_alpha.extrapolation.options import EvaluationOptions
 from gau_alpha.extrapolation.protocols import MaskedTokens, Protocol, SingleMask
-from gau_alpha.extrapolation.rows import Row, Status
+from gau_alpha.extrapolation.result import ExtrapolationResult, Status
+from gau_alpha.extrapolation.result_cache import ResultCache
+from gau_alpha.extrapolation.spans import EvaluationData
 
 __all__ = [
-    "Contender",
+    "Candidate",
     "EvaluationData",
+    "EvaluationOptions",
     "ExtrapolationEngine",
-    "Ledger",
+    "ExtrapolationResult",
     "MaskedTokens",
     "Progress",
     "Protocol",
-    "Row",
+    "ResultCache",
     "SingleMask",
     "Status",
-    "undisturbed",
+    "preserve_training_state",
 ]

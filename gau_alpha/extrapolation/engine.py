@@ -1,55 +1,49 @@
-"""What is measured: documents, lengths, hidden positions and resamples.
+"""What is measured: documents, lengths, masked positions and resamples; and the results, length by length."""
 
-Dimensions: D documents, L tokens of a stretch.
-"""
-
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import numpy as np
 
-from gau_alpha.extrapolation.batches import Pass
-from gau_alpha.extrapolation.comparison import Comparison, Progress
-from gau_alpha.extrapolation.contenders import Contender
-from gau_alpha.extrapolation.data import EvaluationData
-from gau_alpha.extrapolation.ledger import Ledger
-from gau_alpha.extrapolation.passes import Passes
-from gau_alpha.extrapolation.protocols import MaskedTokens, Protocol
-from gau_alpha.extrapolation.rows import Row
-from gau_alpha.extrapolation.statistics import Statistics
-from gau_alpha.extrapolation.stretches import Stretches
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.extrapolation.candidates import Candidate
+from gau_alpha.extrapolation.distributed import Ranks
+from gau_alpha.extrapolation.evaluate_length import evaluate_length
+from gau_alpha.extrapolation.options import EvaluationOptions
+from gau_alpha.extrapolation.protocols import Protocol, build_protocol
+from gau_alpha.extrapolation.result import ExtrapolationResult, Status
+from gau_alpha.extrapolation.result_cache import ResultCache
+from gau_alpha.extrapolation.spans import EvaluationData, EvaluationSpans
+from gau_alpha.extrapolation.statistics import DocumentSums, Statistics, notes
 from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.vocabulary import Vocabulary
+
+Progress = Callable[[float, float, str], None]
+"""Called as ``progress(done, total, description)`` after every batch; the unit is a cost, proportional to time."""
 
 
 class ExtrapolationEngine:
     """Measures how well models work at multiples of their training length.
 
-    Documents, lengths, hidden positions and resamples are fixed here, once; ``rows`` and ``compare`` then measure any
-    models and methods on them. So every comparison between rows of a length is a paired one.
+    Documents, lengths, masked positions and resamples are fixed here, once; ``evaluate`` and ``compare`` then measure
+    any models and methods on them. So every comparison between results of a length is a paired one.
 
-    With ``torch.distributed`` initialised every process must make the same calls; each gets all rows.
+    With ``torch.distributed`` initialised every process must make the same calls; each gets all results.
 
     Args:
         documents: Indexable of 1-D integer arrays with a length, whole documents in a fixed order.
         vocabulary: The ids of their tokenizer.
         train_length: Tokens per training row.
-        length_ratios: Evaluated lengths as multiples of ``train_length``; measured in ascending order.
-        protocol: Which positions are hidden; ``MaskedTokens()`` (15 %) if None.
-        windows: Where in a document the evaluated stretch lies, see ``Stretches``.
-        short_documents: What happens to documents shorter than a length, see ``Stretches``.
-        max_documents: At each length only the first so many documents that are long enough; all if None.
-        max_tokens: At each length only so many documents that their passes read no more tokens; all if None.
-        tokens_per_batch: Rows are batched up to this many tokens; a longer row is a batch of its own.
-        entropy: Whether to measure attention entropy.
-        distances: Whether to measure how far attention reaches.
-        num_resamples: Bootstrap resamples behind each interval.
-        seed: Of the hidden positions, the stretches and the resamples.
+        options: Which lengths, which part of which documents, the protocol, and more; the defaults if None.
+        protocol: A masking protocol of your own, in the place of the one that ``options`` names.
         left_out: Places of documents that take no part, such as those a method was calibrated on.
 
     Raises:
-        ValueError: If a number is out of its range, or no document is long enough for any of the lengths.
+        ValueError: If ``train_length`` is below 1, or no document is long enough for any of the lengths.
     """
 
     def __init__(
@@ -57,100 +51,57 @@ class ExtrapolationEngine:
         documents: Sequence[np.ndarray],
         vocabulary: Vocabulary,
         train_length: int,
+        options: EvaluationOptions | None = None,
         *,
-        length_ratios: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
         protocol: Protocol | None = None,
-        windows: str = "first",
-        short_documents: str = "skip",
-        max_documents: int | None = None,
-        max_tokens: int | None = None,
-        tokens_per_batch: int = 16384,
-        entropy: bool = True,
-        distances: bool = True,
-        num_resamples: int = 1000,
-        seed: int = 0,
         left_out: Collection[int] = (),
     ) -> None:
-        if not length_ratios or min(length_ratios) < 1:
-            raise ValueError(f"length_ratios={list(length_ratios)} must be one or more whole numbers of at least 1.")
-        counts = {
-            "train_length": train_length,
-            "tokens_per_batch": tokens_per_batch,
-            "num_resamples": num_resamples,
-            "max_documents": 1 if max_documents is None else max_documents,
-            "max_tokens": 1 if max_tokens is None else max_tokens,
-        }
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name}={count} must be at least 1.")
-        if seed < 0:
-            raise ValueError(f"seed={seed} must not be negative.")
-        self.documents = documents
-        self.vocabulary = vocabulary
+        require_whole("train_length", train_length)
         self.train_length = train_length
-        self.length_ratios = tuple(sorted(set(length_ratios)))
-        self.protocol = MaskedTokens() if protocol is None else protocol
-        self.tokens_per_batch = tokens_per_batch
-        self.entropy = entropy
-        self.distances = distances
-        self.seed = seed
+        self.options = options = options or EvaluationOptions()
+        self.protocol = protocol or build_protocol(options.protocol, options.positions_per_document)
         self.left_out = tuple(sorted(left_out))
-        self.statistics = Statistics(num_resamples, seed)
-        self.stretches = Stretches(
-            documents,
-            [ratio * train_length for ratio in self.length_ratios],
-            self.protocol,
-            windows=windows,
-            short_documents=short_documents,
-            max_documents=max_documents,
-            max_tokens=max_tokens,
-            seed=seed,
-            left_out=self.left_out,
-        )
+        self.statistics = Statistics(options.num_resamples, options.seed)
+        self.spans = EvaluationSpans(documents, vocabulary, train_length, options, self.protocol, self.left_out)
 
     @classmethod
-    def for_data(cls, data: EvaluationData, **options: Any) -> Self:
+    def for_data(cls, data: EvaluationData, options: EvaluationOptions | None = None, **changes: Any) -> Self:
         """Builds an engine for the evaluation documents of a data module.
 
         Args:
             data: The data module; any of ``datamodules`` will do.
-            **options: Arguments of the constructor beyond the first three.
+            options: As for the constructor.
+            **changes: Fields of ``EvaluationOptions`` that are to differ from ``options``.
 
         Raises:
-            ValueError: As the constructor.
+            ValueError: As the constructor, and as ``EvaluationOptions``.
         """
-        return cls(data.evaluation_documents(), data.vocabulary, data.train_length, **options)
+        options = replace(options or EvaluationOptions(), **changes)
+        return cls(data.evaluation_documents(), data.vocabulary, data.train_length, options)
 
     def describe(self) -> dict[str, Any]:
         """Plain data that, with the same documents, says how to measure again."""
+        options = asdict(self.options) | {"length_ratios": list(self.options.length_ratios)}
+        del options["positions_per_document"]  # the protocol says it
         return {
             "train_length": self.train_length,
-            "length_ratios": list(self.length_ratios),
+            **options,
             "protocol": self.protocol.describe(),
-            "windows": self.stretches.windows,
-            "short_documents": self.stretches.short_documents,
-            "max_documents": self.stretches.max_documents,
-            "max_tokens": self.stretches.max_tokens,
-            "tokens_per_batch": self.tokens_per_batch,
-            "entropy": self.entropy,
-            "distances": self.distances,
-            "num_resamples": self.statistics.num_resamples,
-            "seed": self.seed,
             "left_out": list(self.left_out),
         }
 
-    def rows(
+    def evaluate(
         self, model: GAUAlphaForMaskedLM, methods: Mapping[str, AttentionMethod], progress: Progress | None = None
-    ) -> Iterator[Row]:
+    ) -> Iterator[ExtrapolationResult]:
         """Measures methods on one model; the first is the baseline. See ``compare``.
 
         Args:
-            model: The model, on its device. It is as before whenever a row is handed out.
+            model: The model, on its device. It is as before whenever a result is handed out.
             methods: By name. A ``train_length`` that is left open is filled in.
             progress: Told of every batch.
 
         Returns:
-            One row per (length, method), lengths ascending, methods in their order.
+            One result per (length, method), lengths ascending, methods in their order.
 
         Raises:
             ValueError: If there is no method, one was built for another ``train_length``, or the model has another
@@ -158,94 +109,189 @@ class ExtrapolationEngine:
         """
         if not methods:
             raise ValueError("methods is empty: name at least one.")
-        contenders = [Contender(name, model, method.bound(self.train_length)) for name, method in methods.items()]
-        return self.compare(contenders, progress=progress)
+        candidates = [Candidate(name, model, method.bound(self.train_length)) for name, method in methods.items()]
+        return self.compare(candidates, progress=progress)
 
     def compare(
         self,
-        contenders: Sequence[Contender],
+        candidates: Sequence[Candidate],
         baseline: str | None = None,
         progress: Progress | None = None,
-        ledger: Ledger | None = None,
+        cache: ResultCache | None = None,
         time_budget: float | None = None,
-    ) -> Iterator[Row]:
-        """Measures contenders, length by length; each row is yielded as soon as it is known.
+    ) -> Iterator[ExtrapolationResult]:
+        """Measures candidates, length by length; each result is yielded as soon as it is known.
 
-        The models are as before whenever a row is handed out, and after an error.
+        The models are as before whenever a result is handed out, and after an error.
 
         Args:
-            contenders: What to compare. Autocast is the caller's.
-            baseline: Name of the contender that all others are compared with; the first if None. It is measured, and
-                its rows come, before the others'.
+            candidates: What to compare. Autocast is the caller's.
+            baseline: Name of the candidate that all others are compared with; the first if None. It is measured, and
+                its results come, before the others'.
             progress: Told of every batch.
-            ledger: On the first process: where finished measurements are kept and found again.
+            cache: On rank 0: where finished measurements are kept and found again.
             time_budget: Seconds; what would not be done by then, judged by what was done before, is not begun.
 
         Returns:
-            One row per (length, contender), lengths ascending, contenders in their order.
+            One result per (length, candidate), lengths ascending, candidates in their order.
 
         Raises:
-            ValueError: If there is no contender, two have a name, the baseline is none of them, or a model has another
+            ValueError: If there is no candidate, two have a name, the baseline is none of them, or a model has another
                 vocabulary than the documents.
         """
-        names = [contender.name for contender in contenders]
+        names = [candidate.name for candidate in candidates]
         if not names:
             raise ValueError("There is nothing to compare: name at least one method.")
         if len(set(names)) < len(names):
-            raise ValueError(f"Names of contenders must differ, got {', '.join(names)}.")
+            raise ValueError(f"Names of candidates must differ, got {', '.join(names)}.")
         if baseline is not None and baseline not in names:
             raise ValueError(f"baseline={baseline!r} is not evaluated; choose one of: {', '.join(names)}.")
         if time_budget is not None and not time_budget > 0:
             raise ValueError(f"time_budget={time_budget} must be positive: seconds.")
-        for contender in contenders:
-            if contender.model.config.vocab_size != self.vocabulary.size:
+        for candidate in candidates:
+            if candidate.model.config.vocab_size != self.spans.vocabulary.size:
                 raise ValueError(
-                    f"The model has {contender.model.config.vocab_size} tokens (vocab_size), the documents' vocabulary "
-                    f"{self.vocabulary.size}: they do not belong together."
+                    f"The model has {candidate.model.config.vocab_size} tokens (vocab_size), the documents' vocabulary "
+                    f"{self.spans.vocabulary.size}: they do not belong together."
                 )
-        ordered = sorted(contenders, key=lambda contender: contender.name != (baseline or names[0]))
-        return Comparison(self, ordered, progress, ledger, time_budget).rows()
+        ordered = sorted(candidates, key=lambda candidate: candidate.name != (baseline or names[0]))
+        return self._results(ordered, progress, cache, time_budget)
 
-    def passes(self, length: int) -> list[Pass]:
-        """All passes at a length, the same for every method, in document order."""
-        stretches = self.stretches
-        target_length, offset = stretches.target_stretch(length)
-        passes = []
-        for document in map(int, stretches.selected(length)):
-            tokens = stretches.tokens(document, target_length)
-            hidden = self.protocol.targets(tokens, document, self.seed, self.vocabulary.special_ids)
-            for number, positions in enumerate(hidden.positions):
-                stratum = None if hidden.stratum is None else int(hidden.stratum[number])
-                size = 0 if stratum is None or hidden.stratum_sizes is None else int(hidden.stratum_sizes[stratum])
-                passes.append(Pass(document, positions + offset, number == 0, stratum, size))
-        return passes
+    def _results(
+        self,
+        candidates: Sequence[Candidate],
+        progress: Progress | None,
+        cache: ResultCache | None,
+        time_budget: float | None,
+    ) -> Iterator[ExtrapolationResult]:
+        """See ``compare``; the first candidate is the baseline."""
+        ranks = Ranks(next(candidates[0].model.parameters()).device)
+        total = sum(self._cost(one.model, length) for length in self.spans.lengths for one in candidates)
+        clock = _Clock(ranks, progress, total, time_budget)
+        known = ranks.from_first(None if cache is None else cache.known()) or {}
+        out_of_memory: set[str] = set()
+        for length in self.spans.lengths:
+            examples = self.spans.examples(length)
+            baseline: DocumentSums | None = None
+            for candidate in candidates:
+                name, cost = candidate.name, self._cost(candidate.model, length)
+                description = f"{name} × {length // self.train_length}"
+                sums: DocumentSums | None = None
+                status = Status.OK
+                if not examples:
+                    status = Status.NO_DOCUMENTS
+                elif name in out_of_memory:
+                    # What fails at a length fails at any longer one: one row at a time, the smallest block.
+                    status = Status.OUT_OF_MEMORY
+                elif (name, length) in known:
+                    sums = known[name, length]
+                elif clock.would_be_late(cost):
+                    status = Status.OUT_OF_TIME
+                else:
+                    with clock.measuring(cost, description) as done:
+                        sums = evaluate_length(candidate, examples, length, self.spans, ranks, done)
+                    if cache is not None:
+                        cache.add(name, length, sums)
+                if status is Status.OK and sums is None:
+                    out_of_memory.add(name)
+                    status = Status.OUT_OF_MEMORY
+                clock.advance(cost, description)
+                if candidate is candidates[0]:
+                    baseline = sums
+                    yield self._result(candidate, length, status, sums)
+                else:
+                    yield self._result(candidate, length, status, sums, candidates[0].name, baseline)
 
-    def batched(self, length: int) -> Passes:
-        """The passes at a length, ready to be run."""
-        return Passes(
-            self.passes(length),
-            length,
-            self.stretches,
-            self.vocabulary.mask_id,
-            self.tokens_per_batch,
-            self.train_length,
-            self.entropy,
-            self.distances,
-        )
+    def _result(
+        self,
+        candidate: Candidate,
+        length: int,
+        status: Status,
+        sums: DocumentSums | None,
+        baseline_name: str = "",
+        baseline: DocumentSums | None = None,
+    ) -> ExtrapolationResult:
+        known: dict[str, Any] = {
+            "method": candidate.name,
+            "length_ratio": length // self.train_length,
+            "length": length,
+            "protocol": self.protocol.name,
+            "group": candidate.group,
+            "span_position": self.options.span_position,
+            "kernel": candidate.model.kernel.name,
+            "num_short_documents": self.spans.num_short(length),
+        }
+        if sums is None:
+            return ExtrapolationResult(**known, status=status)
+        num_documents = len(sums.targets)
+        known |= {
+            "num_targets": int(sums.targets.sum()),
+            "num_positions": int(sums.positions.sum()),
+            "num_documents": num_documents,
+            "num_repeated_documents": self.spans.num_repeated(length),
+            "seconds": sums.seconds,
+            "tokens_per_second": sums.num_tokens / sums.seconds,
+            "peak_memory_bytes": sums.peak_memory_bytes,
+            "note": "; ".join(notes(candidate, num_documents)),
+        }
+        if not np.isfinite(sums.loss).all():
+            return ExtrapolationResult(**known, status=Status.NOT_FINITE)
+        known |= self.statistics.of(sums)
+        if baseline is not None and np.isfinite(baseline.loss).all():
+            known |= {"baseline": baseline_name, **self.statistics.difference(sums, baseline)}
+        return ExtrapolationResult(**known, status=Status.OK)
 
-    def cost(self, model: GAUAlphaForMaskedLM, length: int) -> float:
-        """Work of one contender at one length, in multiply-adds, give or take what all have alike.
+    def _cost(self, model: GAUAlphaForMaskedLM, length: int) -> float:
+        """Work of one candidate at one length, in multiply-adds, give or take what all have alike.
 
         Per token and layer a unit's projections take 3·hidden·intermediate, its scores and values (key size +
         intermediate)·length.
-
-        Args:
-            model: The model.
-            length: Tokens of a stretch.
         """
         config = model.config
         per_token = 3.0 * config.hidden_size * config.intermediate_size
         per_token += (config.attention_key_size + config.intermediate_size) * length
-        target_length, _ = self.stretches.target_stretch(length)
-        num_passes = len(self.stretches.selected(length)) * self.protocol.num_passes(target_length)
-        return num_passes * length * per_token * config.num_hidden_layers
+        return self.spans.num_tokens(length) * per_token * config.num_hidden_layers
+
+
+class _Clock:
+    """How far an evaluation has come, in costs, and whether there is time for more.
+
+    Args:
+        ranks: The processes.
+        progress: Told of every batch.
+        total: Cost of all.
+        time_budget: Seconds.
+    """
+
+    def __init__(self, ranks: Ranks, progress: Progress | None, total: float, time_budget: float | None) -> None:
+        self.ranks = ranks
+        self.progress = progress
+        self.total = total
+        self.time_budget = time_budget
+        self.start = time.monotonic()
+        self.done = 0.0
+        self.measured_cost = 0.0  # of what this process has measured itself, in
+        self.measured_seconds = 0.0  # so many seconds
+
+    def would_be_late(self, cost: float) -> bool:
+        """Whether a measurement would end after the budget, at the speed so far; all processes agree."""
+        if self.time_budget is None:
+            return False
+        end = time.monotonic() - self.start
+        if self.measured_cost:
+            end += cost * self.measured_seconds / self.measured_cost
+        return self.ranks.largest(end)[0] > self.time_budget
+
+    @contextmanager
+    def measuring(self, cost: float, description: str) -> Iterator[Callable[[float], None]]:
+        """Time a measurement; yields what is to be told of the share that is done."""
+        start = time.monotonic()
+        yield lambda share: self.advance(0.0, description, share * cost)
+        self.measured_seconds += time.monotonic() - start
+        self.measured_cost += cost
+
+    def advance(self, cost: float, description: str, under_way: float = 0.0) -> None:
+        """Tell of what is done."""
+        self.done += cost
+        if self.progress is not None:
+            self.progress(self.done + under_way, self.total, description)

@@ -10,7 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
+def preserve_training_state(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards all is as before, also when the body raises.
 
     Kept: the train/eval flag of every submodule (a frozen part may be in evaluation mode on its own), the grad mode,

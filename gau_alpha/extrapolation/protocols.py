@@ -1,4 +1,4 @@
-"""Masking protocols: which positions are hidden in which pass over a document.
+"""Masking protocols: which positions are masked in which forward pass over a document.
 
 A protocol is drawn from a counter-based generator (Philox) keyed by the seed and counted by (document, length). So its
 choice depends on nothing else: not on the method, the batch, the process or what was drawn before.
@@ -7,18 +7,20 @@ Dimensions: L tokens, P passes, T targets of a pass, H strata.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from typing import Protocol as Interface
 
 import numpy as np
 
+from gau_alpha.untrusted.limits import require_whole
+
 
 @dataclass(frozen=True)
-class Hidden:
-    """What is hidden in the passes over a document, and what the targets stand for.
+class MaskedPositions:
+    """What is masked in the passes over a document, and what the targets stand for.
 
     Attributes:
-        positions: (P, T) int64, ascending along T: T positions hidden at once in each of P passes.
+        positions: (P, T) int64, ascending along T: T positions masked at once in each of P passes.
         stratum: (P,) int64, the stratum that a pass was drawn from; None if the targets stand for themselves.
         stratum_sizes: (H,) int64, how many positions each stratum has; None likewise.
     """
@@ -28,8 +30,8 @@ class Hidden:
     stratum_sizes: np.ndarray | None = None
 
     @classmethod
-    def nothing(cls) -> "Hidden":
-        """No pass: the document has no token that could be hidden."""
+    def nothing(cls) -> "MaskedPositions":
+        """No pass: the document has no token that could be masked."""
         return cls(np.empty((0, 0), np.int64))
 
 
@@ -43,17 +45,17 @@ class Protocol(Interface):
     def num_passes(self, length: int) -> int:
         """Passes over a document of ``length`` tokens, for budgets and for the estimate of the remaining time."""
 
-    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
-        """The positions hidden in each pass.
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> MaskedPositions:
+        """The positions masked in each pass.
 
         Args:
-            tokens: (L,) The evaluated stretch of a document.
+            tokens: (L,) The evaluated span of a document.
             document: The document's place in the list of all documents.
             seed: The evaluation's seed.
             special_ids: Ids that are never targets.
 
         Returns:
-            What to hide; no pass for a document without an ordinary token.
+            What to mask; no pass for a document without an ordinary token.
         """
 
     def describe(self) -> dict[str, Any]:
@@ -61,7 +63,7 @@ class Protocol(Interface):
 
 
 class MaskedTokens(Protocol):
-    """Protocol ``mlm``: a fixed share of a document's ordinary tokens is hidden at once, each behind the mask token.
+    """Protocol ``mlm``: a fixed share of a document's ordinary tokens is masked at once, each by the mask token.
 
     Unlike in training no target is left visible or replaced by a random token.
 
@@ -76,27 +78,27 @@ class MaskedTokens(Protocol):
 
     def __init__(self, rate: float = 0.15) -> None:
         if not 0 < rate <= 1:
-            raise ValueError(f"rate={rate} must be above 0 and at most 1: the share of tokens that are hidden.")
+            raise ValueError(f"rate={rate} must be above 0 and at most 1: the share of tokens that are masked.")
         self.rate = rate
 
     def num_passes(self, length: int) -> int:
         """One, whatever the length."""
         return 1
 
-    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
-        """Draw the share of ordinary positions that a single pass hides.
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> MaskedPositions:
+        """Draw the share of ordinary positions that a single pass masks.
 
         Returns:
             (1, T) positions, ascending.
         """
         ordinary = _ordinary(tokens, special_ids)
         if ordinary.size == 0:
-            return Hidden.nothing()
+            return MaskedPositions.nothing()
         num_targets = max(1, round(self.rate * ordinary.size))
         # Raw words rather than Generator.choice: numpy promises their stream for ever.
         ranks = philox(seed, document, tokens.size).random_raw(ordinary.size)
         chosen = np.argsort(ranks, kind="stable")[:num_targets]
-        return Hidden(np.sort(ordinary[chosen])[None])  # (1, T)
+        return MaskedPositions(np.sort(ordinary[chosen])[None])  # (1, T)
 
     def describe(self) -> dict[str, Any]:
         """``class_path`` and ``init_args``."""
@@ -104,7 +106,7 @@ class MaskedTokens(Protocol):
 
 
 class SingleMask(Protocol):
-    """Protocol ``single-mask``: one position hidden per pass, everything else visible (arXiv 2501.08570).
+    """Protocol ``single-mask``: one position masked per pass, everything else visible (arXiv 2501.08570).
 
     With all positions the result is exact. With k of them it is an unbiased estimate of the exact result: the ordinary
     positions are cut, in reading order, into ⌊k/2⌋ strata of nearly equal size; in each, two positions (one stratum may
@@ -123,18 +125,16 @@ class SingleMask(Protocol):
     name = "single-mask"
 
     def __init__(self, positions_per_document: int | None = None) -> None:
-        if positions_per_document is not None and positions_per_document < 1:
-            raise ValueError(
-                f"positions_per_document={positions_per_document} must be at least 1, or null for all positions."
-            )
+        if positions_per_document is not None:
+            require_whole("positions_per_document", positions_per_document, why="null is for all positions")
         self.positions_per_document = positions_per_document
 
     def num_passes(self, length: int) -> int:
         """One per position."""
         return length if self.positions_per_document is None else min(length, self.positions_per_document)
 
-    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> Hidden:
-        """List, or draw from every stratum, the positions that a pass each hides.
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> MaskedPositions:
+        """List, or draw from every stratum, the positions that a pass each masks.
 
         Returns:
             (P, 1) positions in reading order, a pass each.
@@ -142,7 +142,7 @@ class SingleMask(Protocol):
         ordinary = _ordinary(tokens, special_ids)
         asked = self.positions_per_document
         if asked is None or asked >= ordinary.size:
-            return Hidden(ordinary[:, None])
+            return MaskedPositions(ordinary[:, None])
         num_strata = max(1, asked // 2)
         draws = np.full(num_strata, asked // num_strata)
         draws[: asked % num_strata] += 1  # (H,)
@@ -153,7 +153,7 @@ class SingleMask(Protocol):
             start + np.sort(np.argsort(ranks[start:stop], kind="stable")[:count])
             for start, stop, count in zip(edges, edges[1:], draws, strict=False)
         ]
-        return Hidden(
+        return MaskedPositions(
             positions=ordinary[np.concatenate(chosen)][:, None],
             stratum=np.repeat(np.arange(num_strata), draws),
             stratum_sizes=np.diff(edges),
@@ -164,6 +164,29 @@ class SingleMask(Protocol):
         return _describe(self, positions_per_document=self.positions_per_document)
 
 
+PROTOCOLS = ("mlm", "single-mask")
+"""Names of the protocols."""
+
+
+def build_protocol(name: str, positions_per_document: int | Literal["all"] | None = None) -> Protocol:
+    """Build a protocol by name.
+
+    Args:
+        name: ``mlm`` or ``single-mask``.
+        positions_per_document: For single-mask: how many positions to draw from each document; all if None.
+
+    Raises:
+        ValueError: If there is no protocol of that name, or the number is not for it.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"Unknown protocol {name!r}; choose one of: {', '.join(PROTOCOLS)}.")
+    if name == "single-mask":
+        return SingleMask(None if positions_per_document == "all" else positions_per_document)
+    if positions_per_document is not None:
+        raise ValueError("positions_per_document belongs to the protocol single-mask; mlm masks 15 % at once.")
+    return MaskedTokens()
+
+
 def philox(seed: int, document: int, length: int, stream: int = 0) -> np.random.Philox:
     """The stream of one (seed, document, length), independent of all others.
 
@@ -172,14 +195,14 @@ def philox(seed: int, document: int, length: int, stream: int = 0) -> np.random.
     Args:
         seed: Of the evaluation.
         document: Place of the document.
-        length: Tokens of the stretch.
+        length: Tokens of the span.
         stream: Tells apart what is drawn.
     """
     return np.random.Philox(key=[seed, 0], counter=[0, length, document, stream])
 
 
 def _ordinary(tokens: np.ndarray, special_ids: tuple[int, ...]) -> np.ndarray:
-    """List the positions that may be hidden, ascending, int64."""
+    """List the positions that may be masked, ascending, int64."""
     return np.flatnonzero(~np.isin(tokens, special_ids)).astype(np.int64)
 
 

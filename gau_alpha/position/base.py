@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gau_alpha.rows import Rows
-from gau_alpha.strategy import Strategy
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.strategy import Strategy
 
 
 class Rotation(NamedTuple):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gau_alpha.limits import require_number, require_whole
 from gau_alpha.position.base import Position, exact_dtype
+from gau_alpha.untrusted.limits import require_number, require_whole
 
 _MOST = 700
 """The exponential of larger numbers leaves float64."""

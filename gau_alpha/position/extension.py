@@ -12,11 +12,11 @@ import math
 import torch
 from torch import Tensor
 
-from gau_alpha.limits import require_number, require_whole
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position.base import exact_dtype, frequencies
 from gau_alpha.position.rope import RoPE
-from gau_alpha.rows import Rows
-from gau_alpha.strategy import require_train_length
+from gau_alpha.untrusted.limits import require_number, require_whole
 
 
 class ExtendedRoPE(RoPE):

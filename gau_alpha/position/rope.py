@@ -5,9 +5,9 @@ B batch (1 where all rows agree), L length, D key size.
 
 from torch import Tensor
 
-from gau_alpha.limits import require_number
+from gau_alpha.attention.layout import Rows
 from gau_alpha.position.base import Position, Rotary, frequencies
-from gau_alpha.rows import Rows
+from gau_alpha.untrusted.limits import require_number
 
 
 class RoPE(Rotary):

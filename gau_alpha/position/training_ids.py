@@ -9,9 +9,9 @@ B batch, L length.
 import torch
 from torch import Tensor
 
-from gau_alpha.limits import require_whole
 from gau_alpha.position.base import Position
 from gau_alpha.position.rope import RoPE
+from gau_alpha.untrusted.limits import require_whole
 
 _MOST_IDS = 2**24
 """All of them are shuffled for every row."""

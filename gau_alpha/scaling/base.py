@@ -8,7 +8,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 
-from gau_alpha.strategy import Strategy
+from gau_alpha.attention.strategy import Strategy
 
 
 class Scaling(Strategy):

@@ -1,6 +1,6 @@
 """A temperature that was measured instead of derived: the strategy ``CalibratedScale`` of the axis ``scaling``.
 
-``gau_alpha/calibrate.py`` measures it. Dimensions: K layers, M lengths.
+``gau_alpha/extrapolation/calibrate.py`` measures it. Dimensions: K layers, M lengths.
 """
 
 import copy
@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gau_alpha.limits import require_number, require_whole
 from gau_alpha.scaling.base import Scaling
+from gau_alpha.untrusted.limits import require_number, require_whole
 
 
 class CalibratedScale(Scaling):

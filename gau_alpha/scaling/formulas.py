@@ -9,9 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gau_alpha.limits import require_number, require_whole
+from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.scaling.base import Scaling, at_least_one
-from gau_alpha.strategy import require_train_length
+from gau_alpha.untrusted.limits import require_number, require_whole
 
 
 class LogLength(Scaling):

@@ -9,8 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gau_alpha.limits import require_whole
 from gau_alpha.scaling.base import Scaling, at_least_one
+from gau_alpha.untrusted.limits import require_whole
 
 
 class ScalableSoftmax(Scaling):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from gau_alpha import optimization
 from gau_alpha.checkpoints import MODELS
-from gau_alpha.optimization import Schedule
+from gau_alpha.training import optimization
+from gau_alpha.training.optimization import Schedule
 from gau_alpha.untrusted.registry import Registry, exported
 
 MODULES = MODELS | Registry({Schedule: exported(optimization, Schedule)})

@@ -6,9 +6,9 @@ B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a bloc
 import torch
 from torch import Tensor
 
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.strategy import Strategy
 from gau_alpha.position import Position, View
-from gau_alpha.rows import Rows
-from gau_alpha.strategy import Strategy
 
 
 class Visibility(Strategy):

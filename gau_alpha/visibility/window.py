@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gau_alpha.limits import require_whole
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position import Position
-from gau_alpha.rows import Rows
-from gau_alpha.strategy import require_train_length
+from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.visibility.base import Visibility
 
 

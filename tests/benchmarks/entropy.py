@@ -12,9 +12,9 @@ import torch
 
 from datamodules import ByteTokenizer, PythonStandardLibrary, TextDataModule
 from gau_alpha import AttentionMethod, GAUAlphaModule
-from gau_alpha.calibrate import calibrate
-from gau_alpha.extrapolation import ExtrapolationEngine
-from gau_alpha.extrapolation.stretches import document_fingerprint
+from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
+from gau_alpha.extrapolation.calibration_solver import calibrate
+from gau_alpha.extrapolation.spans import document_fingerprint
 from gau_alpha.scaling import InfoScale
 
 RATIOS = [1, 2, 4, 8, 16, 32, 64]
@@ -27,10 +27,9 @@ def entropies(module: GAUAlphaModule, texts: list[np.ndarray], vocabulary, metho
     for ratio in RATIOS:
         length = ratio * module.train_length
         rows = [row for text in texts for row in text.reshape(-1, length)]
-        engine = ExtrapolationEngine(
-            rows, vocabulary, module.train_length, length_ratios=[ratio], distances=False, num_resamples=1
-        )
-        (row,) = engine.rows(module.model, {"it": method})
+        options = EvaluationOptions(length_ratios=[ratio], distances=False, num_resamples=1)
+        engine = ExtrapolationEngine(rows, vocabulary, module.train_length, options)
+        (row,) = engine.evaluate(module.model, {"it": method})
         assert row.layers is not None
         found.append(row.layers["attention_entropy"])
     return np.array(found)

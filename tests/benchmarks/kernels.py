@@ -10,10 +10,10 @@ import time
 
 import torch
 
-from gau_alpha.kernels import KERNELS
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.kernels import KERNELS
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.position import ALiBi, ReRoPE
-from gau_alpha.rows import Rows
 from gau_alpha.visibility import Window
 
 METHODS = {

@@ -18,7 +18,7 @@ from torch import nn
 from datamodules import PythonStandardLibrary, TextDataModule, TokenizerFile
 from datamodules.tokenizers.training import train_tokenizer
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.optimization import parameter_groups
+from gau_alpha.training.optimization import parameter_groups
 
 VOCABULARY, LENGTH, ROWS, RATE = 12_000, 64, 8, 3e-4
 

@@ -11,7 +11,7 @@ from harness import alternately, main, ratios, table
 from opponent import PlainGAU
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import ExtrapolationEngine, SingleMask
+from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
 from gau_alpha.vocabulary import Vocabulary
 
 VOCABULARY, DOCUMENTS, SAMPLED = 12_000, 10, 64
@@ -26,9 +26,11 @@ def report(quick: bool) -> list[str]:
     ours.load_state_dict(plain.state_dict())
     tokens = np.random.default_rng(0).integers(2, VOCABULARY, size=length)
     engine = ExtrapolationEngine(
-        [tokens], Vocabulary(VOCABULARY, 1, 0), length, length_ratios=[1], protocol=SingleMask(passes),
-        entropy=False, distances=False, num_resamples=1,
-    )  # fmt: skip
+        [tokens],
+        Vocabulary(VOCABULARY, 1, 0),
+        length,
+        EvaluationOptions([1], "single-mask", passes, entropy=False, distances=False, num_resamples=1),
+    )
     ids = torch.from_numpy(tokens).repeat(passes, 1)  # (B, L)
     ids[torch.arange(passes), torch.arange(passes)] = 1
 
@@ -36,7 +38,7 @@ def report(quick: bool) -> list[str]:
         with torch.no_grad():
             plain(ids)
 
-    times = alternately({"ours": lambda: list(engine.rows(ours, {"own": ours.method})), "plain": exact}, runs)
+    times = alternately({"ours": lambda: list(engine.evaluate(ours, {"own": ours.method})), "plain": exact}, runs)
     each = {name: timing.median / passes for name, timing in times.items()}
     hours = {"ours": each["ours"] * SAMPLED * DOCUMENTS / 3600, "plain": each["plain"] * length * DOCUMENTS / 3600}
     rows = [

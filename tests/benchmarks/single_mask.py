@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import ExtrapolationEngine, SingleMask
+from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
 from gau_alpha.vocabulary import Vocabulary
 
 PUBLISHED_BATCH = 32
@@ -57,14 +57,16 @@ def main() -> None:
     tokens = np.random.default_rng(0).integers(2, args.vocab_size, size=args.length)
     vocabulary = Vocabulary(args.vocab_size, 1, 0)
     engine = ExtrapolationEngine(
-        [tokens], vocabulary, args.length, length_ratios=[1], protocol=SingleMask(args.positions),
-        entropy=False, distances=False, num_resamples=1,
-    )  # fmt: skip
-    positions = [int(one.positions[0]) for one in engine.passes(args.length)]
+        [tokens],
+        vocabulary,
+        args.length,
+        EvaluationOptions([1], "single-mask", args.positions, entropy=False, distances=False, num_resamples=1),
+    )
+    positions = [int(one.positions[0]) for one in engine.spans.examples(args.length)]
     seconds: dict[str, list[float]] = {"plain loop": [], "engine": [], f"{args.positions} forward passes": []}
     for _ in range(args.repeats):  # in turn, so that a change of the machine's speed meets all alike
         start = time.perf_counter()
-        (row,) = engine.rows(model, {"own": model.method})
+        (row,) = engine.evaluate(model, {"own": model.method})
         seconds["engine"].append(time.perf_counter() - start)
         start = time.perf_counter()
         plain_loop(model, tokens, positions, vocabulary.mask_id)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import TokenMasking
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.optimization import parameter_groups
+from gau_alpha.training.optimization import parameter_groups
 from gau_alpha.vocabulary import Vocabulary
 
 VOCABULARY, TOKENS = 12_000, 8_192

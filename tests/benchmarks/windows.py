@@ -9,8 +9,8 @@ import torch
 from harness import alternately, main, table
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.kernels import Blocked
-from gau_alpha.rows import Rows
+from gau_alpha.attention.kernels import Blocked
+from gau_alpha.attention.layout import Rows
 from gau_alpha.visibility import Full, Window
 
 CONFIG = GAUAlphaConfig(258, 192, 384, 64, 4)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.attention_entropy import AttentionEntropy
 from gau_alpha import GAUAlphaConfig
-from gau_alpha.module import GAUAlphaModule
+from gau_alpha.training.module import GAUAlphaModule
 
 LENGTH = 16
 

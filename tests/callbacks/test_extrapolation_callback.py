@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 
 from callbacks.extrapolation import ExtrapolationEvaluation
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation.passes import Passes
-from gau_alpha.module import GAUAlphaModule
-from gau_alpha.optimization import Linear
+from gau_alpha.extrapolation.spans import EvaluationSpans
 from gau_alpha.scaling import Scaling
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.training.optimization import Linear
 from gau_alpha.vocabulary import Vocabulary
 
 TRAIN_LENGTH = 16
@@ -236,7 +236,7 @@ def test_a_failing_evaluation_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     def fail(self, batch):
         raise OSError("a document can't be read")
 
-    monkeypatch.setattr("gau_alpha.extrapolation.passes.Passes.batch", lambda *args: fail(*args[:2]))
+    monkeypatch.setattr("gau_alpha.extrapolation.spans.EvaluationSpans.batch", lambda *args: fail(*args[:2]))
     with pytest.raises(OSError, match="can't be read"):
         fit(tmp_path, evaluation(methods=["infoscale"]), model=model)
     assert model.model.training
@@ -306,12 +306,12 @@ def test_a_config_file_can_name_it():
     given = {"class_path": "callbacks.extrapolation.ExtrapolationEvaluation"}
     given["init_args"] = {"every_n_train_steps": 5, "length_ratios": [1, 2], "methods": ["trained", "infoscale"]}
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
-    assert list(callback.length_ratios) == [1, 2]
-    assert (callback.max_documents, callback.max_tokens) == (None, 65536)
+    assert list(callback.options.length_ratios) == [1, 2]
+    assert (callback.options.max_documents, callback.options.max_tokens) == (None, 65536)
     del given["init_args"]["length_ratios"]
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
-    assert list(callback.length_ratios) == [1, 2, 4, 8, 16]
-    assert math.isclose(callback.tokens_per_batch, 16384)
+    assert list(callback.options.length_ratios) == [1, 2, 4, 8, 16]
+    assert math.isclose(callback.options.tokens_per_batch, 16384)
 
 
 class Learned(Scaling):
@@ -363,17 +363,17 @@ def test_training_is_bit_identical_also_when_an_evaluation_raises(tmp_path, monk
                 self.failed += 1
                 self._last_step = trainer.global_step
 
-    original, calls = Passes.batch, []
+    original, calls = EvaluationSpans.batch, []
 
-    def fail_sometimes(self, passes):
+    def fail_sometimes(self, *args):
         calls.append(1)
         if len(calls) % 2 == 0:
             random.random()
             torch.rand(1)
             raise OSError("a document can't be read")
-        return original(self, passes)
+        return original(self, *args)
 
-    monkeypatch.setattr(Passes, "batch", fail_sometimes)
+    monkeypatch.setattr(EvaluationSpans, "batch", fail_sometimes)
     callback = Forgiving(1, length_ratios=[1, 2], methods=["infoscale", "trained"])
     having = state(*fit(tmp_path / "with", callback, max_steps=7))
     assert callback.failed == 7

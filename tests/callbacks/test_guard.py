@@ -8,12 +8,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from callbacks.guard import Guard
+from callbacks.nonfinite import Guard, NotFiniteError, load, rerun
+from callbacks.recovery.seeding import DropoutSeed
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.dropout_seed import DropoutSeed
-from gau_alpha.errors import NotFiniteError
-from gau_alpha.optimization import Linear
-from gau_alpha.reproduction import load, rerun
+from gau_alpha.training.optimization import Linear
 
 POISON = 29
 """The token whose embedding is not a number: a row that holds it has no finite loss, any other has."""

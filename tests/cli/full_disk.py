@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from gau_alpha.checkpoints import damage
+from gau_alpha.checkpoints import find_corruption
 from gau_alpha.cli import main
 
 
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     with shortage(kind, folder, int(len(content) * 0.7)):
         said["code"], said["error"] = fit(config, 4)
         said["during"] = {name: size for name, size in files(folder).items() if name != "filler"}
-    said["unchanged"] = checkpoint.read_bytes() == content and damage(checkpoint) is None
+    said["unchanged"] = checkpoint.read_bytes() == content and find_corruption(checkpoint) is None
     said["again"], _ = fit(config, 4)
     said["after"] = files(folder)
     print(json.dumps(said))

@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
+from gau_alpha.attention.presets import preset_names
 from gau_alpha.cli import main
 from gau_alpha.cli.commands import COMMANDS
 from gau_alpha.cli.lightning import gather_lists
 from gau_alpha.cli.shipped import with_shipped_files
-from gau_alpha.presets import preset_names
 from gau_alpha.scaling import InfoScale, NoScaling
 from gau_alpha.similarity import CosScale
 
@@ -157,12 +157,21 @@ def test_checkpoints_that_differ_in_their_seed_are_summed_up(run, tmp_path, caps
 
 def test_options_of_an_evaluation_reach_the_table(run, tmp_path):
     args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "--length_ratios", "1", "4"]
-    args += ["--protocol", "single-mask", "--positions_per_document", "6", "--windows", "aligned", "--latex", "true"]
+    args += [
+        "--protocol",
+        "single-mask",
+        "--positions_per_document",
+        "6",
+        "--span_position",
+        "aligned",
+        "--latex",
+        "true",
+    ]
     args += ["--data.validation_fraction", "0.5"]
     assert main([*args, "--max_tokens", "2000", "--output_dir", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "extrapolation.json").read_text())
     first, second = content["rows"]
-    assert (first["protocol"], first["windows"]) == ("single-mask", "aligned")
+    assert (first["protocol"], first["span_position"]) == ("single-mask", "aligned")
     assert first["num_targets"] == 6 * first["num_documents"]
     assert first["num_positions"] == 16 * first["num_documents"]
     assert first["num_documents"] == second["num_documents"] == 2000 // (6 * 64)
@@ -251,9 +260,12 @@ def test_lists_are_gathered():
 
 def test_shipped_files_are_found_by_name_and_the_users_own_come_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    args = with_shipped_files(["fit", "--config", "demo.yaml", "--model.method=infoscale", "--data", "mine.yaml"])
+    args = with_shipped_files(["fit", "--config", "demo.yaml", "--trainer=cpu.yaml", "--data", "mine.yaml"])
     assert args[2].endswith("configs/demo.yaml")
-    assert args[3].endswith("configs/method/infoscale.yaml")
+    assert args[3].endswith("configs/trainer/cpu.yaml")
     assert args[5] == "mine.yaml"
+    (tmp_path / "demo.yaml").mkdir()
+    assert with_shipped_files(["--config", "demo.yaml"])[1] == args[2]
+    (tmp_path / "demo.yaml").rmdir()
     (tmp_path / "demo.yaml").write_text("")
     assert with_shipped_files(["--config", "demo.yaml"])[1] == "demo.yaml"

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from callbacks.guard import Guard
+from callbacks.nonfinite import Guard
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli import main
 from gau_alpha.cli.lightning import GAUAlphaCLI
@@ -41,7 +41,7 @@ def test_a_run_that_diverges_ends_in_one_message_that_says_how_to_see_it_again(r
 def test_a_guard_of_ones_own_takes_its_place(run, monkeypatch):
     seen = []
     monkeypatch.setattr(GAUAlphaCLI, "_run_subcommand", lambda self, name: seen.append(self.trainer.callbacks))
-    for more in ([], ["--trainer.callbacks+", "callbacks.guard.Guard", "--trainer.callbacks.max_skips", "3"]):
+    for more in ([], ["--trainer.callbacks+", "callbacks.nonfinite.Guard", "--trainer.callbacks.max_skips", "3"]):
         assert main(["fit", "--config", str(run.config), *more]) == 0
     limits = [[x.max_skips for x in callbacks if isinstance(x, Guard)] for callbacks in seen]
     assert limits == [[0], [3]]

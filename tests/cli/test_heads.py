@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Split
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaFineTuning, GAUAlphaForMaskedLM
 from gau_alpha.cli import main
-from gau_alpha.heads import GAUAlphaForQuestionAnswering, GAUAlphaForSequenceClassification
+from gau_alpha.finetuning import GAUAlphaForQuestionAnswering, GAUAlphaForSequenceClassification
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 
@@ -159,7 +159,7 @@ def test_from_training_to_a_folder_and_labels_in_a_file(task, tmp_path, capsys):
     assert probabilities.max().item() == pytest.approx(rows[0]["probability"], abs=1e-5)
     card = (folder / "huggingface/README.md").read_text()
     assert "text-classification" in card
-    assert "from gau_alpha.heads import GAUAlphaForSequenceClassification" in card
+    assert "from gau_alpha.finetuning import GAUAlphaForSequenceClassification" in card
     # to a folder and back, nothing is lost
     for source, target in ((checkpoint, "there"), ("there", "back.ckpt")):
         assert main(["convert", source, target]) == 0
@@ -245,7 +245,7 @@ def test_two_processes_train_and_count_as_one(base, tmp_path):
         (["--data.train.path", "missing.jsonl"], ["missing.jsonl"]),
         (["--model.head.pooling", "max"], ["first, mean"]),
         (["--model.config.hidden_size", "64"], ["hidden_size is 32 there and 64 here"]),
-        (["--model.head", "gau_alpha.heads.GAUAlphaForQuestionAnswering"], ["is a span", "negative"]),
+        (["--model.head", "gau_alpha.finetuning.GAUAlphaForQuestionAnswering"], ["is a span", "negative"]),
     ],
 )
 def test_mistakes(base, tmp_path, capsys, more, words):

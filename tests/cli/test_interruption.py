@@ -3,11 +3,9 @@
 import json
 import random
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from process_harness import interrupt, start_cli
 
 from gau_alpha.cli import main
 
@@ -38,25 +36,17 @@ def test_killed_ten_times_at_random_moments(run, tmp_path):
     expected = results(folder)
     assert expected[1] == {f"extrapolation.{suffix}" for suffix in ("html", "json", "csv", "md", "png", "tex")}
     folder.rename(tmp_path / "undisturbed")
-    unfinished = folder / "extrapolation.unfinished"
+
+    def finished() -> int:
+        return len(list((folder / "extrapolation.unfinished").glob("[!.]*.json")))
+
     dice = random.Random(0)
     kept = []
     for _ in range(10):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gau_alpha.cli", *command(run, folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        before = len(list(unfinished.glob("[!.]*.json"))) if unfinished.exists() else 0
-        wanted = before + dice.randrange(3)
-        while process.poll() is None and (
-            not unfinished.exists() or len(list(unfinished.glob("[!.]*.json"))) <= wanted
-        ):
-            time.sleep(0.005)
-        time.sleep(dice.random() * 0.1)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kept.append(len(list(unfinished.glob("[!.]*.json"))) if unfinished.exists() else 0)
+        wanted = finished() + dice.randrange(3)
+        process = start_cli(command(run, folder), tmp_path / "log.txt")
+        interrupt(process, signal.SIGKILL, lambda wanted=wanted: finished() > wanted, dice.random() * 0.1)
+        kept.append(finished())
     assert kept[0] > 0, "killed before anything was finished: nothing was tested"
     assert main(command(run, folder)) == 0
     again = results(folder)

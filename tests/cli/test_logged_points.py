@@ -1,40 +1,15 @@
 """TensorBoard after interruptions: the points of an undisturbed run, each once."""
 
-import multiprocessing
-import os
 import signal
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import yaml
-from lightning.pytorch import Callback
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from process_harness import alone, logged_points, run_together, send_signal
 
 from gau_alpha.cli import main
 
 STEPS = 14
-CLOCK = ("extrapolation/seconds", "extrapolation/share_of_time")
-
-
-class Interrupt(Callback):
-    """Sends this process a signal at some moment of a step."""
-
-    def __init__(self, number: int, step: int, moment: str) -> None:
-        self.number, self.step, self.moment = number, step, moment
-
-    def _send(self, trainer, moment, step):
-        if (self.moment, self.step) == (moment, step) and not trainer.sanity_checking:
-            os.kill(os.getpid(), self.number)
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self._send(trainer, "in", trainer.global_step + 1)
-
-    def on_validation_start(self, trainer, pl_module):
-        self._send(trainer, "validating", trainer.global_step)
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self._send(trainer, "after", trainer.global_step)
 
 
 def fit(folder, run, *interrupt):
@@ -47,8 +22,7 @@ def fit(folder, run, *interrupt):
         {"class_path": "callbacks.attention_entropy.AttentionEntropy", "init_args": {"every_n_train_steps": 2}},
     ]
     if interrupt:
-        named = dict(zip(("number", "step", "moment"), interrupt, strict=True))
-        callbacks.append({"class_path": f"{__name__}.Interrupt", "init_args": named})
+        callbacks.append(send_signal(*interrupt))
     changed = {"max_steps": STEPS, "accumulate_grad_batches": 2, "log_every_n_steps": 3, "callbacks": callbacks}
     changed |= {"val_check_interval": 8, "check_val_every_n_epoch": None}  # batches: every 4 steps
     config = yaml.safe_load(run.config.read_text().replace(str(run.config.parent), str(folder)))
@@ -57,34 +31,14 @@ def fit(folder, run, *interrupt):
     folder.mkdir(exist_ok=True)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
-    process = multiprocessing.get_context("fork").Process(target=_main, args=(["fit", "--config", str(path)],))
-    process.start()
-    process.join(timeout=120)
-    return process.exitcode
-
-
-def _main(args):
-    raise SystemExit(main(args))
-
-
-def points(folder: Path) -> dict[tuple[str, int], list[float]]:
-    """By tag and step, as TensorBoard shows them; of pictures the number of bytes."""
-    board = EventAccumulator(str(folder / "run" / "first"), size_guidance={"scalars": 0, "images": 0}).Reload()
-    found: dict[tuple[str, int], list[float]] = {}
-    for tag in board.Tags()["scalars"]:
-        for event in board.Scalars(tag):
-            found.setdefault((tag, event.step), []).append(0.0 if tag in CLOCK else event.value)
-    for tag in board.Tags()["images"]:
-        for event in board.Images(tag):
-            found.setdefault((tag, event.step), []).append(len(event.encoded_image_string))
-    return found
+    return run_together(folder, ["fit", "--config", str(path)], 1, alone)[0].code
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("undisturbed") / "runs"
     assert fit(folder, run) == 0
-    return points(folder)
+    return logged_points(folder / "run/first")
 
 
 @pytest.mark.slow
@@ -111,9 +65,9 @@ def test_steps_are_optimizer_steps_under_accumulation(undisturbed):
 def test_two_interruptions_leave_the_points_of_none(tmp_path, run, undisturbed, interruptions):
     folder = tmp_path / "runs"
     for number, step, moment in interruptions:
-        assert fit(folder, run, int(number), step, moment) == (143 if number == signal.SIGTERM else -9)
+        assert fit(folder, run, number, step, moment) == (143 if number == signal.SIGTERM else -9)
     assert fit(folder, run) == 0
-    assert points(folder) == undisturbed
+    assert logged_points(folder / "run/first") == undisturbed
 
 
 @pytest.mark.slow
@@ -126,7 +80,7 @@ def test_csv_files_are_kept(tmp_path, run):
     for steps in (3, 5):
         config["trainer"]["max_steps"] = steps
         config["model"]["schedule"] = {
-            "class_path": "gau_alpha.optimization.Cosine",
+            "class_path": "gau_alpha.training.optimization.Cosine",
             "init_args": {"final": 0.1},
         }
         (tmp_path / "csv.yaml").write_text(yaml.safe_dump(config))

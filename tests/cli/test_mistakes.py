@@ -153,8 +153,8 @@ def positions_of_mlm(run, tmp_path):
     return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--positions_per_document", "4"]
 
 
-def unknown_windows(run, tmp_path):
-    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--windows", "last"]
+def unknown_span_position(run, tmp_path):
+    return ["extrapolate", "--ckpt_path", str(run.checkpoint), "--span_position", "last"]
 
 
 def unknown_baseline(run, tmp_path):
@@ -191,7 +191,7 @@ MISTAKES = {
     calibrating_a_window: ["Window(radius=8)", "nothing to calibrate"],
     calibrating_two_checkpoints: ["got 2"],
     positions_of_mlm: ["positions_per_document", "single-mask"],
-    unknown_windows: ["'last'", "aligned"],
+    unknown_span_position: ["'last'", "aligned"],
     unknown_baseline: ["baseline='softmax'", "trained"],
     no_data: ["data"],
 }

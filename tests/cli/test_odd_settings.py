@@ -54,7 +54,7 @@ FLAGS = """
 --trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.monitor x
 --trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping --trainer.callbacks.monitor x --trainer.callbacks.mode u
 --trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint --trainer.callbacks.save_top_k -7
---trainer.callbacks+=callbacks.guard.Guard --trainer.callbacks.max_skips -1
+--trainer.callbacks+=callbacks.nonfinite.Guard --trainer.callbacks.max_skips -1
 --trainer.logger x
 --trainer.default_root_dir /proc/none
 --trainer.unknown 1
@@ -147,7 +147,7 @@ FILES = {
     "key 3": "3: 4",
     "rate": "model: {learning_rate: null}",
     "callbacks": "trainer: {callbacks: [{class_path: 3}]}",
-    "arguments": "trainer: {callbacks: [{class_path: callbacks.guard.Guard, init_args: [1]}]}",
+    "arguments": "trainer: {callbacks: [{class_path: callbacks.nonfinite.Guard, init_args: [1]}]}",
     "accumulation": "trainer: {accumulate_grad_batches: 0}",
 }
 BROKEN = "a:\n\tb: 1\n"

@@ -5,8 +5,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
+from gau_alpha.attention.method import AXES
 from gau_alpha.cli import main
-from gau_alpha.method import AXES
 
 from .conftest import tiny_config
 

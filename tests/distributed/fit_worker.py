@@ -19,12 +19,11 @@ from worker import bare_trainer, end, whole_weights
 
 from callbacks.attention_entropy import AttentionEntropy
 from callbacks.extrapolation import ExtrapolationEvaluation
-from callbacks.guard import Guard
+from callbacks.nonfinite import Guard, NotFiniteError
+from callbacks.recovery import AgreeOnResumePath, CollectiveTimeoutHint
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
-from gau_alpha.errors import NotFiniteError
-from gau_alpha.optimization import Linear
+from gau_alpha.training.optimization import Linear
 from gau_alpha.vocabulary import Vocabulary
-from gau_alpha.waiting import Waiting
 
 RANK = int(os.environ["LOCAL_RANK"])
 POISON, OVERFLOW, LEFT_OUT = 29, 28, "left out"
@@ -159,7 +158,7 @@ def fit(strategy, folder, callbacks, special=((0, None),) * 3, documents=12, tar
     try:
         trainer.fit(module, datamodule=Data(special, documents, targets))
         said["weights"] = digest(module)
-    except NotFiniteError as error:
+    except (NotFiniteError, ValueError) as error:
         said["error"] = str(error)
     said |= {"steps": trainer.global_step, "calls": module.model.lengths}
     return said
@@ -190,10 +189,12 @@ def run(strategy, folder, scenario):
             return fit(strategy, folder, [Guard()], (good, overflowing, good))
         case "skipped":
             return fit(strategy, folder, [Guard(max_skips=2)], (good, poisoned, overflowing, good))
+        case "other checkpoints":
+            return fit(strategy, folder, [AgreeOnResumePath(f"seen by {RANK}.ckpt")])
         case "left out":
             return fit(strategy, folder, [], (good, (1, LEFT_OUT), (1, LEFT_OUT), good))
         case "no memory to train":
-            return fit(strategy, folder, [Guard(), Waiting()])
+            return fit(strategy, folder, [Guard(), CollectiveTimeoutHint()])
         case "beyond the limit":
             return fit(strategy, folder, [Guard(max_skips=1)], (good, poisoned, overflowing, good))
     return fit(strategy, folder, measuring)

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from process_harness import run_together
 from small_run import MEASURING, extrapolate, on_cpu, rows, write_config, write_corpus
-from together import run_together
 
 from gau_alpha.cli import main
 

@@ -3,11 +3,11 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import yaml
+from process_harness import start_cli
 from tiny_data import text_files
 
 SLEEPER = """
@@ -41,8 +41,8 @@ def begin(folder, strategy, rank):
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     options = ["--trainer", f"{strategy}.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
     options += ["--trainer.precision", "32-true", "--trainer.strategy.init_args.timeout", "0:00:30"]
-    command = [sys.executable, "-m", "gau_alpha.cli", "fit", "--config", "config.yaml", *options]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = ["fit", "--config", "config.yaml", *options]
+    return start_cli(command, folder / "log.txt", cwd=folder, stderr=subprocess.PIPE)
 
 
 def alive(pid):

@@ -3,14 +3,14 @@
 import math
 
 import pytest
-from pair import ended, heard, start
+from process_harness import ended, heard, start_scripts
 
-from gau_alpha.reproduction import load, rerun
+from callbacks.nonfinite import load, rerun
 
 SHORT_OF_MEMORY = ("rank 1, first batch", "rank 1, third batch", "all ranks, first batch", "all ranks, third batch")
 GATHERING = ("gathering a layer", "gathering the rest")
 FITS = ("no callback", "measured", "one document", "no targets on rank 1", *SHORT_OF_MEMORY)
-GUARDED = ("nan", "overflow", "skipped", "left out", "beyond the limit")
+GUARDED = ("nan", "overflow", "skipped", "left out", "beyond the limit", "other checkpoints")
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def both(said, scenario):
 def test_evaluations_in_fit_never_leave_a_process_waiting(tmp_path, strategy):
     """Whatever happens in them, training then ends in the weights of a run without them."""
     gathering = GATHERING if strategy == "fsdp" else ()
-    said = heard(start("fit_worker.py", strategy, tmp_path, *FITS, *gathering), timeout=60)
+    said = heard(start_scripts("fit_worker.py", strategy, tmp_path, *FITS, *gathering), timeout=60)
     alone, _ = both(said, "no callback")
     assert alone["steps"] == 3
     for scenario in ("measured", "one document", *SHORT_OF_MEMORY, *gathering):
@@ -50,12 +50,14 @@ def test_evaluations_in_fit_never_leave_a_process_waiting(tmp_path, strategy):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_what_is_not_finite_on_one_process_stops_both(tmp_path, strategy):
-    said = heard(start("fit_worker.py", strategy, tmp_path, *GUARDED), timeout=60)
+    said = heard(start_scripts("fit_worker.py", strategy, tmp_path, *GUARDED), timeout=60)
     for rank, one in enumerate(said):
         assert "step 2 was skipped: the loss is not finite on process 1. Process" in one["nan"]["error"]
         assert f"Process {rank} had the rows {[4 + 2 * rank, 5 + 2 * rank]}" in one["nan"]["error"]
         assert "step 2 was skipped: the gradient, summed over processes" in one["overflow"]["error"]
         assert "step 3 was skipped" in one["beyond the limit"]["error"]
+        assert f"rank 0 from seen by 0.ckpt, rank {rank} from seen by {rank}.ckpt" in one["other checkpoints"]["error"]
+        assert one["other checkpoints"]["steps"] == 0
     folder = tmp_path / str(GUARDED.index("nan")) / "not_finite" / "step_2"
     assert sorted(path.name for path in folder.iterdir()) == [
         "rank_0.safetensors",
@@ -74,8 +76,8 @@ def test_what_is_not_finite_on_one_process_stops_both(tmp_path, strategy):
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_process_without_memory_to_train_ends_both(tmp_path, strategy):
     """Training can't go on without it; the other learns at once that it is gone, and says so."""
-    first, second = ended(start("fit_worker.py", strategy, tmp_path, "no memory to train"), timeout=60)
-    assert second.returncode, "lacks memory"
+    first, second = ended(start_scripts("fit_worker.py", strategy, tmp_path, "no memory to train"), timeout=60)
+    assert second.code, "lacks memory"
     assert "OutOfMemoryError" in second.errors
-    assert first.returncode
+    assert first.code
     assert "Process 0, at step 1: another process has ended. Its own output says why." in first.errors

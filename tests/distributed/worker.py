@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from gau_alpha.sharding import ShardedStrategy
+from gau_alpha.training.fsdp import ShardedStrategy
 
 STRATEGIES = {"auto": lambda: "auto", "ddp": lambda: "ddp", "fsdp": ShardedStrategy}
 

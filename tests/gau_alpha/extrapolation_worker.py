@@ -11,9 +11,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import Contender, ExtrapolationEngine, Ledger, SingleMask
+from gau_alpha.extrapolation import Candidate, EvaluationOptions, ExtrapolationEngine, ResultCache, SingleMask
 from gau_alpha.scaling import InfoScale
-from gau_alpha.sharding import shard
+from gau_alpha.training.fsdp import shard
 from gau_alpha.vocabulary import Vocabulary
 
 PLAIN = ("plain", "single-mask", "single-mask sampled", "resumed")
@@ -74,23 +74,23 @@ def main(rank: int, world_size: int, store: str, scenario: str) -> None:
         documents[0] = np.append(documents[0], [2] * 2700)  # alone at twice the length
         ratios = [1, 2]
     engine = ExtrapolationEngine(
-        documents, Vocabulary(40, 1, 0, (2,)), 2700 if scenario == WEIGHTS else 8, length_ratios=ratios,
-        tokens_per_batch=40 if plain else 64, num_resamples=100,
+        documents, Vocabulary(40, 1, 0, (2,)), 2700 if scenario == WEIGHTS else 8,
+        EvaluationOptions(length_ratios=ratios, tokens_per_batch=40 if plain else 64, num_resamples=100),
         protocol={"single-mask": SingleMask(), "single-mask sampled": SingleMask(5)}.get(scenario),
     )  # fmt: skip
-    contenders = [Contender("own", model, model.method)]
+    candidates = [Candidate("own", model, model.method)]
     if plain:
-        contenders.append(Contender("infoscale", model, AttentionMethod(scaling=InfoScale(8))))
+        candidates.append(Candidate("infoscale", model, AttentionMethod(scaling=InfoScale(8))))
     folder = Path(store).parent / f"unfinished{world_size}"
     said = {}
     try:
         if scenario == "resumed":
-            first = engine.compare(contenders, ledger=Ledger(folder, {}) if rank == 0 else None)
+            first = engine.compare(candidates, cache=ResultCache(folder, {}) if rank == 0 else None)
             for _ in range(3):
                 next(first)
             model.lengths.clear()
-        ledger = Ledger(folder, {}) if rank == 0 and scenario == "resumed" else None
-        rows = [row.as_dict() for row in engine.compare(contenders, ledger=ledger)]
+        cache = ResultCache(folder, {}) if rank == 0 and scenario == "resumed" else None
+        rows = [row.as_dict() for row in engine.compare(candidates, cache=cache)]
         for row in rows:
             for name in ("seconds", "tokens_per_second", "peak_memory_bytes"):
                 row.pop(name)

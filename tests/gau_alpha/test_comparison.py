@@ -1,4 +1,4 @@
-"""Contenders side by side: several models, a named baseline, interruptions, a time budget."""
+"""Candidates side by side: several models, a named baseline, interruptions, a time budget."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import Contender, ExtrapolationEngine, Ledger, SingleMask, Status
+from gau_alpha.extrapolation import Candidate, EvaluationOptions, ExtrapolationEngine, ResultCache, Status
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 from gau_alpha.vocabulary import Vocabulary
@@ -33,17 +33,16 @@ class Counting(GAUAlphaForMaskedLM):
 
 def build_engine(**kwargs):
     docs = [np.random.default_rng(seed).integers(2, 40, size=70) for seed in range(12)]
-    return ExtrapolationEngine(
-        docs, Vocabulary(40, 1, 0), 8, **{"length_ratios": [1, 2, 4, 8], "num_resamples": 50, **kwargs}
-    )
+    options = EvaluationOptions(**{"length_ratios": [1, 2, 4, 8], "num_resamples": 50, **kwargs})
+    return ExtrapolationEngine(docs, Vocabulary(40, 1, 0), 8, options)
 
 
-def build_contenders():
+def build_candidates():
     first, second = Counting(0), Counting(1, layers=3)
     return [
-        Contender("a", first, first.method, group="plain"),
-        Contender("b", second, second.method, group="plain"),
-        Contender("a info", first, AttentionMethod(scaling=InfoScale(8))),
+        Candidate("a", first, first.method, group="plain"),
+        Candidate("b", second, second.method, group="plain"),
+        Candidate("a info", first, AttentionMethod(scaling=InfoScale(8))),
     ]
 
 
@@ -53,15 +52,15 @@ def untimed(rows):
 
 def test_differences_across_models_are_paired_to_the_named_baseline():
     engine = build_engine()
-    rows = list(engine.compare(build_contenders(), baseline="b"))
+    rows = list(engine.compare(build_candidates(), baseline="b"))
     assert [row.method for row in rows[:3]] == ["b", "a", "a info"], "the baseline leads"
     at = {(row.method, row.length): row for row in rows}
     # By hand, from what each model gives alone.
     alone = {}
-    for contender in build_contenders():
+    for candidate in build_candidates():
         engine_alone = build_engine()
-        for row in engine_alone.rows(contender.model, {contender.name: contender.method}):
-            alone[contender.name, row.length] = row
+        for row in engine_alone.evaluate(candidate.model, {candidate.name: candidate.method}):
+            alone[candidate.name, row.length] = row
     for (name, length), row in at.items():
         assert row.loss == alone[name, length].loss
         assert row.loss_low == alone[name, length].loss_low
@@ -79,7 +78,7 @@ def test_differences_across_models_are_paired_to_the_named_baseline():
 
 def test_progress_has_one_total_over_all_models():
     told = []
-    list(build_engine().compare(build_contenders(), progress=lambda *news: told.append(news)))
+    list(build_engine().compare(build_candidates(), progress=lambda *news: told.append(news)))
     assert len({total for _, total, _ in told}) == 1
     done = [news[0] for news in told]
     assert done == sorted(done)
@@ -89,11 +88,11 @@ def test_progress_has_one_total_over_all_models():
 def test_similarity_is_noted_once_and_by_what_the_weights_were_trained_for():
     model = Counting(0)
     cosine = AttentionMethod(CosScale(4.0))
-    contenders = [
-        Contender("own", model, model.method, trained_method=cosine),
-        Contender("cosine", model, cosine, trained_method=cosine, note="a note"),
+    candidates = [
+        Candidate("own", model, model.method, trained_method=cosine),
+        Candidate("cosine", model, cosine, trained_method=cosine, note="a note"),
     ]
-    rows = {row.method: row for row in build_engine(length_ratios=[1]).compare(contenders)}
+    rows = {row.method: row for row in build_engine(length_ratios=[1]).compare(candidates)}
     assert rows["own"].note.count("similarity") == 1
     assert rows["cosine"].note == "a note"
 
@@ -101,16 +100,16 @@ def test_similarity_is_noted_once_and_by_what_the_weights_were_trained_for():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"contenders": []}, "nothing to compare"),
+        ({"candidates": []}, "nothing to compare"),
         ({"baseline": "c"}, r"baseline='c' is not evaluated; choose one of: a, b, a info"),
         ({"time_budget": 0.0}, "time_budget=0.0"),
     ],
 )
 def test_wrong_calls_are_named(wrong, message):
-    arguments = {"contenders": build_contenders(), **wrong}
+    arguments = {"candidates": build_candidates(), **wrong}
     with pytest.raises(ValueError, match=message):
         build_engine().compare(**arguments)
-    twice = [build_contenders()[0]] * 2
+    twice = [build_candidates()[0]] * 2
     with pytest.raises(ValueError, match="must differ, got a, a"):
         build_engine().compare(twice)
 
@@ -122,25 +121,29 @@ IDENTITY = {"checkpoints": {"a": "1f"}, "options": {"seed": 0, "ratios": [1, 2]}
 
 
 @pytest.mark.parametrize(
-    ("stop_after", "protocol"), [*((stop, None) for stop in range(12)), *((stop, SingleMask(3)) for stop in (0, 4, 8))]
+    ("stop_after", "protocol"),
+    [
+        *((stop, {}) for stop in range(12)),
+        *((stop, {"protocol": "single-mask", "positions_per_document": 3}) for stop in (0, 4, 8)),
+    ],
 )
 def test_what_is_finished_is_not_measured_again(tmp_path, stop_after, protocol):
-    engine = build_engine(protocol=protocol)
-    whole = list(engine.compare(build_contenders()))
+    engine = build_engine(**protocol)
+    whole = list(engine.compare(build_candidates()))
     assert len(whole) == 12
-    rows = engine.compare(build_contenders(), ledger=Ledger(tmp_path / "unfinished", IDENTITY))
+    rows = engine.compare(build_candidates(), cache=ResultCache(tmp_path / "unfinished", IDENTITY))
     for _ in range(stop_after):
         next(rows)
     del rows
-    contenders = build_contenders()
-    ledger = Ledger(tmp_path / "unfinished", IDENTITY)
-    assert len(ledger.known()) == stop_after
-    again = list(engine.compare(contenders, ledger=ledger))
+    candidates = build_candidates()
+    cache = ResultCache(tmp_path / "unfinished", IDENTITY)
+    assert len(cache.known()) == stop_after
+    again = list(engine.compare(candidates, cache=cache))
     assert untimed(again) == untimed(whole), "to the last digit"
     assert [row.seconds for row in again[:stop_after]] != [row.seconds for row in whole[:stop_after]] or not stop_after
     measured = {8 * ratio for ratio in (1, 2, 4, 8)[stop_after // 3 :]}
-    assert {length for contender in contenders for length in contender.model.lengths} == measured
-    ledger.close()
+    assert {length for candidate in candidates for length in candidate.model.lengths} == measured
+    cache.close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,19 +153,19 @@ def test_a_lack_of_memory_and_losses_that_are_no_numbers_are_kept_too(tmp_path):
             raise MemoryError
 
     engine = build_engine()
-    contenders = build_contenders()
-    contenders[0].model.script = spoil
+    candidates = build_candidates()
+    candidates[0].model.script = spoil
     with torch.no_grad():
-        contenders[1].model.cls.predictions["decoder"].weight.fill_(math.nan)
-    first = list(engine.compare(contenders, ledger=Ledger(tmp_path / "unfinished", IDENTITY)))
+        candidates[1].model.cls.predictions["decoder"].weight.fill_(math.nan)
+    first = list(engine.compare(candidates, cache=ResultCache(tmp_path / "unfinished", IDENTITY)))
     statuses = {(row.method, row.length): row.status for row in first}
     assert statuses["a", 32] is statuses["a", 64] is Status.OUT_OF_MEMORY
     assert statuses["b", 8] is Status.NOT_FINITE
-    for contender in contenders:
-        contender.model.lengths.clear()
-    again = list(engine.compare(contenders, ledger=Ledger(tmp_path / "unfinished", IDENTITY)))
+    for candidate in candidates:
+        candidate.model.lengths.clear()
+    again = list(engine.compare(candidates, cache=ResultCache(tmp_path / "unfinished", IDENTITY)))
     assert again == first
-    assert not [length for contender in contenders for length in contender.model.lengths]
+    assert not [length for candidate in candidates for length in candidate.model.lengths]
 
 
 @pytest.mark.parametrize(
@@ -175,21 +178,21 @@ def test_a_lack_of_memory_and_losses_that_are_no_numbers_are_kept_too(tmp_path):
     ],
 )
 def test_results_of_something_else_are_never_mixed_in(tmp_path, other, message):
-    rows = build_engine().compare(build_contenders(), ledger=Ledger(tmp_path / "unfinished", IDENTITY))
+    rows = build_engine().compare(build_candidates(), cache=ResultCache(tmp_path / "unfinished", IDENTITY))
     next(rows)
     with pytest.raises(ValueError, match=message) as error:
-        Ledger(tmp_path / "unfinished", other)
+        ResultCache(tmp_path / "unfinished", other)
     assert "--output_dir" in str(error.value)
-    Ledger(tmp_path / "unfinished", json.loads(json.dumps(IDENTITY)))
+    ResultCache(tmp_path / "unfinished", json.loads(json.dumps(IDENTITY)))
 
 
 def test_half_written_files_are_no_results(tmp_path):
-    ledger = Ledger(tmp_path / "unfinished", IDENTITY)
-    next(build_engine().compare(build_contenders(), ledger=ledger))
+    cache = ResultCache(tmp_path / "unfinished", IDENTITY)
+    next(build_engine().compare(build_candidates(), cache=cache))
     (tmp_path / "unfinished" / ".0123456789abcdef.json.77").write_text('{"name": "b", "len')
-    assert list(Ledger(tmp_path / "unfinished", IDENTITY).known()) == [("a", 8)]
+    assert list(ResultCache(tmp_path / "unfinished", IDENTITY).known()) == [("a", 8)]
     (tmp_path / "unfinished.77").mkdir()  # of a run that was killed while it cleaned up
-    ledger.close()
+    cache.close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,17 +201,17 @@ def test_half_written_files_are_no_results(tmp_path):
 
 def test_what_would_end_too_late_is_not_begun_and_can_be_gone_on_with(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("gau_alpha.extrapolation.comparison.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gau_alpha.extrapolation.engine.time.monotonic", lambda: now[0])
 
     def work(input_ids):
         now[0] += input_ids.numel() / 1000
 
-    contenders = build_contenders()
-    for contender in contenders[:2]:
-        contender.model.script = work
+    candidates = build_candidates()
+    for candidate in candidates[:2]:
+        candidate.model.script = work
     engine = build_engine(tokens_per_batch=8)
     # Twelve documents of 8, 16, 32 tokens take 0.1, 0.2, 0.4 s: 0.86 s after six rows, more than a second after seven.
-    rows = list(engine.compare(contenders, ledger=Ledger(tmp_path / "unfinished", IDENTITY), time_budget=1.0))
+    rows = list(engine.compare(candidates, cache=ResultCache(tmp_path / "unfinished", IDENTITY), time_budget=1.0))
     statuses = [row.status.value for row in rows]
     done = statuses.index("out of time")
     assert 6 <= done < 9
@@ -216,6 +219,6 @@ def test_what_would_end_too_late_is_not_begun_and_can_be_gone_on_with(tmp_path, 
     assert set(statuses[done:]) == {"out of time"}
     assert now[0] <= 1.0
     assert rows[-1].loss is None
-    whole = list(engine.compare(contenders, ledger=Ledger(tmp_path / "unfinished", IDENTITY)))
+    whole = list(engine.compare(candidates, cache=ResultCache(tmp_path / "unfinished", IDENTITY)))
     assert {row.status for row in whole} == {Status.OK}
     assert [row.loss for row in whole[:done]] == [row.loss for row in rows[:done]]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import ExtrapolationEngine
+from gau_alpha.attention.kernels import Blocked, Reference
+from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, bin_starts, diagonal_sums, num_bins
-from gau_alpha.kernels import Blocked, Reference
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Window
 from gau_alpha.vocabulary import Vocabulary
@@ -87,10 +87,11 @@ def test_a_row_has_means_by_layer():
     torch.manual_seed(0)
     model = GAUAlphaForMaskedLM(GAUAlphaConfig(40, 16, 24, 8, 2, initializer_range=0.5)).eval()
     docs = [np.random.default_rng(seed).integers(2, 40, size=32) for seed in range(3)]
-    engine = ExtrapolationEngine(docs, Vocabulary(40, 1, 0), 8, length_ratios=[4], tokens_per_batch=64)
+    options = EvaluationOptions(length_ratios=[4], tokens_per_batch=64)
+    engine = ExtrapolationEngine(docs, Vocabulary(40, 1, 0), 8, options)
     sums = np.zeros((2, 2 + num_bins(32)))
-    for each in engine.passes(32):
-        input_ids, _, _ = engine.batched(32).batch([each])
+    for each in engine.spans.examples(32):
+        input_ids, _, _ = engine.spans.batch([each], 32)
 
         def observe(layer, block, queries, keys, entropy):
             sums[layer] += by_hand(block[0].double().numpy(), 8)
@@ -99,7 +100,7 @@ def test_a_row_has_means_by_layer():
         with torch.no_grad():
             model(torch.as_tensor(input_ids), observer=observe)
     means = sums / (3 * 32)
-    (row,) = engine.rows(model, {"own": model.method})
+    (row,) = engine.evaluate(model, {"own": model.method})
     assert row.layers["attention_entropy"] == pytest.approx(means[:, 0].tolist(), rel=1e-5)
     assert row.layers["near_share"] == pytest.approx(means[:, 1].tolist(), rel=1e-5)
     np.testing.assert_allclose(row.layers["distance_share"], means[:, 2:], rtol=1e-4, atol=1e-6)
@@ -107,7 +108,8 @@ def test_a_row_has_means_by_layer():
     assert row.attention_entropy == pytest.approx(means[:, 0].mean(), rel=1e-5)
     assert row.effective_keys == pytest.approx(math.exp(means[:, 0].mean()), rel=1e-5)
     assert row.near_share == pytest.approx(means[:, 1].mean(), rel=1e-5)
-    entropies_alone = ExtrapolationEngine(docs, Vocabulary(40, 1, 0), 8, length_ratios=[4], distances=False)
-    (row,) = entropies_alone.rows(model, {"own": model.method})
+    options = EvaluationOptions(length_ratios=[4], distances=False)
+    entropies_alone = ExtrapolationEngine(docs, Vocabulary(40, 1, 0), 8, options)
+    (row,) = entropies_alone.evaluate(model, {"own": model.method})
     assert row.near_share is None
     assert list(row.layers) == ["attention_entropy"]

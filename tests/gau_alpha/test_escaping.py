@@ -7,6 +7,7 @@ import math
 import re
 import traceback
 from dataclasses import fields
+from functools import cache
 from html.parser import HTMLParser
 from typing import get_type_hints
 from xml.etree import ElementTree
@@ -17,14 +18,14 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import model_card
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.extrapolation import Ledger, Row, Status
+from gau_alpha.extrapolation import ExtrapolationResult, ResultCache, Status
 from gau_alpha.extrapolation.diagnostics import Diagnostics
-from gau_alpha.extrapolation.measurement import Measurement
-from gau_alpha.extrapolation.sums import DocumentSums
-from gau_alpha.method import AttentionMethod
-from gau_alpha.report import Report, figures, progress_bar
+from gau_alpha.extrapolation.report import Report, figures, progress_bar
+from gau_alpha.extrapolation.result_cache import plain_sums, read_sums
+from gau_alpha.extrapolation.statistics import DocumentSums
 from gau_alpha.untrusted.escaping import one_line
 from gau_alpha.untrusted.printable import printable
 
@@ -84,8 +85,8 @@ NASTY = [
 def report_of(name: str) -> Report:
     """Every text of a report is the name."""
     numbers = dict.fromkeys(("loss", "perplexity", "accuracy", "attention_entropy", "near_share"), 0.5)
-    texts = {one.name: name for one in fields(Row) if one.type is str and one.name != "method"}
-    assert set(texts) >= {"baseline", "group", "kernel", "note", "protocol", "windows"}
+    texts = {one.name: name for one in fields(ExtrapolationResult) if one.type is str and one.name != "method"}
+    assert set(texts) >= {"baseline", "group", "kernel", "note", "protocol", "span_position"}
     layers = {
         "attention_entropy": [2.0, 3.0],
         "near_share": [0.9, 0.5],
@@ -93,7 +94,7 @@ def report_of(name: str) -> Report:
         "distance_share": [[0.5, 0.5], [0.1, 0.9]],
     }
     rows = [
-        Row(
+        ExtrapolationResult(
             method=method,
             length_ratio=ratio,
             length=64 * ratio,
@@ -154,32 +155,39 @@ class Page(HTMLParser):
             self.texts.append(data)
 
 
+@cache
+def plain_page() -> str:
+    return PLAIN.html()
+
+
 @nasty
 def test_html_has_the_same_tags_whatever_the_name(name):
-    page, plain = Page(report_of(name).html()), Page(PLAIN.html())
+    page, plain = Page(report_of(name).html()), Page(plain_page())
     assert page.tags == plain.tags
     assert "".join(page.texts) == "".join(named(plain.texts, name))
     assert json.loads(page.run) == report_of(name).run
     assert printable(page.run) == page.run
 
 
+DRAWN = (figures.perplexity, figures.attention, figures.layers)
+
+
+def drawn_texts(report: Report, draw) -> list[str]:
+    root = ElementTree.fromstring(figures.svg(draw(report), "x"))
+    return ["".join(one.itertext()).strip() for one in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+@cache
+def plain_texts(draw) -> list[str]:
+    return [text for text in drawn_texts(PLAIN, draw) if "plain" in text]
+
+
 @nasty
 def test_figures_show_names_literally(name):
     report = report_of(name)
-    for draw in (figures.perplexity, figures.attention, figures.layers):
-        root, plain = (
-            [
-                "".join(element.itertext())
-                for element in ElementTree.fromstring(figures.svg(draw(one), "x")).iter(
-                    "{http://www.w3.org/2000/svg}text"
-                )
-            ]
-            for one in (report, PLAIN)
-        )
-        expected = [text for text in plain if "plain" in text]
-        assert len(expected) >= 2
-        for text in named(expected, name):
-            assert text.strip() in [one.strip() for one in root]
+    for draw in DRAWN:
+        assert len(plain_texts(draw)) >= 2
+        assert {text.strip() for text in named(plain_texts(draw), name)} <= set(drawn_texts(report, draw))
     (legend,) = report.figure().legends
     assert [text.get_text() for text in legend.get_texts()] == [one_line(name), one_line(name + "2")]
 
@@ -204,7 +212,7 @@ def test_figures_are_as_they_were_where_the_user_has_matplotlib_set_latex():
 def test_csv_holds_no_formula_and_numbers_are_unchanged(name):
     lines = list(csv.DictReader(io.StringIO(report_of(name).csv(), newline="")))
     assert len(lines) == 4
-    hints = get_type_hints(Row)
+    hints = get_type_hints(ExtrapolationResult)
     for field, cell in lines[0].items():
         if hints[field] is str:
             assert cell.removeprefix("'") == printable(name).removeprefix("'")
@@ -295,10 +303,10 @@ def card(title: str, results=None, data=None) -> str:
 
 @nasty
 def test_the_model_card_shows_names_literally(name, tmp_path):
-    report_of(name).write(tmp_path)
-    PLAIN.write(tmp_path / "plain")
-    kinds, shown = read_markdown(card(name, tmp_path / "extrapolation.json"))
-    plain_kinds, plain = read_markdown(card("plain", tmp_path / "plain" / "extrapolation.json"))
+    (tmp_path / "x.json").write_text(report_of(name).json(), encoding="utf-8")
+    (tmp_path / "plain.json").write_text(PLAIN.json(), encoding="utf-8")
+    kinds, shown = read_markdown(card(name, tmp_path / "x.json"))
+    plain_kinds, plain = read_markdown(card("plain", tmp_path / "plain.json"))
     if name.strip():
         assert kinds == plain_kinds
     assert shown.split() == " ".join(named([plain], name)).split()
@@ -396,7 +404,7 @@ def check_every_place(read, file, content, kind, kind_of):
 
 
 def kind_in_report(path):
-    hints = {one.name: str(getattr(one.type, "__name__", one.type)) for one in fields(Row)}
+    hints = {one.name: str(getattr(one.type, "__name__", one.type)) for one in fields(ExtrapolationResult)}
     match path:
         case ("rows",) | ("rows", int()):
             return "list"
@@ -418,7 +426,7 @@ def kind_in_report(path):
 @wrong
 def test_a_wrong_value_anywhere_in_a_report_is_one_message(kind, tmp_path):
     content = json.loads(Report(PLAIN.rows[:1], {}).json())
-    assert len(list(places(content))) > len(fields(Row))
+    assert len(list(places(content))) > len(fields(ExtrapolationResult))
     check_every_place(Report.read, tmp_path / "x.json", content, kind, kind_in_report)
 
 
@@ -506,29 +514,29 @@ def test_a_card_shows_perplexities_that_no_float_or_no_cell_can_hold(tmp_path):
     assert "| plain |  | 1.0e+300 |" in card("x", tmp_path / "x.json")
 
 
-MEASURED = Measurement(DocumentSums(np.full((2, 8), 3.0)), Diagnostics(np.ones((2, 4))), 128, 0.5, 1000)
+MEASURED = DocumentSums(np.full((2, 8), 3.0), Diagnostics(np.ones((2, 4))), 128, 0.5, 1000)
 
 
-def ledger_of(folder) -> Ledger:
-    return Ledger(folder, {"documents": "abc", "deep": {"er": [2, 3]}})
+def cache_of(folder) -> ResultCache:
+    return ResultCache(folder, {"documents": "abc", "deep": {"er": [2, 3]}})
 
 
 @pytest.fixture
 def entry(tmp_path):
     """Return the file of a measurement."""
-    ledger_of(tmp_path / "unfinished").add("plain", 64, MEASURED)
+    cache_of(tmp_path / "unfinished").add("plain", 64, MEASURED)
     (file,) = (one for one in (tmp_path / "unfinished").iterdir() if one.name != "identity.json")
     return file
 
 
 def test_measurements_are_read_back(entry):
-    ledger_of(entry.parent).add("none", 64, None)
-    known = ledger_of(entry.parent).known()
+    cache_of(entry.parent).add("none", 64, None)
+    known = cache_of(entry.parent).known()
     assert known["none", 64] is None
-    assert known["plain", 64].as_dict() == MEASURED.as_dict()
-    nan = Measurement(DocumentSums(np.array([[math.nan, 1, 1, 1, math.nan, 0, 0, 0]])), None, 64, 0.5, None)
-    again = Measurement.from_dict(json.loads(json.dumps(nan.as_dict())))
-    assert math.isnan(again.sums.loss[0])
+    assert plain_sums(known["plain", 64]) == plain_sums(MEASURED)
+    nan = DocumentSums(np.array([[math.nan, 1, 1, 1, math.nan, 0, 0, 0]]), None, 64, 0.5, None)
+    again = read_sums(json.loads(json.dumps(plain_sums(nan))))
+    assert math.isnan(again.loss[0])
 
 
 def kind_in_entry(path):
@@ -556,26 +564,26 @@ def test_a_wrong_value_anywhere_in_a_measurement_is_one_message(kind, entry):
         fits = kind in FIT[kind_in_entry(path)]
         if path == ("measurement", "seconds") or (path[1:2] == ("sums",) and path[3:] in ((2,), (3,))):
             fits = kind == "a fraction" and path[1] == "seconds"  # time and counts are more than 0
-        assert refused(lambda _: ledger_of(entry.parent), entry) == (not fits), path
+        assert refused(lambda _: cache_of(entry.parent), entry) == (not fits), path
 
 
 @pytest.mark.parametrize("name", ["name", "length", "measurement"])
 def test_an_entry_has_all_its_fields(name, entry):
     content = json.loads(entry.read_text())
     entry.write_text(without(content, (name,)))
-    assert refused(lambda _: ledger_of(entry.parent), entry)
+    assert refused(lambda _: cache_of(entry.parent), entry)
     for field in content["measurement"]:
         entry.write_text(without(content, ("measurement", field)))
-        assert refused(lambda _: ledger_of(entry.parent), entry)
+        assert refused(lambda _: cache_of(entry.parent), entry)
     entry.write_text(json.dumps({**content, "measurement": {**content["measurement"], "colour": 1}}))
     with pytest.raises(ValueError, match=r"measurement.*colour.*Remove .*unfinished to begin anew"):
-        ledger_of(entry.parent)
+        cache_of(entry.parent)
 
 
 def test_what_is_no_measurement_at_all_is_one_message(entry):
     for _ in spoiled(entry):
         if not entry.is_symlink():  # a link that leads nowhere is no file of the folder
-            assert refused(lambda _: ledger_of(entry.parent), entry)
+            assert refused(lambda _: cache_of(entry.parent), entry)
 
 
 @wrong
@@ -584,18 +592,18 @@ def test_an_identity_of_anything_else_is_one_message(kind, entry):
     content = json.loads(file.read_text())
     for path in places(content):
         file.write_text(replaced(content, path, WRONG[kind]))
-        assert refused(lambda _: ledger_of(entry.parent), entry.parent)
+        assert refused(lambda _: cache_of(entry.parent), entry.parent)
     file.write_text(json.dumps(content).replace("deep", "\\u001b[31m"))
-    assert refused(lambda _: ledger_of(entry.parent), entry.parent)
+    assert refused(lambda _: cache_of(entry.parent), entry.parent)
 
 
 def test_what_is_no_identity_at_all_is_one_message(entry):
     file = entry.with_name("identity.json")
     for _ in spoiled(file):
         if not file.is_symlink():
-            assert refused(lambda _: ledger_of(entry.parent), entry.parent)
+            assert refused(lambda _: cache_of(entry.parent), entry.parent)
 
 
 def test_a_file_where_measurements_would_be_kept_is_said_before_anything_is_measured(tmp_path):
     (tmp_path / "unfinished").write_text("")
-    assert refused(ledger_of, tmp_path / "unfinished")
+    assert refused(cache_of, tmp_path / "unfinished")

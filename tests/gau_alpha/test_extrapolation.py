@@ -10,11 +10,18 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import ExtrapolationEngine, MaskedTokens, Row, Status, undisturbed
-from gau_alpha.extrapolation.batches import Pass, deal
-from gau_alpha.extrapolation.intervals import interval, resampled_ratios
+from gau_alpha.extrapolation import (
+    EvaluationOptions,
+    ExtrapolationEngine,
+    ExtrapolationResult,
+    MaskedTokens,
+    Status,
+    preserve_training_state,
+)
+from gau_alpha.extrapolation.distributed import shard_batches
 from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller_and_smaller
-from gau_alpha.extrapolation.sums import DocumentSums
+from gau_alpha.extrapolation.spans import MaskedExample
+from gau_alpha.extrapolation.statistics import DocumentSums, interval, resampled_ratios
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Window
@@ -66,14 +73,15 @@ def model():
 
 
 def engine(docs, train_length=8, **kwargs):
-    return ExtrapolationEngine(docs, VOCABULARY, train_length, **{"num_resamples": 50, **kwargs})
+    options = EvaluationOptions(**{"num_resamples": 50, **kwargs})
+    return ExtrapolationEngine(docs, VOCABULARY, train_length, options)
 
 
 # What a fast row and a slow one may differ in.
 UNTIMED = {"seconds": None, "tokens_per_second": None, "peak_memory_bytes": None}
 
 
-def untimed(rows) -> list[Row]:
+def untimed(rows) -> list[ExtrapolationResult]:
     return [replace(row, **UNTIMED) for row in rows]
 
 
@@ -126,7 +134,7 @@ def test_agrees_with_plain_loops_on_documents_of_very_different_weight(model):
         "infoscale": AttentionMethod(scaling=InfoScale(train_length=40)),
         "window": AttentionMethod(visibility=Window(radius=5)),
     }
-    rows = list(engine(docs, 40, length_ratios=[1, 4], seed=7).rows(model, methods))
+    rows = list(engine(docs, 40, length_ratios=[1, 4], seed=7).evaluate(model, methods))
     assert [(row.method, row.length) for row in rows] == [(name, n) for n in (40, 160) for name in methods]
     for row in rows:
         expected = brute_force(model, methods[row.method], docs, row.length, seed=7)
@@ -151,8 +159,8 @@ def test_neither_batches_nor_budgets_nor_blocks_change_a_result(model):
         model.calls.clear()
         methods = {"own": model.method}
         one = engine(docs, length, length_ratios=[1], tokens_per_batch=tokens_per_batch)
-        assert [len(each.positions) for each in one.passes(length)] == [3, 50, 400]
-        results += one.rows(model, methods)
+        assert [len(each.positions) for each in one.spans.examples(length)] == [3, 50, 400]
+        results += one.evaluate(model, methods)
         rows = [call[0] for call in model.calls]
         assert rows == {1: [1, 1, 1], 2 * length: [2, 1], 3 * length: [3], 10**6: [3]}[tokens_per_batch]
     for row in results:
@@ -172,7 +180,7 @@ def test_a_logit_gap_of_150_is_finite(model):
     model.forward = logits
     docs[0][docs[0] == 5] = 6
     docs[1][:] = 5
-    (row,) = engine(docs, 64, length_ratios=[1], entropy=False, distances=False).rows(model, {"own": model.method})
+    (row,) = engine(docs, 64, length_ratios=[1], entropy=False, distances=False).evaluate(model, {"own": model.method})
     assert row.status is Status.OK
     assert row.loss == pytest.approx(75.0, rel=1e-6)
     assert row.perplexity == pytest.approx(math.exp(75.0), rel=1e-4)
@@ -183,8 +191,8 @@ def test_a_logit_gap_of_150_is_finite(model):
 def test_sums_stay_float64_under_bfloat16(model):
     docs = documents(*[64] * 40)
     with torch.autocast("cpu", torch.bfloat16):
-        (row,) = engine(docs, 64, length_ratios=[1]).rows(model, {"own": model.method})
-    (exact,) = engine(docs, 64, length_ratios=[1]).rows(model, {"own": model.method})
+        (row,) = engine(docs, 64, length_ratios=[1]).evaluate(model, {"own": model.method})
+    (exact,) = engine(docs, 64, length_ratios=[1]).evaluate(model, {"own": model.method})
     assert row.loss != exact.loss, "autocast had no effect: nothing was tested"
     assert row.loss == pytest.approx(exact.loss, rel=0.05)
     total = row.loss * row.num_targets
@@ -230,16 +238,16 @@ def test_at_least_one_target_and_none_in_a_document_without_ordinary_tokens(mode
     assert MaskedTokens().targets(np.array([2, 9]), 0, 0, (2,)).positions.tolist() == [[1]]
     assert MaskedTokens().targets(np.array([2, 3]), 0, 0, (2, 3)).positions.shape[0] == 0
     docs = [np.full(8, 3), *documents(8)]
-    (row,) = engine(docs, length_ratios=[1]).rows(model, {"own": model.method})
+    (row,) = engine(docs, length_ratios=[1]).evaluate(model, {"own": model.method})
     assert (row.num_documents, row.num_targets) == (1, 1)
-    (row,) = engine(docs[:1], length_ratios=[1]).rows(model, {"own": model.method})
+    (row,) = engine(docs[:1], length_ratios=[1]).evaluate(model, {"own": model.method})
     assert row.status is Status.NO_DOCUMENTS
 
 
 def test_input_hides_the_targets_and_nothing_else():
     docs = documents(50, 40)
     one = engine(docs, 32, length_ratios=[1])
-    input_ids, positions, labels = one.batched(32).batch(one.passes(32))
+    input_ids, positions, labels = one.spans.batch(one.spans.examples(32), 32)
     original = np.stack([document[:32] for document in docs])
     assert (np.take_along_axis(input_ids, positions, 1) == VOCABULARY.mask_id).all()
     assert (np.take_along_axis(original, positions, 1) == labels).all()
@@ -257,7 +265,7 @@ def test_rate_out_of_range(rate):
 
 
 def test_short_documents_are_left_out_and_counted(model):
-    rows = list(engine(documents(8, 100, 31, 33, 64)).rows(model, {"own": model.method}))
+    rows = list(engine(documents(8, 100, 31, 33, 64)).evaluate(model, {"own": model.method}))
     assert {row.length_ratio: (row.num_documents, row.num_short_documents, row.status.value) for row in rows} == {
         1: (5, 0, "ok"),
         2: (4, 1, "ok"),
@@ -272,16 +280,20 @@ def test_short_documents_are_left_out_and_counted(model):
 
 def test_max_documents_takes_the_first_that_are_long_enough():
     one = engine(documents(8, 100, 31, 33, 64), max_documents=2)
-    assert one.stretches.selected(8).tolist() == [0, 1]
-    assert one.stretches.selected(32).tolist() == [1, 3]
-    assert one.stretches.num_short(32) == 2
+    assert one.spans.selected(8).tolist() == [0, 1]
+    assert one.spans.selected(32).tolist() == [1, 3]
+    assert one.spans.num_short(32) == 2
     # A document keeps its masks whatever else is measured with it.
-    positions = {one.document: one.positions.tolist() for one in engine(documents(8, 100, 31, 33, 64)).passes(32)}
-    assert {one.document: one.positions.tolist() for one in one.passes(32)} == {key: positions[key] for key in (1, 3)}
+    positions = {
+        one.document: one.positions.tolist() for one in engine(documents(8, 100, 31, 33, 64)).spans.examples(32)
+    }
+    assert {one.document: one.positions.tolist() for one in one.spans.examples(32)} == {
+        key: positions[key] for key in (1, 3)
+    }
 
 
 def test_real_tokens_of_a_row_are_as_many_as_the_ratio_says(model):
-    list(engine(documents(600), length_ratios=[64]).rows(model, {"own": model.method}))
+    list(engine(documents(600), length_ratios=[64]).evaluate(model, {"own": model.method}))
     assert [call[:2] for call in model.calls] == [(1, 512)]
 
 
@@ -295,13 +307,13 @@ def test_no_document_long_enough_for_any_length():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"length_ratios": []}, "length_ratios=\\[\\]"),
-        ({"length_ratios": [0, 1]}, "length_ratios=\\[0, 1\\]"),
-        ({"train_length": 0}, "train_length=0"),
-        ({"max_documents": 0}, "max_documents=0"),
-        ({"tokens_per_batch": 0}, "tokens_per_batch=0"),
-        ({"num_resamples": 0}, "num_resamples=0"),
-        ({"seed": -1}, "seed=-1"),
+        ({"length_ratios": []}, r"length_ratios must be one or more .* got \[\]"),
+        ({"length_ratios": [0, 1]}, "Each of length_ratios must be at least 1, got 0"),
+        ({"train_length": 0}, "train_length must be at least 1, got 0"),
+        ({"max_documents": 0}, "max_documents must be at least 1, got 0"),
+        ({"tokens_per_batch": 0}, "tokens_per_batch must be at least 1, got 0"),
+        ({"num_resamples": 0}, "num_resamples must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_wrong_arguments_are_named(wrong, message):
@@ -312,10 +324,10 @@ def test_wrong_arguments_are_named(wrong, message):
 def test_wrong_calls_are_refused_at_once(model):
     one = engine(documents(100))
     with pytest.raises(ValueError, match="methods is empty"):
-        one.rows(model, {})
+        one.evaluate(model, {})
     other = ExtrapolationEngine(documents(100), Vocabulary(41, 1, 0), 8)
     with pytest.raises(ValueError, match=r"40 tokens .* 41"):
-        other.rows(model, {"own": model.method})
+        other.evaluate(model, {"own": model.method})
 
 
 # ---- intervals ----
@@ -334,7 +346,7 @@ def test_bootstrap_equals_a_plain_loop():
 def test_bootstrap_in_pieces_has_every_resample(monkeypatch):
     losses, targets = np.arange(5.0), np.ones(5)
     whole = resampled_ratios(losses, targets, 17, seed=0)
-    monkeypatch.setattr("gau_alpha.extrapolation.intervals._VALUES_AT_ONCE", 20)
+    monkeypatch.setattr("gau_alpha.extrapolation.statistics._VALUES_AT_ONCE", 20)
     assert resampled_ratios(losses, targets, 17, seed=0).tolist() == whole.tolist()
 
 
@@ -353,7 +365,7 @@ def test_differences_are_paired(model):
     """A method that is worse by a little on every document is told apart although documents differ by far more."""
     docs = [np.concatenate([np.full(40 + seed, 4 + seed), np.arange(4, 24)]) for seed in range(12)]
     methods = {"own": model.method, "again": model.method, "sharper": AttentionMethod(scaling=InfoScale(16))}
-    rows = list(engine(docs, 16, length_ratios=[2], num_resamples=500).rows(model, methods))
+    rows = list(engine(docs, 16, length_ratios=[2], num_resamples=500).evaluate(model, methods))
     own, again, sharper = rows
     assert (own.baseline, own.loss_difference) == ("", None)
     assert (again.baseline, again.loss_difference, again.loss_difference_low) == ("own", 0.0, 0.0)
@@ -364,7 +376,7 @@ def test_differences_are_paired(model):
 
 
 def test_few_documents_are_noted_and_one_has_no_interval(model):
-    few, one = engine(documents(16, 8, 8), length_ratios=[1, 2]).rows(model, {"own": model.method})
+    few, one = engine(documents(16, 8, 8), length_ratios=[1, 2]).evaluate(model, {"own": model.method})
     assert few.loss_low < few.loss < few.loss_high
     assert few.perplexity_low == pytest.approx(math.exp(few.loss_low))
     assert few.accuracy_low <= few.accuracy <= few.accuracy_high
@@ -379,7 +391,7 @@ def test_another_similarity_than_the_trained_one_is_noted(model):
         "infoscale": AttentionMethod(scaling=InfoScale(8)),
         "cosscale": AttentionMethod(CosScale(4.0)),
     }
-    rows = list(engine(documents(*[8] * 10), length_ratios=[1]).rows(model, methods))
+    rows = list(engine(documents(*[8] * 10), length_ratios=[1]).evaluate(model, methods))
     assert ["similarity overridden" in row.note for row in rows] == [False, False, True]
 
 
@@ -395,7 +407,7 @@ def test_a_loss_that_is_not_finite_is_reported_and_never_averaged(model):
 
     model.forward = spoil
     rows = list(
-        engine(documents(40, 40), length_ratios=[1, 2, 4]).rows(model, {"own": model.method, "b": model.method})
+        engine(documents(40, 40), length_ratios=[1, 2, 4]).evaluate(model, {"own": model.method, "b": model.method})
     )
     assert [row.status.value for row in rows] == ["ok", "ok", "not finite", "not finite", "ok", "ok"]
     spoilt = rows[2]
@@ -423,7 +435,7 @@ def test_out_of_memory_halves_rows_then_blocks_then_gives_up(model, error):
     own = model.method
     window = AttentionMethod(visibility=Window(radius=4))
     docs = documents(*[300] * 4)
-    rows = list(engine(docs, length_ratios=[1, 4, 8, 16, 32]).rows(model, {"own": own, "window": window}))
+    rows = list(engine(docs, length_ratios=[1, 4, 8, 16, 32]).evaluate(model, {"own": own, "window": window}))
     assert [row.status.value for row in rows] == ["ok"] * 4 + ["out of memory"] * 6
     assert rows[4].loss is None
     tried = [call for call in model.calls if call[1] == 64]
@@ -435,10 +447,10 @@ def test_out_of_memory_halves_rows_then_blocks_then_gives_up(model, error):
 
 def test_smaller_batches_give_the_result_that_large_ones_could_not(model):
     docs = documents(*[70] * 6)
-    expected = list(engine(docs, length_ratios=[8]).rows(model, {"own": model.method}))
+    expected = list(engine(docs, length_ratios=[8]).evaluate(model, {"own": model.method}))
     model.calls.clear()
     model.script = lambda model, input_ids: too_much(len(model.calls) == 3)
-    rows = list(engine(docs, length_ratios=[8], tokens_per_batch=128).rows(model, {"own": model.method}))
+    rows = list(engine(docs, length_ratios=[8], tokens_per_batch=128).evaluate(model, {"own": model.method}))
     assert [call[0] for call in model.calls] == [2, 2, 2, *[1] * 6], "the third failed, then all again, one by one"
     assert rows[0].loss == pytest.approx(expected[0].loss, rel=1e-6)
     assert rows[0].num_targets == expected[0].num_targets
@@ -454,7 +466,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(model):
     assert not is_out_of_memory(ValueError("out of memory"))
     model.script = lambda model, input_ids: (_ for _ in ()).throw(RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
-        list(engine(documents(100)).rows(model, {"own": model.method}))
+        list(engine(documents(100)).evaluate(model, {"own": model.method}))
     assert len(model.calls) == 1
 
 
@@ -495,7 +507,7 @@ def test_evaluation_leaves_everything_as_it_was(model):
     before = snapshot(model)
     model.script = draw
     new = AttentionMethod(scaling=InfoScale(8))
-    for _ in engine(documents(100), length_ratios=[1, 2]).rows(model, {"new": new, "own": model.method}):
+    for _ in engine(documents(100), length_ratios=[1, 2]).evaluate(model, {"new": new, "own": model.method}):
         assert snapshot(model) == before, "also while a row is in the caller's hands"
     assert len(model.calls) == 4
     assert snapshot(model) == before
@@ -511,19 +523,19 @@ def test_an_error_leaves_everything_as_it_was(model):
     model.train()
     before = snapshot(model)
     model.script = script
-    rows = engine(documents(100)).rows(model, {"new": AttentionMethod(scaling=InfoScale(8))})
+    rows = engine(documents(100)).evaluate(model, {"new": AttentionMethod(scaling=InfoScale(8))})
     assert next(rows).status is Status.OK
     with pytest.raises(KeyError, match="broken"):
         next(rows)
     assert snapshot(model) == before
 
 
-def test_undisturbed_restores_after_an_error(model):
+def test_training_state_is_restored_after_an_error(model):
     model.train()
     before = snapshot(model)
 
     def evaluate():
-        with undisturbed(model):
+        with preserve_training_state(model):
             draw(model, None)
             raise KeyError
 
@@ -538,7 +550,7 @@ def test_undisturbed_restores_after_an_error(model):
 def test_progress_grows_to_the_total_in_proportion_to_the_work(model):
     told = []
     docs = documents(*[260] * 6)
-    rows = engine(docs, length_ratios=[1, 32], tokens_per_batch=512).rows(
+    rows = engine(docs, length_ratios=[1, 32], tokens_per_batch=512).evaluate(
         model, {"a": model.method, "b": model.method}, progress=lambda *news: told.append(news)
     )
     assert len(list(rows)) == 4
@@ -550,7 +562,7 @@ def test_progress_grows_to_the_total_in_proportion_to_the_work(model):
 
 
 def test_speed_counts_all_tokens(model):
-    (row,) = engine(documents(*[100] * 3), length_ratios=[8]).rows(model, {"own": model.method})
+    (row,) = engine(documents(*[100] * 3), length_ratios=[8]).evaluate(model, {"own": model.method})
     assert row.tokens_per_second * row.seconds == pytest.approx(3 * 64)
 
 
@@ -572,19 +584,23 @@ def test_peak_memory_forgets_earlier_peaks_and_sees_new_ones():
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-@pytest.mark.parametrize(("num_passes", "rows"), [(1, 1), (7, 2), (12, 4), (5, 100)])
-def test_dealing_gives_every_pass_to_one_process_and_the_same_number_of_batches_to_all(num_passes, rows, world_size):
-    hands = [deal(num_passes, rows, rank, world_size) for rank in range(world_size)]
+@pytest.mark.parametrize(("num_examples", "rows"), [(1, 1), (7, 2), (12, 4), (5, 100)])
+def test_every_example_goes_to_one_process_and_the_same_number_of_batches_to_all(num_examples, rows, world_size):
+    hands = [shard_batches(num_examples, rows, rank, world_size) for rank in range(world_size)]
     assert len({len(hand) for hand in hands}) == 1
-    counted = sorted(index for hand in hands for one in hand if one.counts for index in one.passes)
-    assert counted == list(range(num_passes))
-    alone = {one.passes for one in deal(num_passes, rows, 0, 1)}
-    assert all(one.passes in alone for hand in hands for one in hand), "a batch is the same whoever runs it"
+    counted = sorted(index for hand in hands for one in hand if one.counts for index in one.examples)
+    assert counted == list(range(num_examples))
+    alone = {one.examples for one in shard_batches(num_examples, rows, 0, 1)}
+    assert all(one.examples in alone for hand in hands for one in hand), "a batch is the same whoever runs it"
 
 
-def test_passes_of_a_document_are_added_in_their_order():
-    passes = [Pass(4, np.arange(1)), Pass(4, np.arange(1), first=False), Pass(9, np.arange(2))]
-    sums = DocumentSums.from_passes(np.array([[0.1, 1], [0.2, 0], [5.0, 1]]), passes)
+def test_examples_of_a_document_are_added_in_their_order():
+    examples = [
+        MaskedExample(4, np.arange(1)),
+        MaskedExample(4, np.arange(1), first=False),
+        MaskedExample(9, np.arange(2)),
+    ]
+    sums = DocumentSums.from_examples(np.array([[0.1, 1], [0.2, 0], [5.0, 1]]), examples)
     assert sums.loss.tolist() == [0.1 + 0.2, 5.0]
     assert sums.targets.tolist() == sums.positions.tolist() == [2, 2]
     assert sums.correct.tolist() == [1, 1]

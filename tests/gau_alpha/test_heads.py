@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from strategy_cases import CASES, TRAIN_LENGTH
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaFineTuning, GAUAlphaForMaskedLM, GAUAlphaModule
-from gau_alpha.fine_tuning import TaskMetrics
-from gau_alpha.heads import (
+from gau_alpha.finetuning import (
     GAUAlphaForMultipleChoice,
     GAUAlphaForQuestionAnswering,
     GAUAlphaForSequenceClassification,
     GAUAlphaForTokenClassification,
 )
-from gau_alpha.heads.pooling import first_token, mean_token
+from gau_alpha.finetuning.module import TaskMetrics
 from gau_alpha.scaling import LogLength
 from gau_alpha.similarity import CosScale
+from gau_alpha.training.pooling import first_token, mean_token
 
 CONFIG = GAUAlphaConfig(30, 16, 24, 8, 2, initializer_range=0.3)
 LABELS = ("no", "yes", "maybe")

@@ -3,9 +3,9 @@
 from lightning.pytorch.loggers import Logger
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.hyperparameters import log_hyperparameters, numbers_of_strategies, readable
 from gau_alpha.position import YaRN
 from gau_alpha.scaling import InfoScale, Product, ScalableSoftmax, YaRNTemperature
+from gau_alpha.training.hparams import log_hyperparameters, numbers_of_strategies, readable
 from gau_alpha.visibility import Window
 
 

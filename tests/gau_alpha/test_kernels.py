@@ -9,10 +9,10 @@ import pytest
 import torch
 from strategy_cases import CASES, KEY_SIZE
 
-from gau_alpha.kernels import Blocked, Fused, Reference, attend_at, build_kernel
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.kernels import Blocked, Fused, Reference, attend_at, build_kernel
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.model import take
-from gau_alpha.rows import Rows
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Full, Window

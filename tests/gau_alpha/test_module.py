@@ -14,10 +14,10 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.metrics import MaskedLMMetrics, TokenAverage
-from gau_alpha.optimization import Cosine, Linear, parameter_groups
 from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
 from gau_alpha.scaling import InfoScale, NoScaling, Product, ScalableSoftmax
+from gau_alpha.training.metrics import MaskedLMMetrics, TokenAverage
+from gau_alpha.training.optimization import Cosine, Linear, parameter_groups
 
 CONFIG = GAUAlphaConfig(
     20, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import TRAINED, build_strategies, load_preset, preset_names, resolve_method
 from gau_alpha.position import ALiBi, RoPE
-from gau_alpha.presets import TRAINED, build_strategies, load_preset, preset_names, resolve_method
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
 from gau_alpha.similarity import CosScale, DotProduct
 from gau_alpha.visibility import Full, Window

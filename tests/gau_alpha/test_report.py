@@ -15,12 +15,12 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 from rich.console import Console
 
-from gau_alpha.extrapolation import Row, Status
-from gau_alpha.files import write_whole
-from gau_alpha.report import Report, figures, progress_bar
+from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.extrapolation import ExtrapolationResult, Status
+from gau_alpha.extrapolation.report import Report, figures, progress_bar
 
 
-def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> Row:
+def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> ExtrapolationResult:
     values = {
         "loss": loss,
         "loss_low": loss - 0.1,
@@ -38,11 +38,11 @@ def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> Row:
         "tokens_per_second": 2000.0,
         "peak_memory_bytes": 300_000_000,
     }
-    return Row(method, ratio, 64 * ratio, "mlm", **({"status": Status.OK} | values | kwargs))
+    return ExtrapolationResult(method, ratio, 64 * ratio, "mlm", **({"status": Status.OK} | values | kwargs))
 
 
-def failed(method, ratio, status) -> Row:
-    return Row(method, ratio, 64 * ratio, "mlm", status, num_short_documents=3)
+def failed(method, ratio, status) -> ExtrapolationResult:
+    return ExtrapolationResult(method, ratio, 64 * ratio, "mlm", status, num_short_documents=3)
 
 
 @pytest.fixture
@@ -71,14 +71,14 @@ def test_all_files_are_written_whole(report, tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = write_whole(tmp_path / "a.json", lambda path: path.write_bytes(b"old"))
+    path = write_atomic(tmp_path / "a.json", lambda path: path.write_bytes(b"old"))
 
     def fail(*args):
         raise OSError("disk")
 
-    monkeypatch.setattr("gau_alpha.files.os.replace", fail)
+    monkeypatch.setattr("gau_alpha.checkpoints.atomic_write.os.replace", fail)
     with pytest.raises(OSError, match="disk"):
-        write_whole(path, lambda path: path.write_bytes(b"new"))
+        write_atomic(path, lambda path: path.write_bytes(b"new"))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -123,7 +123,7 @@ def test_reading_what_is_no_report(tmp_path, text):
 def test_csv_holds_every_field_of_every_row(report):
     lines = list(csv.DictReader(io.StringIO(report.csv())))
     assert len(lines) == len(report.rows)
-    assert list(lines[0]) == [field.name for field in fields(Row) if field.name != "layers"]
+    assert list(lines[0]) == [field.name for field in fields(ExtrapolationResult) if field.name != "layers"]
     assert float(lines[0]["perplexity"]) == report.rows[0].perplexity
     assert lines[-1]["status"] == "no documents"
     assert lines[-1]["loss"] == ""
@@ -336,8 +336,8 @@ def test_sampled_and_repeated_rows_say_so():
     assert "[0.9500, 1.0500]" in text
     assert "unbiased estimates" in text
     assert "can be copied" in text
-    with pytest.raises(ValueError, match=r"windows \['first', 'spread'\]"):
-        Report([row(), row("b", windows="spread")])
+    with pytest.raises(ValueError, match=r"span_position \['first', 'spread'\]"):
+        Report([row(), row("b", span_position="spread")])
 
 
 def test_the_figures_of_attention_draw_what_is_known(rich_report):

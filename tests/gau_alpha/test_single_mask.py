@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.extrapolation import Contender, ExtrapolationEngine, SingleMask
-from gau_alpha.extrapolation.batches import Pass
-from gau_alpha.extrapolation.statistics import student
-from gau_alpha.extrapolation.sums import DocumentSums
+from gau_alpha.extrapolation import Candidate, EvaluationOptions, ExtrapolationEngine, SingleMask
+from gau_alpha.extrapolation.spans import MaskedExample
+from gau_alpha.extrapolation.statistics import DocumentSums, student
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Window
@@ -32,9 +31,8 @@ def documents(*num_tokens):
 
 
 def engine(docs, protocol, length=24, **kwargs):
-    return ExtrapolationEngine(
-        docs, VOCABULARY, length, length_ratios=[1], protocol=protocol, **{"num_resamples": 20, **kwargs}
-    )
+    options = EvaluationOptions(length_ratios=[1], **{"num_resamples": 20, **kwargs})
+    return ExtrapolationEngine(docs, VOCABULARY, length, options, protocol=protocol)
 
 
 # ---- the model again, by hand: loops over layers, queries and keys in float64 ----
@@ -103,7 +101,7 @@ def test_exact_equals_plain_float64_loops(entropy, trained_at):
         method = AttentionMethod(scaling=InfoScale(trained_at))
         tau = math.sqrt(1 - 24 ** (-2 / 8)) / math.sqrt(1 - trained_at ** (-2 / 8))
     one = engine(docs, SingleMask(), entropy=entropy, distances=False, tokens_per_batch=100)
-    (row,) = one.compare([Contender("own", model, method)])
+    (row,) = one.compare([Candidate("own", model, method)])
     loss, accuracy, count = brute_force(model, docs, 24, tau)
     assert row.loss == pytest.approx(loss, rel=1e-6)
     assert row.perplexity == pytest.approx(math.exp(loss), rel=1e-6)
@@ -118,7 +116,7 @@ def test_exact_equals_plain_float64_loops(entropy, trained_at):
 def test_batches_change_nothing(method):
     model, docs = build(method=method), documents(24, 31, 40)
     rows = [
-        next(engine(docs, SingleMask(9), tokens_per_batch=budget).rows(model, {"own": method}))
+        next(engine(docs, SingleMask(9), tokens_per_batch=budget).evaluate(model, {"own": method}))
         for budget in (1, 100, 10_000)
     ]
     for row in rows[1:]:
@@ -167,7 +165,7 @@ def test_all_positions_of_a_document_that_has_no_more():
 
 
 def test_wrong_number_of_positions():
-    with pytest.raises(ValueError, match=r"positions_per_document=0 must be at least 1, or null for all"):
+    with pytest.raises(ValueError, match=r"positions_per_document must be at least 1, got 0: null is for all"):
         SingleMask(0)
 
 
@@ -186,7 +184,7 @@ def partly_predictable(model, document, seed):
 
 def truth_of(docs):
     model = build()
-    (row,) = engine(docs, SingleMask(), 96, entropy=False, distances=False).rows(model, {"own": model.method})
+    (row,) = engine(docs, SingleMask(), 96, entropy=False, distances=False).evaluate(model, {"own": model.method})
     return model, docs, row
 
 
@@ -198,7 +196,7 @@ def exact():
 def sampled(exact, seed, asked):
     model, docs, _ = exact
     one = engine(docs, SingleMask(asked), 96, entropy=False, distances=False, seed=seed, num_resamples=1)
-    return next(one.rows(model, {"own": model.method}))
+    return next(one.evaluate(model, {"own": model.method}))
 
 
 def repeated(exact, name):
@@ -243,13 +241,13 @@ def test_students_distribution():
 
 def test_variance_and_its_doubt_of_one_document_by_hand():
     strata = [(10, [0.5, 1.5]), (9, [2.0, 2.0, 5.0])]
-    passes = [
-        Pass(0, np.arange(1), number == 0, stratum, size)
+    examples = [
+        MaskedExample(0, np.arange(1), number == 0, stratum, size)
         for stratum, (size, drawn) in enumerate(strata)
         for number, _ in enumerate(drawn)
     ]
     losses = [loss for _, drawn in strata for loss in drawn]
-    sums = DocumentSums.from_passes(np.array([[loss, 1.0] for loss in losses]), passes)
+    sums = DocumentSums.from_examples(np.array([[loss, 1.0] for loss in losses]), examples)
     # s² = 0.5 of the two, 3 of the three.
     first, second = 10**2 * (1 - 2 / 10) * 0.5 / 2, 9**2 * (1 - 3 / 9) * 3.0 / 3
     assert sums.loss.tolist() == pytest.approx([10 * 1.0 + 9 * 3.0])
@@ -270,5 +268,5 @@ def test_attention_is_looked_at_in_one_pass_per_document_and_the_rest_is_cheap()
     model.gau_alpha.encoder.layer[-1].gau.o_dense.register_forward_hook(
         lambda module, args, out: widths.append(tuple(out.shape[:2]))
     )
-    next(engine(docs, SingleMask(8), tokens_per_batch=24 * 21).rows(model, {"own": model.method}))
+    next(engine(docs, SingleMask(8), tokens_per_batch=24 * 21).evaluate(model, {"own": model.method}))
     assert widths == [(3, 24), (21, 1)]

@@ -8,8 +8,10 @@ import torch
 from slow_attention import attention
 from strategy_cases import CASES, KEY_SIZE, TRAIN_LENGTH
 
-from gau_alpha.kernels import Blocked, Fused, Reference
-from gau_alpha.method import AttentionMethod
+from gau_alpha.attention.kernels import Blocked, Fused, Reference
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import AXIS_TYPES, build_strategies, known_strategies, load_preset
 from gau_alpha.position import (
     ALiBi,
     DynamicNTK,
@@ -26,8 +28,6 @@ from gau_alpha.position import (
     YaRN,
     rotate,
 )
-from gau_alpha.presets import AXIS_TYPES, build_strategies, known_strategies, load_preset
-from gau_alpha.rows import Rows
 from gau_alpha.scaling import (
     CalibratedScale,
     InfoScale,

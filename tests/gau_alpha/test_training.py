@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.metrics import MaskedLMMetrics
-from gau_alpha.optimization import Cosine, Linear
-from gau_alpha.training.log import TrainingLog
-from gau_alpha.training.schedule import ResumableSchedule, count_steps
+from gau_alpha.training.logging import TrainingLog
+from gau_alpha.training.metrics import MaskedLMMetrics
+from gau_alpha.training.optimization import Cosine, Linear
+from gau_alpha.training.resumable_schedule import ResumableSchedule, count_steps
 
 
 def trainer_for(steps):
@@ -131,7 +131,7 @@ def test_an_interrupted_count_goes_on_once_and_on_one_process():
     for log, first in zip(logs, (True, False), strict=True):
         log.remember({"train_metrics": state})
         for _ in range(2):  # the second time there is nothing left to take up
-            log.count_on(at(3, first))
+            log.restore_metric_state(at(3, first))
     assert [int(log.metrics["loss"].count) for log in logs] == [4, 0]  # two processes, two targets each
     assert [float(log.metrics["loss"].total) for log in logs] == [12.0, 0.0]
 
@@ -139,10 +139,10 @@ def test_an_interrupted_count_goes_on_once_and_on_one_process():
 def test_a_run_that_was_about_to_log_does():
     log, trainer = counting(), at(4)
     log.remember({"train_metrics": counting((6.0, 1, 2)).state(at(4))})
-    log.count_on(trainer)
+    log.restore_metric_state(trainer)
     [(step, values)] = trainer.loggers[0]
     assert (step, values["train/loss"]) == (4, 3.0)
     nothing, trainer = counting(), at(4)
     nothing.remember({"train_metrics": counting().state(at(4))})  # logged just before it was saved
-    nothing.count_on(trainer)
+    nothing.restore_metric_state(trainer)
     assert trainer.loggers == [[]]

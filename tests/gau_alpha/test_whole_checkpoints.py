@@ -9,14 +9,14 @@ import pytest
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from gau_alpha.checkpoint_io import WholeCheckpointIO
-from gau_alpha.checkpoints import damage, load_plain
-from gau_alpha.files import NotWrittenError, remove_unfinished, write_whole
-from gau_alpha.interruption import _confine
-from gau_alpha.resumption import newest_whole
+from callbacks.recovery.preemption import _confine
+from callbacks.recovery.resume import latest_valid_checkpoint
+from gau_alpha.checkpoints import find_corruption, load_plain
+from gau_alpha.checkpoints.atomic_write import NotWrittenError, remove_unfinished, write_atomic
+from gau_alpha.checkpoints.io import WholeCheckpointIO
 
 CONTENT = {"state_dict": {"weight": torch.arange(300.0)}, "global_step": 7}
-HYPER = {"config": {}, "train_length": 16, "method": {}}
+HYPER = {"config": {"vocab_size": 4, "hidden_size": 16, "num_hidden_layers": 1}, "train_length": 16, "method": {}}
 TRAINABLE = {**CONTENT, "hyper_parameters": HYPER, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
 
 
@@ -36,11 +36,11 @@ def test_plain_torch_lightning_and_zip_read_it(tmp_path):
 
 def test_every_single_flipped_byte_is_found(tmp_path):
     path = saved(tmp_path / "a.ckpt")
-    assert damage(path) is None
+    assert find_corruption(path) is None
     whole = path.read_bytes()
     for index in {*random.Random(0).sample(range(len(whole)), 300), *range(len(whole) - 100, len(whole))}:
         path.write_bytes(whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :])
-        assert damage(path), index
+        assert find_corruption(path), index
 
 
 def test_every_truncation_is_refused(tmp_path):
@@ -55,11 +55,11 @@ def test_every_truncation_is_refused(tmp_path):
 def test_without_a_checksum_changed_tensors_are_found(tmp_path):
     path = tmp_path / "a.ckpt"
     torch.save(CONTENT, path)
-    assert damage(path) is None
+    assert find_corruption(path) is None
     content = path.read_bytes()
     at = content.index(CONTENT["state_dict"]["weight"].numpy().tobytes())
     path.write_bytes(content[: at + 9] + b"x" + content[at + 10 :])
-    assert "data/0" in damage(path)
+    assert "data/0" in find_corruption(path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -84,7 +84,7 @@ def test_other_errors_stay_what_they_are(tmp_path):
         raise PermissionError(errno.EACCES, "no")
 
     with pytest.raises(PermissionError):
-        write_whole(tmp_path / "a", broken)
+        write_atomic(tmp_path / "a", broken)
 
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
@@ -99,23 +99,23 @@ def aged(path, seconds):
     return path
 
 
-def test_the_newest_whole_checkpoint_is_chosen_and_the_reason_told(tmp_path):
+def test_the_latest_valid_checkpoint_is_chosen_and_the_reason_told(tmp_path):
     old, older = (
         aged(saved(tmp_path / "old.ckpt", TRAINABLE), 200),
         aged(saved(tmp_path / "older.ckpt", TRAINABLE), 100),
     )
-    assert newest_whole([tmp_path]).path == old
+    assert latest_valid_checkpoint([tmp_path]).path == old
     content = old.read_bytes()
     old.write_bytes(content[:700] + b"xx" + content[702:])
     aged(old, 200)
     aged(saved(tmp_path / "weights.ckpt", {**CONTENT, "hyper_parameters": HYPER}), 300)
-    path, reasons = newest_whole([tmp_path])
+    path, reasons = latest_valid_checkpoint([tmp_path])
     assert path == older
     assert "weights only" in reasons[0]
     assert "old.ckpt is damaged" in reasons[1]
     assert "saved at step 7" in reasons[2]
     older.unlink()
-    path, reasons = newest_whole([tmp_path])
+    path, reasons = latest_valid_checkpoint([tmp_path])
     assert path is None
     assert "starting afresh" in reasons[-1]
 

@@ -10,21 +10,21 @@ import torch
 from lightning.pytorch import Callback
 
 import callbacks
-import gau_alpha.heads
+import gau_alpha.finetuning
 import gau_alpha.position
 import gau_alpha.scaling
 import gau_alpha.similarity
 import gau_alpha.visibility
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.strategy import Strategy
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.fine_tuning import GAUAlphaFineTuning
-from gau_alpha.heads import HeadedModel
-from gau_alpha.module import GAUAlphaModule
-from gau_alpha.optimization import Cosine, Linear, Schedule
+from gau_alpha.finetuning import HeadedModel
+from gau_alpha.finetuning.module import GAUAlphaFineTuning
 from gau_alpha.position import Position, RoPE, Rotary
-from gau_alpha.rows import Rows
 from gau_alpha.scaling import NoScaling, Scaling
 from gau_alpha.similarity import Similarity
-from gau_alpha.strategy import Strategy
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.training.optimization import Cosine, Linear, Schedule
 from gau_alpha.visibility import Visibility
 
 WRONG = [
@@ -58,7 +58,7 @@ SOUND = {
     "vocab_size": 12,
     "lengths": [8, 16],
     "temperatures": [[1.0, 1.2]],
-    "head": gau_alpha.heads.GAUAlphaForTokenClassification,
+    "head": gau_alpha.finetuning.GAUAlphaForTokenClassification,
 }
 """Arguments that have no default, for all classes but strategies, whose ``train_length`` is left out."""
 
@@ -74,7 +74,7 @@ def exported(*packages, base):
 BASES = (Strategy, Similarity, Scaling, Position, Visibility, Rotary)
 AXES = (gau_alpha.similarity, gau_alpha.scaling, gau_alpha.position, gau_alpha.visibility)
 STRATEGIES = [cls for cls in exported(*AXES, base=Strategy) if cls not in BASES]
-HEADS = list(exported(gau_alpha.heads, base=HeadedModel))
+HEADS = list(exported(gau_alpha.finetuning, base=HeadedModel))
 CALLBACKS = [
     one
     for module in iter_modules(callbacks.__path__, "callbacks.")

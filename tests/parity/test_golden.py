@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from gau_alpha import AttentionMethod, GAUAlphaForMaskedLM
-from gau_alpha.kernels import build_kernel
+from gau_alpha.attention.kernels import build_kernel
 from gau_alpha.position import ALiBi, ReRoPE, YaRN
 from gau_alpha.scaling import InfoScale, LogLength, YaRNTemperature
 from gau_alpha.similarity import CosScale

@@ -1,0 +1,98 @@
+"""A few queries of each row, against all keys.
+
+B batch, L length, T selected queries of a row, Tq of them in a block, Lk keys of a block, D key size, E value width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gau_alpha.attention.kernels.base import (
+    BLOCK_SIZE,
+    Observer,
+    centred,
+    entropy,
+    product,
+    rows_of,
+    weights_of,
+)
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.method import AttentionPlan
+from gau_alpha.position import rotate
+from gau_alpha.visibility import Visibility, allowed
+
+
+def attend_at(
+    index: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    plan: AttentionPlan,
+    block_size: int = BLOCK_SIZE,
+    dropout: float = 0.0,
+    observer: Observer | None = None,
+) -> Tensor:
+    """Attend from a few queries of each row: what the last layer has to do if only these are asked about.
+
+    Args:
+        index: (B, T) int64, places of the queries in their rows. Blocks reach over fewer keys if they ascend.
+        query: (B, T, D) float32, the prepared queries at these places.
+        key: (B, L, D) float32, all prepared keys.
+        value: (B, L, E).
+        plan: The method's plan for the whole rows.
+        block_size: Queries per block at most, as in ``Blocked``.
+        dropout: Probability with which a weight is dropped; 0 outside training.
+        observer: Sees the weights before dropout; its query indices are (B, Tq).
+
+    Returns:
+        (B, T, E), zero for a query that sees no key.
+    """
+    rows = plan.rows
+    turned = [rotate(key, view.key) for view in plan.views]  # (B, L, D) each
+    context = []
+    for mine, asking in zip(index.split(block_size, dim=1), query.split(block_size, dim=1), strict=True):
+        ranges = plan.visibility.key_ranges(int(mine.min()), int(mine.max()) + 1, rows)
+        seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
+        temperature = _at(plan.temperature, mine)[:, :, None]  # (B, Tq, 1)
+        distance = None
+        if len(plan.views) > 1 or plan.position.biased:
+            positions = _at(rows.position_ids, mine)  # (B, Tq)
+            distance = rows.position_ids[:, None, seen] - positions[:, :, None]  # (B, Tq, Lk)
+        score = None
+        for view, keys in zip(plan.views, turned, strict=True):
+            rotation = None if view.query is None else type(view.query)(*(_at(part, mine) for part in view.query))
+            similarity = product(rotate(asking, rotation) * temperature, rows_of(keys, ranges))  # (B, Tq, Lk)
+            if score is None or distance is None:
+                score = similarity
+            else:
+                score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
+        assert score is not None, "a method has at least one view"
+        if plan.position.biased:
+            assert distance is not None, "made above"
+            score = score + plan.position.bias(distance) * temperature
+        visible = _allowed_at(plan.visibility, mine, seen, rows)
+        score = centred(score, visible)
+        weights = weights_of(score, visible, _at(plan.num_visible_keys, mine), observer is not None)
+        if observer is not None:
+            observer(weights, mine, seen, entropy(weights, score))
+        weights = F.dropout(weights, dropout) if dropout else weights
+        context.append(weights.to(value.dtype) @ rows_of(value, ranges))  # (B, Tq, E)
+    return torch.cat(context, dim=1)
+
+
+def _at(x: Tensor, index: Tensor) -> Tensor:
+    """Take x[b, index[b]]: (B|1, L, …) and (B, T) to (B, T, …)."""
+    return x[0][index] if x.shape[0] == 1 else x[torch.arange(len(index), device=x.device)[:, None], index]
+
+
+def _allowed_at(visibility: Visibility, index: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+    """``allowed`` for queries that differ from row to row: (B, T) and (Lk,) to (B, T, Lk)."""
+    mask = allowed(visibility, index[0], keys, rows)
+    if mask is None:
+        return None
+    if mask.shape[0] == 1:  # the rule is the same for all rows
+        mask = allowed(visibility, index.flatten(), keys, rows)
+        assert mask is not None
+        return mask.unflatten(1, index.shape)[0]
+    masks = [allowed(visibility, mine, keys, rows) for mine in index]
+    return torch.stack([mask[row] for row, mask in enumerate(masks) if mask is not None])

@@ -1,0 +1,173 @@
+"""An attention method: one strategy on each of four axes.
+
+    score_ij = τ(n_i) · ( similarity(q_i, k_j) + bias(j − i) )      for keys j that query i may see
+    A_i      = softmax_j score_ij
+
+B batch (1 where all rows agree), L length, D key size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.strategy import Strategy
+from gau_alpha.position import Position, RoPE, Rotary, View
+from gau_alpha.scaling import NoScaling, Scaling
+from gau_alpha.similarity import DotProduct, Similarity
+from gau_alpha.visibility import Full, Visibility
+
+AXES = ("similarity", "scaling", "position", "visibility")
+"""Names of the four choices that make a method."""
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """What a method makes of a batch's rows; computed once per forward pass and shared by all layers that agree.
+
+    Attributes:
+        rows: Padding, documents and positions.
+        position: Gives the bias of a block of scores, if it has one.
+        visibility: Gives the mask of a block of scores.
+        views: How queries and keys are rotated, and at which distances.
+        num_visible_keys: (B|1, L) int64, n_i.
+        temperature: (B|1, L) float32, τ(n_i).
+    """
+
+    rows: Rows
+    position: Position
+    visibility: Visibility
+    views: tuple[View, ...]
+    num_visible_keys: Tensor
+    temperature: Tensor
+
+
+class AttentionMethod(nn.Module):
+    """Four independent choices that make an attention method.
+
+    Args:
+        similarity: How alike a query and a key are.
+        scaling: The temperature as a function of the number of visible keys.
+        position: What the scores know of where query and key stand.
+        visibility: Which keys a query may see.
+
+    Raises:
+        ValueError: If visibility and position make no sense together.
+    """
+
+    similarity: Similarity
+    scaling: Scaling
+    position: Position
+    visibility: Visibility
+
+    def __init__(
+        self,
+        similarity: Similarity | None = None,
+        scaling: Scaling | None = None,
+        position: Position | None = None,
+        visibility: Visibility | None = None,
+    ) -> None:
+        super().__init__()
+        self.similarity = similarity or DotProduct()
+        self.scaling = scaling or NoScaling()
+        self.position = position or RoPE()
+        self.visibility = visibility or Full()
+        self.visibility.check(self.position)
+
+    def axes(self) -> Iterator[tuple[str, Strategy]]:
+        """Yield the name and the strategy of each axis."""
+        for axis in AXES:
+            yield axis, getattr(self, axis)
+
+    def replace(self, **axes: Strategy) -> "AttentionMethod":
+        """Return this method with other strategies on some axes; the rest are the same objects."""
+        return AttentionMethod(**{**dict(self.axes()), **axes})  # type: ignore[arg-type]
+
+    def bound(self, train_length: int) -> "AttentionMethod":
+        """Return this method with the data's ``train_length`` filled in where a strategy needs it.
+
+        Raises:
+            ValueError: If a strategy was built with another ``train_length``.
+        """
+        return self.replace(**{axis: strategy.bound(train_length) for axis, strategy in self.axes()})
+
+    def for_layers(self, num_layers: int) -> list["AttentionMethod"]:
+        """Return the method of each layer: the same object, unless a strategy has learned or per-layer state."""
+        methods: list[AttentionMethod] = []
+        for layer in range(num_layers):
+            axes = {axis: strategy.for_layer(layer, num_layers) for axis, strategy in self.axes()}
+            methods.append(self._shared(axes, methods))
+        return methods
+
+    def taken_over(self, layers: list["AttentionMethod"]) -> list["AttentionMethod"]:
+        """Return the method of each layer of a model whose layers had ``layers`` so far.
+
+        A strategy of this method that is the very object of the model's method was taken over from it, and each layer
+        keeps its own, with what that layer learned; other strategies replace those of all layers.
+        """
+        fresh = self.for_layers(len(layers))
+        methods: list[AttentionMethod] = []
+        for new, old in zip(fresh, layers, strict=True):
+            axes = {
+                axis: getattr(old if strategy is getattr(layers[0], axis) else new, axis)
+                for axis, strategy in self.axes()
+            }
+            methods.append(self._shared(axes, methods))
+        return methods
+
+    def _shared(self, axes: dict[str, Strategy], methods: list["AttentionMethod"]) -> "AttentionMethod":
+        # Layers that agree on every axis share one object, so that a forward pass plans once.
+        for method in (self, *methods[-1:]):
+            if all(strategy is axes[axis] for axis, strategy in method.axes()):
+                return method
+        return self.replace(**axes)
+
+    def reservations(self, trained: "AttentionMethod") -> list[str]:
+        """Say what speaks against evaluating a model that was trained under another method under this one.
+
+        Args:
+            trained: The method that the model was trained under.
+
+        Returns:
+            A sentence for each concern; empty for the same method and for training-free overrides.
+        """
+        concerns = []
+        if self.similarity.describe() != trained.similarity.describe():
+            concerns.append("similarity overridden: the weights were trained for another one")
+        for axis, strategy in self.axes():
+            if (
+                axis != "similarity"
+                and not strategy.training_free
+                and type(strategy) is not type(getattr(trained, axis))
+            ):
+                concerns.append(f"{type(strategy).__name__} has to be trained, and was not")
+        if isinstance(self.position, Rotary) and not isinstance(trained.position, Rotary):
+            concerns.append("position overridden: the weights were trained without rotations")
+        return concerns
+
+    def plan(self, rows: Rows, key_size: int) -> AttentionPlan:
+        """Work out rotations, temperatures and counts for a batch's rows.
+
+        Args:
+            rows: Padding, documents and positions.
+            key_size: D.
+        """
+        num_visible_keys = self.visibility.num_visible_keys(rows)  # (B|1, L)
+        return AttentionPlan(
+            rows=rows,
+            position=self.position,
+            visibility=self.visibility,
+            views=self.visibility.views(self.position, rows, key_size),
+            num_visible_keys=num_visible_keys,
+            temperature=self.scaling.temperature(num_visible_keys, key_size),
+        )
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Say in plain data what the method is: ``{axis: {"class_path": …, "init_args": {…}}}``."""
+        return {axis: strategy.describe() for axis, strategy in self.axes()}
+
+    def summary(self) -> str:
+        """Say on one line what the method is."""
+        return " · ".join(repr(strategy) for _, strategy in self.axes())

@@ -1,0 +1,169 @@
+"""Attention methods by name, and from plain data.
+
+A preset is a file ``configs/method/NAME.yaml`` with a strategy for some or all axes. On a trained model the axes that
+it leaves open stay as they are. This is the only place that turns a name into a method: on the command line, in a YAML
+and in a checkpoint alike.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from gau_alpha import position, scaling, similarity, visibility
+from gau_alpha.attention.method import AXES, AttentionMethod
+from gau_alpha.attention.strategy import Strategy
+from gau_alpha.position import Position, Rotary
+from gau_alpha.scaling import Scaling
+from gau_alpha.similarity import Similarity
+from gau_alpha.untrusted.reading import parse_yaml, read_yaml
+from gau_alpha.untrusted.registry import Registry, exported, shown
+from gau_alpha.untrusted.trust import named_classes, trusting, user_modules
+from gau_alpha.visibility import Visibility
+
+AXIS_TYPES = {"similarity": Similarity, "scaling": Scaling, "position": Position, "visibility": Visibility}
+"""What every strategy of an axis is a subclass of."""
+
+METHODS = Registry(
+    {
+        AttentionMethod: [AttentionMethod],
+        Similarity: exported(similarity, Similarity),
+        Scaling: exported(scaling, Scaling),
+        Position: [cls for cls in exported(position, Position) if cls is not Rotary],  # which gives no angles
+        Visibility: exported(visibility, Visibility),
+    }
+)
+"""The strategies that a file may name."""
+
+TRAINED = "trained"
+"""The name under which a model's own method, as it was trained, is evaluated."""
+
+
+def preset_names() -> list[str]:
+    """List the shipped presets, in alphabetical order."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def preset(name: str, where: str = "method") -> dict[str, Any]:
+    """Return what a shipped preset chooses, as plain data: a strategy per axis that it fixes.
+
+    Args:
+        name: The preset; see ``preset_names``.
+        where: What names it, for messages.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    if name not in preset_names():
+        raise ValueError(
+            f"{where}: unknown method {shown(name)}; choose from: {', '.join(preset_names())}; or give a YAML file "
+            f"of your own, by a name that ends in .yaml."
+        )
+    return parse_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name)
+
+
+def load_preset(name: str) -> dict[str, Strategy]:
+    """Build the strategies of a preset.
+
+    Args:
+        name: A shipped preset such as ``infoscale`` (see ``preset_names``), or the path of a YAML file of your own.
+            Classes in Python files beside that file can be named by ``class_path``.
+
+    Returns:
+        A strategy per axis that the preset fixes.
+
+    Raises:
+        ValueError: If there is no such preset or file.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"There is no method file {name!r}.")
+        description = read_yaml(path)
+        named = named_classes(description)  # the user has named the file, and so what stands in it
+        with trusting(named), user_modules([path.parent], named):
+            return build_strategies(description, name)
+    if name not in preset_names():
+        known = ", ".join([TRAINED, *preset_names()])
+        raise ValueError(f"Unknown method {name!r}; choose from: {known}; or give a YAML file of your own.")
+    return build_strategies(preset(name), name)
+
+
+def display_name(method: str) -> str:
+    """Return what a table calls a method: a file's name without its folder and ending."""
+    return Path(method).stem if method.endswith((".yaml", ".yml")) else method
+
+
+def resolve_method(name: str, base: AttentionMethod, train_length: int) -> AttentionMethod:
+    """Apply a preset to a model's method.
+
+    What was trained stays: where the preset names the similarity that the model was trained with, or a strategy whose
+    parameters the model has learned, the model's own is kept, with its settings.
+
+    Args:
+        name: A preset's name, or ``trained`` for the model's own method.
+        base: The model's method.
+        train_length: Tokens per training row.
+
+    Raises:
+        ValueError: If there is no preset of that name.
+    """
+    if name == TRAINED:
+        return base
+    own = dict(base.axes())
+    axes = {
+        axis: own[axis] if type(strategy) is type(own[axis]) and _is_trained(own[axis]) else strategy
+        for axis, strategy in load_preset(name).items()
+    }
+    if "visibility" in axes:  # positions drawn for training are of no concern here, and no window goes with them
+        axes.setdefault("position", base.position.evaluated())
+    return base.replace(**axes).bound(train_length)
+
+
+def build_strategies(description: object, where: str = "method") -> dict[str, Strategy]:
+    """Build strategies from plain data, as ``AttentionMethod.describe`` gives it.
+
+    Args:
+        description: A class path, or ``{"class_path": …, "init_args": {…}}``, per axis; or the name of a preset.
+        where: What says so, for messages.
+
+    Raises:
+        ValueError: If an axis or a class is unknown, or an argument does not fit. Nothing that is unknown was imported.
+    """
+    if isinstance(description, str):
+        description = preset(description, where)
+    if not isinstance(description, Mapping):
+        raise ValueError(f"{where} names no strategies; it should give some of the axes {', '.join(AXES)}.")
+    if unknown := [axis for axis in description if axis not in AXES]:
+        raise ValueError(f"{where}: unknown axis {', '.join(map(shown, unknown))}; the axes are {', '.join(AXES)}.")
+    return {
+        axis: METHODS.describe(AXIS_TYPES[axis], stored, f"{where}.{axis}").build()
+        for axis, stored in description.items()
+    }
+
+
+def method_from(description: object, where: str = "method") -> AttentionMethod:
+    """Build a method from plain data; axes that are left out get the defaults of ``AttentionMethod``.
+
+    Args:
+        description: As for ``build_strategies``.
+        where: What says so, for messages.
+
+    Raises:
+        ValueError: If an axis or a class is unknown, or an argument does not fit.
+    """
+    return AttentionMethod(**build_strategies(description, where))  # type: ignore[arg-type]
+
+
+def known_strategies() -> str:
+    """List the strategies of each axis, a line each."""
+    return "\n".join(f"{axis}: {', '.join(METHODS.names(base))}" for axis, base in AXIS_TYPES.items())
+
+
+def _is_trained(strategy: Strategy) -> bool:
+    return isinstance(strategy, Similarity) or any(True for _ in strategy.parameters())
+
+
+def _folder() -> Traversable:
+    return files("configs").joinpath("method")

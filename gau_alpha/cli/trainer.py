@@ -1,0 +1,181 @@
+"""Lightning's Trainer with two more verbs: ``extrapolate`` and ``calibrate``."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from callbacks.recovery import CatchUpCallback, in_order
+from gau_alpha.attention.presets import TRAINED, resolve_method
+from gau_alpha.cli.provenance import surroundings
+from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationResult, Status
+from gau_alpha.extrapolation.calibration import Calibration, calibration_path
+from gau_alpha.extrapolation.candidates import open_checkpoints, pair_up
+from gau_alpha.extrapolation.options import DEFAULT_RATIOS
+from gau_alpha.extrapolation.report import NAME, Report
+from gau_alpha.extrapolation.run import OneStep, calibrate_checkpoint, evaluate_candidates
+from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.untrusted.limits import require_number, require_path
+
+DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
+"""Methods that are evaluated unless others are named."""
+
+
+class GAUAlphaTrainer(Trainer):
+    """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
+
+    def _run_stage(self) -> Any:
+        """Run the loop; where a resumed run has no step left to train, let callbacks catch up.
+
+        Lightning calls no hook of training then, and what was killed after the last step would stay undone. Public
+        hooks come too early or too late for it: on_fit_start before steps and batches are restored, on_fit_end after
+        the strategy was torn down.
+        """
+        callbacks: list[Callback] = self.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        callbacks[:] = in_order(callbacks)  # a module's configure_callbacks makes Lightning sort them its own way
+        no_step_left = self.state.fn is TrainerFn.FITTING and self.global_step > 0 and self.fit_loop.done
+        results = super()._run_stage()
+        if no_step_left:
+            for callback in callbacks:
+                if isinstance(callback, CatchUpCallback):
+                    callback.run_if_already_trained(self, self.lightning_module)
+            if isinstance(self.lightning_module, GAUAlphaModule):
+                self.lightning_module.restore_metric_state()
+        return results
+
+    def extrapolate(
+        self,
+        model: GAUAlphaModule,
+        datamodule: LightningDataModule,
+        ckpt_path: list[str],
+        methods: list[str] = DEFAULT_METHODS,
+        baseline: str | None = None,
+        calibrations: list[str] | None = None,
+        time_budget: float | None = None,
+        output_dir: str | None = None,
+        latex: bool = False,
+        **options: Any,
+    ) -> list[ExtrapolationResult]:
+        """Evaluate checkpoints at multiples of their training length under many methods.
+
+        With several checkpoints, a method that fixes the similarity is evaluated on those trained with it, other
+        methods on each; where a method is evaluated on more than one, it is named ``method (checkpoint's run)``, and
+        checkpoints that differ only in their seed are summed up as mean and spread. Finished measurements are kept in
+        the output folder: the same command, given again after an interruption, goes on where it stopped.
+
+        Args:
+            model: Built for the first checkpoint, whose weights it gets. Its method differs from the checkpoint's where
+                another was asked for; it then differs in the same way for every checkpoint.
+            datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
+            ckpt_path: Lightning checkpoints of GAUAlphaModule, one or more.
+            methods: Presets (see ``gau-alpha methods``), ``trained`` for a checkpoint's own method, or
+                ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for.
+            baseline: The line of the table that all others are compared with. Default: the first.
+            calibrations: Tables of calibrated methods; default: those that lie next to the checkpoints.
+            time_budget: Seconds; what would take longer is reported as "out of time", and can be gone on with.
+            output_dir: Where extrapolation.html, .json, .csv, .md and .png go. Default: the first checkpoint's run
+                folder.
+            latex: Whether to write the rows of a LaTeX table, extrapolation.tex, too.
+            **options: Fields of ``EvaluationOptions``.
+
+        Returns:
+            The results; the table is printed and the files are written.
+
+        Raises:
+            ValueError: If an option is out of range, a method is unknown, a checkpoint can't be read or does not fit
+                the data, no document is long enough, or the output folder holds an unfinished evaluation of something
+                else.
+        """
+        chosen = EvaluationOptions(**options)
+        if time_budget is not None:
+            require_number("time_budget", time_budget, above=0, most=math.inf)
+        if output_dir is not None:
+            require_path("output_dir", output_dir)
+        checkpoints = open_checkpoints(ckpt_path, model)
+        folder = Path(output_dir) if output_dir else checkpoints[0].path.resolve().parent.parent
+        unfinished = folder / f"{NAME}.unfinished"
+        candidates = pair_up(checkpoints, methods, calibrations)
+        measured = {id(one.checkpoint) for one in candidates}
+        work = partial(
+            evaluate_candidates,
+            candidates=candidates,
+            options=chosen,
+            baseline=baseline,
+            unfinished=unfinished,
+            time_budget=time_budget,
+        )
+        step = OneStep([one for one in checkpoints if id(one) in measured], datamodule, work)
+        self.test(step, verbose=False)
+        assert step.result is not None, "the test has run"
+        results, run, cache = step.result
+        if self.is_global_zero:
+            report = Report(results, {**run, "precision": str(self.precision), **surroundings()})
+            report.write(folder, latex=latex)
+            report.print()
+            print(f"report: {folder / NAME}.html\nall rows: {folder / NAME}.json")
+            if any(result.status is Status.OUT_OF_TIME for result in results):
+                print(f"out of time: the same command goes on from {unfinished}")
+            elif cache is not None:
+                cache.close()
+        return results
+
+    def calibrate(
+        self,
+        model: GAUAlphaModule,
+        datamodule: LightningDataModule,
+        ckpt_path: list[str],
+        method: str = TRAINED,
+        length_ratios: Sequence[int] = DEFAULT_RATIOS,
+        num_documents: int = 16,
+        queries_per_document: int = 512,
+        seed: int = 0,
+        output: str | None = None,
+    ) -> Calibration:
+        """Measure, per layer and length, the temperature at which attention entropy is what it was in training.
+
+        ``gau-alpha extrapolate --methods calibrated`` then uses the table, and leaves out the documents it was made of.
+        The work is not shared: several processes would each do all of it.
+
+        Args:
+            model: Built for the checkpoint, whose weights it gets.
+            datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
+            ckpt_path: One Lightning checkpoint of GAUAlphaModule.
+            method: The method to calibrate: a preset, or ``trained`` for the checkpoint's own.
+            length_ratios: Lengths of the table as multiples of train_length; others are interpolated.
+            num_documents: Documents to read, the last that are long enough.
+            queries_per_document: Queries that are looked at; the more the more precise.
+            seed: Of the masked positions.
+            output: The file. Default: next to the checkpoint, where extrapolate finds it.
+
+        Returns:
+            The table, which is written to the file.
+
+        Raises:
+            ValueError: If the method is unknown or lets no query see all keys, the checkpoint can't be read or does not
+                fit the data, or no document is long enough.
+        """
+        if len(ckpt_path) != 1:
+            raise ValueError(f"A calibration is of one checkpoint, got {len(ckpt_path)}: give --ckpt_path one file.")
+        if output is not None:
+            require_path("output", output)
+        (checkpoint,) = open_checkpoints(ckpt_path, model)
+        work = partial(
+            calibrate_checkpoint,
+            name=method,
+            method=resolve_method(method, checkpoint.model.method, checkpoint.train_length),
+            length_ratios=length_ratios,
+            num_documents=num_documents,
+            queries_per_document=queries_per_document,
+            seed=seed,
+        )
+        step = OneStep([checkpoint], datamodule, work)
+        self.test(step, verbose=False)
+        assert step.result is not None, "the test has run"
+        if self.is_global_zero:
+            path = step.result.write(output or calibration_path(checkpoint.path, method))
+            print(f"temperatures: {path}")
+        return step.result

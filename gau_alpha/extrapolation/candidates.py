@@ -1,0 +1,195 @@
+"""What is compared: methods on models, and the checkpoints that these come from."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
+from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint
+from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
+from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.training.module import GAUAlphaModule
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint opened for evaluation.
+
+    Attributes:
+        path: The file.
+        label: What tells it from the others in a table.
+        model: The model with the checkpoint's weights, under the method asked for.
+        trained_method: The method that it was trained with.
+        train_length: Tokens per row that it was trained on.
+    """
+
+    path: Path
+    label: str
+    model: GAUAlphaForMaskedLM
+    trained_method: AttentionMethod
+    train_length: int
+
+    def suits(self, method: str) -> bool:
+        """Say whether the model was trained with the similarity that a method fixes, if it fixes one."""
+        base = base_of(method)
+        similarity = None if base == TRAINED else load_preset(base).get("similarity")
+        return similarity is None or type(similarity) is type(self.trained_method.similarity)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the file, by which a calibration or an interrupted evaluation knows it again."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+        return digest.hexdigest()
+
+    def recipe(self) -> str:
+        """What two checkpoints have in common if they differ in nothing but the seed of training."""
+        return json.dumps([self.trained_method.describe(), asdict(self.model.config), self.train_length])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One line of a table: a method on a model.
+
+    Attributes:
+        name: As the table names it; no other candidate has it.
+        model: The model, on its device.
+        method: What the model is measured under.
+        group: Shared by candidates that differ in nothing but the seed of their training. Empty for a loner.
+        trained_method: What the model was trained under; None if that is the method it has.
+        note: What a reader should know before quoting its results.
+        calibration: Where the method's temperatures come from, if they were calibrated.
+        checkpoint: Where the model comes from; None for a model that was given.
+    """
+
+    name: str
+    model: GAUAlphaForMaskedLM
+    method: AttentionMethod
+    group: str = ""
+    trained_method: AttentionMethod | None = None
+    note: str = ""
+    calibration: Calibration | None = None
+    checkpoint: LoadedCheckpoint | None = None
+
+    @property
+    def compatibility_warnings(self) -> list[str]:
+        """What speaks against the method on weights that were trained under another."""
+        return self.method.reservations(self.trained_method or self.model.method)
+
+
+def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedCheckpoint]:
+    """Load checkpoints for evaluation.
+
+    Args:
+        paths: Lightning checkpoints of ``GAUAlphaModule``.
+        module: Built for the first one, possibly with another method than it was trained with: it receives that
+            one's weights. On the axes where its method differs, every checkpoint gets the strategy of ``module``.
+
+    Raises:
+        ValueError: If a file is not such a checkpoint, or its weights don't fit.
+    """
+    if not paths:
+        raise ValueError("This needs --ckpt_path and one or more checkpoints.")
+    checkpoints = [read_checkpoint(path) for path in paths]
+    read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
+    asked = {
+        axis: strategy
+        for axis, strategy in module.model.method.axes()
+        if strategy.describe() != getattr(read[0][1], axis).describe()
+    }
+    loaded: list[LoadedCheckpoint] = []
+    for path, label, checkpoint, (config, method, weights) in zip(
+        paths, _labels(paths), checkpoints, read, strict=True
+    ):
+        if config.vocab_size != module.model.config.vocab_size:
+            raise ValueError(
+                f"{path} has a vocabulary of {config.vocab_size} ids, the data one of "
+                f"{module.model.config.vocab_size}: give the tokenizer that the model was trained with."
+            )
+        if not loaded and config == module.model.config:
+            model = module.model
+            model.set_method(method)  # which may have weights of its own
+        else:
+            model = GAUAlphaForMaskedLM(config, method, module.hparams["kernel"])
+        load_weights(model, weights, path)
+        model.set_method(model.method.replace(**asked))
+        train_length = checkpoint["hyper_parameters"]["train_length"]
+        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length))
+    return loaded
+
+
+def pair_up(
+    checkpoints: list[LoadedCheckpoint], methods: list[str], calibrations: list[str] | None = None
+) -> list[Candidate]:
+    """Decide which method is evaluated on which checkpoint.
+
+    With one checkpoint every method is. With several, a method that fixes the similarity goes to those trained with
+    it, others to all.
+
+    Args:
+        checkpoints: The checkpoints.
+        methods: Names of presets, ``trained``, ``calibrated``, or ``NAME_calibrated`` for a preset NAME.
+        calibrations: Files with the tables of calibrated methods; if None, those next to the checkpoints.
+
+    Raises:
+        ValueError: If a method is unknown, named twice, or suits none of several checkpoints; or if a calibration is
+            missing or belongs to none of the checkpoints.
+    """
+    if not methods:
+        raise ValueError("methods is empty: name presets, or 'trained' for the method of each checkpoint.")
+    if twice := [name for name, count in Counter(map(display_name, methods)).items() if count > 1]:
+        raise ValueError(f"methods names {', '.join(twice)} more than once.")
+    tables = None if calibrations is None else [(path, Calibration.read(path)) for path in calibrations]
+    candidates = []
+    for name in methods:
+        suited = [one for one in checkpoints if len(checkpoints) == 1 or one.suits(name)]
+        if not suited:
+            raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
+        alike = Counter(one.recipe() for one in suited)
+        shown = display_name(name)
+        for checkpoint in suited:
+            several = alike[checkpoint.recipe()] > 1
+            # Where some were trained with one similarity and some with another, a group says with which.
+            kind = "" if len(alike) == 1 else f" ({checkpoint.trained_method.similarity!r})"
+            method = resolve_method(base_of(name), checkpoint.model.method, checkpoint.train_length)
+            calibration = None
+            if is_calibrated(name):
+                calibration = _calibration(checkpoint, name, tables)
+                method = method.replace(scaling=calibration.scale)
+            candidates.append(
+                Candidate(
+                    name=shown if len(suited) == 1 else f"{shown} ({checkpoint.label})",
+                    model=checkpoint.model,
+                    method=method,
+                    group=f"{shown}{kind}" if several else "",
+                    trained_method=checkpoint.trained_method,
+                    calibration=calibration,
+                    checkpoint=checkpoint,
+                )
+            )
+    return candidates
+
+
+def _calibration(checkpoint: LoadedCheckpoint, name: str, tables: list[tuple[str, Calibration]] | None) -> Calibration:
+    base, path = base_of(name), str(calibration_path(checkpoint.path, base_of(name)))
+    found = [(path, Calibration.read(path))] if tables is None else tables
+    for _, calibration in found:
+        if calibration.method == base and calibration.provenance.get("checkpoint_sha256") == checkpoint.sha256:
+            return calibration
+    raise ValueError(
+        f"None of the calibrations {', '.join(path for path, _ in found)} was made for method {base!r} on "
+        f"{checkpoint.path} as it is now. Make one with `gau-alpha calibrate --ckpt_path {checkpoint.path} "
+        f"--method {base}`."
+    )
+
+
+def _labels(paths: list[str]) -> list[str]:
+    """Name checkpoints by their run's folder (RUN/checkpoints/FILE), or by path where that is ambiguous."""
+    names = [Path(path).resolve().parent.parent.name for path in paths]
+    return names if len(set(names)) == len(names) else paths

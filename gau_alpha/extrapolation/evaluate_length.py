@@ -1,0 +1,201 @@
+"""One method at one length: its forward passes, in ever smaller pieces until they fit into memory.
+
+Dimensions: B rows of a batch, T targets of a row, V vocabulary.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Protocol as Interface
+from typing import runtime_checkable
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from gau_alpha.extrapolation.candidates import Candidate
+from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics, num_bins
+from gau_alpha.extrapolation.distributed import Ranks, ShardedForward, shard_batches
+from gau_alpha.extrapolation.isolation import preserve_training_state
+from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller_and_smaller
+from gau_alpha.extrapolation.spans import EvaluationSpans, MaskedExample
+from gau_alpha.extrapolation.statistics import DocumentSums
+
+_TARGETS_AT_ONCE = 1024  # rows of the (N, V) log-softmax held at a time
+
+
+class _Outcome(IntEnum):
+    """How a batch went; where processes differ, the largest counts."""
+
+    DONE = 0
+    OUT_OF_MEMORY = 1
+    FAILED = 2
+
+
+@runtime_checkable
+class _Blocks(Interface):
+    """A kernel that takes a block of queries at a time."""
+
+    block_size: int
+
+
+def evaluate_length(
+    candidate: Candidate,
+    examples: Sequence[MaskedExample],
+    length: int,
+    spans: EvaluationSpans,
+    ranks: Ranks,
+    done: Callable[[float], None],
+) -> DocumentSums | None:
+    """Runs a model under a method over all rows of a length.
+
+    Args:
+        candidate: The method on the model, which is as it was afterwards.
+        examples: What ``spans`` made for the length.
+        length: Tokens of a row.
+        spans: Gives the tokens; its options say how large a batch is and whether attention is looked at.
+        ranks: The processes; each must call this.
+        done: Told of the share that is done, in (0, 1].
+
+    Returns:
+        What was measured; None, on all processes alike, if it fits into memory in no way.
+
+    Raises:
+        RuntimeError: If a batch failed on another process. What fails on this one is raised as it is.
+    """
+    model, kernel = candidate.model, candidate.model.kernel
+    most_rows = min(max(1, spans.options.tokens_per_batch // length), len(examples))
+    largest_block = min(kernel.block_size, length) if isinstance(kernel, _Blocks) else None
+    sharded = ShardedForward(model)
+    for rows, block_size in smaller_and_smaller(most_rows, largest_block):
+        # Training state comes second: the method's own modules must be in evaluation mode too.
+        with (
+            model.using(candidate.method),
+            preserve_training_state(model),
+            _block_size(kernel, block_size),
+            sharded.watching(),
+        ):
+            sums = _evaluate_batches(sharded, examples, length, rows, spans, ranks, done)
+        if sums is not None:
+            return sums
+        if ranks.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return None
+
+
+def _evaluate_batches(
+    sharded: ShardedForward,
+    examples: Sequence[MaskedExample],
+    length: int,
+    rows: int,
+    spans: EvaluationSpans,
+    ranks: Ranks,
+    done: Callable[[float], None],
+) -> DocumentSums | None:
+    """All examples in batches of ``rows``; None, on all processes alike, if memory runs out on any.
+
+    Processes agree after every batch, so none starts a batch that another has given up.
+    """
+    watched = spans.options.entropy or spans.options.distances
+    # Attention is looked at in one example per document, and those make batches of their own: the others are spared the
+    # cost, and the last layer's other queries too.
+    firsts = [place for place, one in enumerate(examples) if one.first and watched]
+    others = [place for place, one in enumerate(examples) if not (one.first and watched)]
+    batches = [
+        (group[batch.examples.start : batch.examples.stop], batch.counts)
+        for group in (firsts, others)
+        for batch in shard_batches(len(group), rows, ranks.rank, ranks.world_size)
+    ]
+    num_layers = sharded.model.config.num_hidden_layers
+    loss_and_correct = np.zeros((len(examples), 2))  # here and below, rows of other processes stay zero
+    attention = np.zeros((len(examples), num_layers * (2 + num_bins(length)) if watched else 0))
+    memory = PeakMemory(ranks.device)
+    memory.start()
+    _synchronise(ranks.device)
+    start = time.perf_counter()
+    for number, (places, counts) in enumerate(batches, 1):
+        failure: Exception | None = None
+        outcome = _Outcome.DONE
+        meter = None
+        if watched and examples[places[0]].first:
+            meter = AttentionMeter(num_layers, length, spans.train_length, spans.options.distances)
+        sharded.start()
+        try:
+            found = _evaluate_batch(sharded, [examples[place] for place in places], length, spans, ranks.device, meter)
+            if counts:
+                loss_and_correct[places] = found
+                if meter is not None and meter.sums is not None:
+                    attention[places] = meter.sums.flatten(1).cpu().numpy()
+        except Exception as error:
+            if is_out_of_memory(error):
+                outcome = _Outcome.OUT_OF_MEMORY
+            else:
+                outcome, failure = _Outcome.FAILED, error
+        del meter  # it holds memory of the device
+        sharded.complete()
+        outcome = _Outcome(int(ranks.largest(outcome)[0]))
+        if failure is not None:
+            raise failure
+        if outcome is _Outcome.FAILED:
+            raise RuntimeError("The evaluation failed on another process, which says why.")
+        if outcome is _Outcome.OUT_OF_MEMORY:
+            return None
+        done(number / len(batches))
+    _synchronise(ranks.device)
+    seconds = time.perf_counter() - start
+    seconds, peak_memory_bytes = ranks.largest(seconds, memory.read())
+    loss_and_correct = ranks.gather_disjoint(loss_and_correct)
+    attention = ranks.gather_disjoint(attention)
+    return DocumentSums.from_examples(
+        loss_and_correct,
+        examples,
+        Diagnostics.from_sums(attention, len(firsts) * length, num_layers) if watched else None,
+        num_tokens=len(examples) * length,
+        seconds=seconds,
+        peak_memory_bytes=int(peak_memory_bytes) or None,
+    )
+
+
+def _evaluate_batch(
+    sharded: ShardedForward,
+    examples: Sequence[MaskedExample],
+    length: int,
+    spans: EvaluationSpans,
+    device: torch.device,
+    meter: AttentionMeter | None,
+) -> np.ndarray:
+    """One forward pass: (B, 2) float64, loss and right predictions of each example."""
+    input_ids, positions, labels = (torch.as_tensor(array, device=device) for array in spans.batch(examples, length))
+    logits = sharded.model(input_ids, target_positions=positions, observer=meter)  # (B, T, V)
+    sharded.check()
+    losses, corrects = [], []
+    for some_logits, some_labels in zip(
+        logits.flatten(0, 1).split(_TARGETS_AT_ONCE), labels.flatten().split(_TARGETS_AT_ONCE), strict=True
+    ):
+        losses.append(F.cross_entropy(some_logits.float(), some_labels, reduction="none"))
+        corrects.append(some_logits.argmax(-1) == some_labels)
+    loss = torch.cat(losses).double().view(labels.shape).cpu().numpy()  # (B, T)
+    correct = torch.cat(corrects).double().view(labels.shape).cpu().numpy()  # (B, T)
+    # what pads a row to the length of the others is not summed
+    real = [len(one.positions) for one in examples]
+    return np.array([[loss[row, :num].sum(), correct[row, :num].sum()] for row, num in enumerate(real)])
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _block_size(kernel: object, block_size: int | None) -> Iterator[None]:
+    """Another block size for a while; nothing to do for a kernel without blocks."""
+    if not isinstance(kernel, _Blocks) or block_size is None:
+        yield
+        return
+    before = kernel.block_size
+    kernel.block_size = block_size
+    try:
+        yield
+    finally:
+        kernel.block_size = before

@@ -1,0 +1,15 @@
+"""An evaluation as people and programs read it.
+
+- ``report.py``   rows and their run; the files JSON and CSV
+- ``groups.py``   mean and spread over checkpoints that differ in their seed
+- ``cells.py``    numbers and plain data as text
+- ``tables.py``   on screen, in Markdown, in LaTeX
+- ``figures.py``  plots
+- ``page.py``     the HTML page
+- ``progress.py`` the bar while it runs
+"""
+
+from gau_alpha.extrapolation.report.progress import progress_bar
+from gau_alpha.extrapolation.report.report import NAME, Report
+
+__all__ = ["NAME", "Report", "progress_bar"]

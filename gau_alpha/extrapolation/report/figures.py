@@ -1,0 +1,241 @@
+"""Plots: perplexity against length, and where attention goes.
+
+Okabe & Ito's colours are told apart with any colour vision; markers and dashes tell apart what the colours repeat.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+
+from gau_alpha.extrapolation import ExtrapolationResult
+from gau_alpha.extrapolation.report.results import Results
+from gau_alpha.untrusted.escaping import one_line
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+_DPI = 120
+_PANELS_ACROSS = 3
+_LONGEST = 80  # characters of a name
+_LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}  # of text that others wrote: a $ in it is a $
+
+
+def perplexity(report: Results) -> Figure:
+    """Perplexity against length on log axes, one line per method with its interval as a band.
+
+    The dashed line marks the training length. A method's line has a gap where it has no number.
+    """
+    figure = _figure(9, 5)
+    lines = _perplexity_up(figure.add_subplot(), report)
+    _legend(figure, lines, report.methods, loc="outside right upper", fontsize=9)
+    return figure
+
+
+def thumbnail(report: Results) -> Figure:
+    """The same, to be read at 300 pixels: loggers show images that small."""
+    figure = _figure(4.5, 3.1 + 0.2 * (len(report.methods) // 2))
+    axes = figure.add_subplot()
+    lines = _perplexity_up(axes, report)
+    axes.set_ylabel("perplexity")
+    if len(report.lengths) > 5:
+        axes.tick_params(axis="x", labelrotation=45)
+    _legend(figure, lines, report.methods, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _perplexity_up(axes: Axes, report: Results) -> list[Line2D]:
+    lines = []
+    for place, method in enumerate(report.methods):
+        rows = [report.row(method, length) for length in report.lengths]
+        style = _style(place)
+        low, high = _values(rows, "perplexity_low"), _values(rows, "perplexity_high")
+        axes.fill_between(report.lengths, low, high, alpha=0.15, linewidth=0, color=style["color"])
+        lines += axes.plot(report.lengths, _values(rows, "perplexity"), label=method, **style)
+    axes.set_yscale("log")
+    if not any(row.perplexity is not None and math.isfinite(row.perplexity) for row in report.rows):
+        axes.set_ylim(1, 10)  # nothing to draw, and a log axis has no limits of its own
+    bottom, top = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if top > 5 * bottom else range(1, 10)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel(f"perplexity at masked tokens ({_short(report.rows[0].protocol)})", **_LITERAL)
+    _lengths_across(axes, report)
+    return lines
+
+
+def attention(report: Results) -> Figure | None:
+    """Entropy, share of attention that stays near, and attention by distance at the longest length; None if unknown.
+
+    An even spread over all keys would have the entropy ln n, the dotted line.
+    """
+    if all(row.attention_entropy is None for row in report.rows):
+        return None
+    with_distances = any(row.near_share is not None for row in report.rows)
+    figure = _figure(13 if with_distances else 9, 4.4)
+    panels = figure.subplots(1, 3 if with_distances else 1, squeeze=False)[0]
+    lengths = report.lengths
+    lines = panels[0].plot(lengths, np.log(lengths), color="0.5", linestyle=":", label="even spread, ln n")
+    panels[0].set_ylabel("attention entropy (nats)")
+    for place, method in enumerate(report.methods):
+        rows = [report.row(method, length) for length in lengths]
+        lines += panels[0].plot(lengths, _values(rows, "attention_entropy"), label=method, **_style(place))
+        if with_distances:
+            panels[1].plot(lengths, _values(rows, "near_share"), **_style(place))
+    _lengths_across(panels[0], report)
+    panels[0].tick_params(axis="x", labelrotation=45)
+    if with_distances:
+        _lengths_across(panels[1], report)
+        panels[1].tick_params(axis="x", labelrotation=45)
+        panels[1].set_ylabel("attention within ± half of the training length")
+        panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+        _by_distance(panels[2], report)
+    names = ["even spread, ln n", *report.methods]
+    if with_distances:
+        _legend(figure, lines, names, loc="outside lower center", fontsize=9, ncols=4)
+    else:
+        _legend(figure, lines, names, loc="outside right upper", fontsize=9)
+    return figure
+
+
+def layers(report: Results) -> Figure | None:
+    """Entropy of every layer against length, a panel per method; None if entropy was not measured."""
+    measured = [
+        method
+        for method in report.methods
+        if any(row.method == method and row.layers is not None for row in report.rows)
+    ]
+    if not measured:
+        return None
+    across = min(_PANELS_ACROSS, len(measured))
+    down = -(-len(measured) // across)
+    figure = _figure(4.2 * across + 1, 3.2 * down)
+    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flatten()
+    colours = matplotlib.colormaps["viridis"]
+    for axes, method in zip(panels, measured, strict=False):
+        rows = [row for row in report.rows if row.method == method and row.layers is not None]
+        entropies = np.array(
+            [row.layers["attention_entropy"] for row in rows if row.layers is not None], np.float64
+        )  # (R, K)
+        for layer, values in enumerate(entropies.T):
+            share = layer / max(1, entropies.shape[1] - 1)
+            axes.plot([row.length for row in rows], values, color=colours(0.9 * share), marker=".", label=f"{layer}")
+        axes.set_title(_short(method), fontsize=9, **_LITERAL)
+        _lengths_across(axes, report)
+        axes.tick_params(axis="x", labelrotation=45, labelsize=7, labelbottom=True)
+    for axes in panels[: len(measured) - across]:  # another panel stands below
+        axes.set_xlabel("")
+        axes.tick_params(labelbottom=False)
+    for axes in panels[len(measured) :]:
+        axes.set_axis_off()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title="layer", loc="outside right upper", frameon=False, fontsize=8)
+    figure.supylabel("attention entropy (nats)", fontsize=10)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def image(figure: Figure) -> np.ndarray:
+    """A figure as (height, width, 3) uint8, for loggers of images."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an SVG element that can stand in a page beside others.
+
+    Args:
+        figure: The figure.
+        name: Makes its internal names differ from those of other figures of the page.
+    """
+    content = io.StringIO()
+    # Text stays text: smaller, and it can be searched. A fixed salt makes equal figures equal files.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+    text = content.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _legend(figure: Figure, lines: Sequence[Line2D], names: Sequence[str], **where: Any) -> None:
+    # Names are set afterwards: as labels, matplotlib would leave out those that begin with an underscore.
+    legend = figure.legend(lines, ["-"] * len(lines), frameon=False, **where)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=_short(name), **_LITERAL)
+
+
+def _short(name: str) -> str:
+    """What there is room for; names that share their beginning, as those of runs do, differ at the end."""
+    text = one_line(name)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[1 - _LONGEST // 2 :]}"
+
+
+def _style(place: int) -> dict[str, Any]:
+    return {
+        "color": _COLOURS[place % len(_COLOURS)],
+        "linestyle": _DASHES[place // len(_COLOURS) % len(_DASHES)],
+        "marker": _MARKERS[place % len(_MARKERS)],
+        "markersize": 5,
+    }
+
+
+def _lengths_across(axes: Axes, report: Results) -> None:
+    for train_length in sorted({row.length // row.length_ratio for row in report.rows}):
+        axes.axvline(train_length, color="0.4", linestyle="--", linewidth=1, zorder=0)
+        axes.annotate(
+            f"trained at {train_length}", (train_length, 1), xycoords=("data", "axes fraction"),
+            xytext=(3, -4), textcoords="offset points", rotation=90, va="top", color="0.4", fontsize=8,
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(report.lengths, [f"{length:,}" for length in report.lengths])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(report.lengths[0] / 1.25, report.lengths[-1] * 1.25)
+    axes.grid(alpha=0.25)
+    axes.set_xlabel("evaluated length (tokens)")
+
+
+def _by_distance(axes: Axes, report: Results) -> None:
+    """Share of attention by distance, at the longest length that was measured for each method."""
+    longest = 0
+    for place, method in enumerate(report.methods):
+        rows = [row for row in report.rows if row.method == method and row.layers and "distance_share" in row.layers]
+        if not rows or rows[-1].layers is None:
+            continue
+        row = max(rows, key=lambda row: row.length)
+        assert row.layers is not None
+        longest = max(longest, row.length)
+        starts = np.array(row.layers["distance_from"])
+        shares = np.array(row.layers["distance_share"], np.float64).mean(0)
+        axes.plot(np.maximum(starts, 0.5), shares, **_style(place))  # a logarithmic axis has no 0
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: "0" if value < 1 else f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel(f"distance of the key: from so many tokens\nto twice as many, at {longest:,} tokens")
+    axes.set_ylabel("share of attention")
+    axes.grid(alpha=0.25)
+
+
+def _values(rows: Sequence[ExtrapolationResult | None], name: str) -> np.ndarray:
+    """(L,) float64, NaN where there is no number: a gap in the plot."""
+    values = [None if row is None else getattr(row, name) for row in rows]
+    return np.array([math.nan if value is None or math.isinf(value) else value for value in values])

@@ -1,0 +1,128 @@
+"""The report as one HTML page that needs no network and no other file."""
+
+from html import escape
+
+from gau_alpha.extrapolation import Status
+from gau_alpha.extrapolation.report import figures, tables
+from gau_alpha.extrapolation.report.cells import json_text, number
+from gau_alpha.extrapolation.report.results import Results
+from gau_alpha.untrusted.escaping import for_html
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { margin-bottom: 0; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
+.caption, .note { color: #555; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; text-align: right; vertical-align: top; white-space: nowrap; }
+th:first-child, td:first-child, td:last-child.text { text-align: left; }
+thead th { border-bottom: 2px solid #333; } tbody tr:nth-child(even) { background: #f6f6f6; }
+small { display: block; color: #777; } .best { font-weight: 700; } .failed { color: #a33; }
+.better { color: #00694c; } .worse { color: #b04a00; }
+.wide { overflow-x: auto; } .wide table { font-size: 12px; }
+svg { max-width: 100%; height: auto; } pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 12px; }
+"""
+
+
+def page(report: Results) -> str:
+    """The whole page."""
+    sections = [
+        f"<h1>Extrapolation</h1><p class='caption'>{for_html(report.caption())}</p>",
+        "<h2>Perplexity</h2>",
+        _perplexities(report),
+        f"<p class='note'>{_legend(report)}</p>",
+        figures.svg(figures.perplexity(report), "perplexity"),
+    ]
+    if lines := tables.overview_of_groups(report):
+        heading = ["mean over checkpoints [range]", *map(report.heading, report.lengths)]
+        sections += ["<h2>Several checkpoints</h2>", _table(heading, [list(map(for_html, line)) for line in lines])]
+    sections += ["<h2>Accuracy</h2>", _accuracies(report)]
+    if any(row.baseline for row in report.rows):
+        sections += _differences(report)
+    for name, heading_, drawn in (
+        ("attention", "Where attention goes", figures.attention(report)),
+        ("layers", "Entropy by layer", figures.layers(report)),
+    ):
+        if drawn is not None:
+            sections += [f"<h2>{heading_}</h2>", figures.svg(drawn, name)]
+    rows = [[for_html(cell) for cell in tables.details(report, row)] for row in report.rows]
+    sections += [
+        "<h2>All rows</h2>",
+        f"<p class='note'>{for_html(tables.EXPLANATION)}</p>",
+        f"<div class='wide'>{_table(tables.DETAILS, rows)}</div>",
+        "<h2>Run</h2><details><summary>What was measured, with what</summary>"
+        f"<pre>{escape(json_text(report.run))}</pre></details>",
+    ]
+    return (
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>Extrapolation</title>"
+        "<meta name='viewport' content='width=device-width'>"
+        f"<style>{_STYLE}</style></head><body>\n" + "\n".join(sections) + "\n</body></html>\n"
+    )
+
+
+def _perplexities(report: Results) -> str:
+    lines = []
+    best = {
+        length: min((row.perplexity for row in report.rows if row.length == length and row.perplexity), default=None)
+        for length in report.lengths
+    }
+    for method in report.methods:
+        cells = [for_html(method)]
+        for length in report.lengths:
+            row = report.row(method, length)
+            if row is None:
+                cells.append("")
+            elif row.status is not Status.OK:
+                cells.append(f"<span class='failed'>{for_html(row.status.value)}</span>")
+            else:
+                text = number(row.perplexity)
+                text = f"<span class='best'>{text}</span>" if row.perplexity == best[length] else text
+                interval = ""
+                if row.perplexity_low is not None:
+                    interval = f"<small>{number(row.perplexity_low)}–{number(row.perplexity_high)}</small>"
+                cells.append(text + interval)
+        lines.append(cells)
+    return _table(["method", *map(report.heading, report.lengths)], lines)
+
+
+def _legend(report: Results) -> str:
+    if any(row.perplexity_low is not None for row in report.rows):
+        return "Small: 95 % interval over documents. Bold: lowest of its length."
+    return "Bold: lowest of its length. A single document gives no interval."
+
+
+def _accuracies(report: Results) -> str:
+    lines = [
+        [for_html(method), *(report.accuracy(method, length) for length in report.lengths)] for method in report.methods
+    ]
+    return _table(["method", *map(report.heading, report.lengths)], lines)
+
+
+def _differences(report: Results) -> list[str]:
+    baseline = next(row.baseline for row in report.rows if row.baseline)
+    lines = []
+    for method in report.methods:
+        cells = [for_html(method)]
+        for length in report.lengths:
+            row = report.row(method, length)
+            low, high = (None, None) if row is None else (row.loss_difference_low, row.loss_difference_high)
+            text = (
+                ""
+                if row is None
+                else for_html(tables.difference(row)).replace(" [", "<small>[").replace("]", "]</small>")
+            )
+            kind = "" if low is None or high is None else "better" if high < 0 else "worse" if low > 0 else ""
+            cells.append(f"<span class='{kind}'>{text}</span>" if kind else text)
+        if method != baseline:
+            lines.append(cells)
+    return [
+        f"<h2>Loss minus that of {for_html(baseline)}</h2>",
+        _table(["method", *map(report.heading, report.lengths)], lines),
+        "<p class='note'>Nats per target, paired by document, with the 95 % interval. Coloured where that excludes 0: "
+        "green is better, orange worse.</p>",
+    ]
+
+
+def _table(heading: list[str], lines: list[list[str]]) -> str:
+    head = "".join(f"<th>{for_html(cell)}</th>" for cell in heading)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

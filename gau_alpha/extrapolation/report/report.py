@@ -1,0 +1,139 @@
+"""Rows and what they were measured with; the files that hold them."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.extrapolation import ExtrapolationResult
+from gau_alpha.extrapolation.report import figures, tables
+from gau_alpha.extrapolation.report.cells import json_text, without_nan
+from gau_alpha.extrapolation.report.groups import summaries
+from gau_alpha.extrapolation.report.page import page
+from gau_alpha.extrapolation.report.results import Results
+from gau_alpha.untrusted.escaping import for_csv
+from gau_alpha.untrusted.reading import read_json
+
+NAME = "extrapolation"
+"""Files are called ``extrapolation.html``, ``.json``, ``.csv``, ``.md`` and ``.png``."""
+
+_WIDTH = 100  # columns of a table that isn't printed on a terminal
+_NESTED = "layers"  # the one field of a row that no cell holds
+
+
+class Report(Results):
+    """Results as files, tables and plots; see ``Results`` for what it holds."""
+
+    def write(self, folder: str | Path, latex: bool = False) -> list[Path]:
+        """Writes ``extrapolation.html``, ``.json``, ``.csv``, ``.md`` and ``.png``, each whole or not at all.
+
+        The JSON, which holds everything, comes first and what is drawn last: should a file fail, those before it lie
+        there.
+
+        Args:
+            folder: Created if it doesn't exist; files of these names in it are replaced.
+            latex: Whether to write ``extrapolation.tex`` too, the rows of a table.
+
+        Returns:
+            The paths.
+        """
+        texts = {".json": self.json, ".csv": self.csv, ".md": self.markdown}
+        if latex:
+            texts[".tex"] = self.latex
+        makers: dict[str, Callable[[], str | bytes]] = {**texts, ".png": self.png, ".html": self.html}
+        return [
+            write_atomic(Path(folder) / f"{NAME}{suffix}", partial(_write, content=make()))
+            for suffix, make in makers.items()
+        ]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Report":
+        """Reads an ``extrapolation.json``.
+
+        Args:
+            path: The file.
+
+        Raises:
+            ValueError: If there is no such file, or it is not such a file; names the field.
+        """
+        content = read_json(Path(path))
+        try:
+            for name, kind, called in (("rows", list, "a list"), ("run", dict, "an object")):
+                if not isinstance(content, dict) or not isinstance(content.get(name), kind):
+                    raise ValueError(f'it must be an object in which "{name}" is {called}.')
+            rows = [ExtrapolationResult.from_dict(row, f"rows[{i}]") for i, row in enumerate(content["rows"])]
+            return cls(rows, content["run"])
+        except ValueError as error:
+            raise ValueError(f"{path} is not a report of this software: {error}") from error
+
+    def json(self) -> str:
+        """``{"rows": […], "run": {…}}``; numbers that JSON doesn't know (NaN, infinity) are null.
+
+        Where checkpoints differ in their seed alone, ``"groups": […]`` holds mean and spread.
+        """
+        content: dict[str, Any] = {"rows": [row.as_dict() for row in self.rows], "run": self.run}
+        if found := summaries(self.rows):
+            content["groups"] = [one.as_dict() for one in found]
+        return json_text(content) + "\n"
+
+    def csv(self) -> str:
+        """One line per row, all fields but those by layer; empty where there is no number.
+
+        Text that a spreadsheet would take for a formula has an apostrophe before it.
+        """
+        text = io.StringIO()
+        names = [one.name for one in fields(ExtrapolationResult) if one.name != _NESTED]
+        writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        for row in self.rows:
+            cells = without_nan(row.as_dict()).items()
+            writer.writerow({name: for_csv(cell) if isinstance(cell, str) else cell for name, cell in cells})
+        return text.getvalue()
+
+    def markdown(self) -> str:
+        """Perplexity by method and length, then every row in full, then the run."""
+        return tables.markdown(self)
+
+    def latex(self) -> str:
+        """The rows of a LaTeX table."""
+        return tables.latex(self)
+
+    def html(self) -> str:
+        """One page with everything, that needs no network."""
+        return page(self)
+
+    def png(self) -> bytes:
+        """The plot as the bytes of a PNG file."""
+        return figures.png(self.figure())
+
+    def image(self) -> np.ndarray:
+        """The plot as (height, width, 3) uint8, for loggers of images, which show it small."""
+        return figures.image(figures.thumbnail(self))
+
+    def figure(self) -> Figure:
+        """Perplexity against length."""
+        return figures.perplexity(self)
+
+    def print(self, console: Console | None = None) -> None:
+        """Prints the table.
+
+        Args:
+            console: Where to. Standard output if None, 100 columns wide where that is no terminal.
+        """
+        if console is None:
+            console = Console()
+            if not console.is_terminal:
+                console = Console(width=_WIDTH)
+        console.print(tables.screen(self))
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)

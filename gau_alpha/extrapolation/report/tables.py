@@ -1,0 +1,180 @@
+"""The result on screen, in Markdown and in LaTeX."""
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from gau_alpha.extrapolation import ExtrapolationResult, Status
+from gau_alpha.extrapolation.report.cells import json_text, number, with_interval
+from gau_alpha.extrapolation.report.groups import Summary, summaries
+from gau_alpha.extrapolation.report.results import Results
+from gau_alpha.untrusted.escaping import for_latex, for_markdown, one_line
+
+EXPLANATION = (
+    "Loss in nats per target. Brackets hold the 95 % interval over documents (bootstrap); differences are paired by "
+    "document. Entropy in nats, mean over layers and queries; near: share of attention on keys within half of the "
+    "training length on either side. Exact: 95 % interval of the loss that all positions would have given."
+)
+"""What stands below a table."""
+
+DETAILS = [
+    "method", "length", "status", "loss", "perplexity", "accuracy", "entropy", "entropy at 1×", "effective keys",
+    "near", "loss difference", "to", "exact", "targets", "documents", "too short", "repeated", "seconds", "tokens/s",
+    "peak MB", "note",
+]  # fmt: skip
+"""Columns of the table that shows every row in full."""
+
+_TEXTS = ("method", "to", "note")  # those of them that hold what others wrote
+
+
+def screen(report: Results) -> Table:
+    """Perplexity, then mean and spread where there are several checkpoints, then accuracy: lengths across."""
+    # Text: in a str, rich would obey what stands in square brackets or between colons.
+    caption = Text(one_line(report.caption()), "table.caption")
+    table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
+    table.add_column("perplexity", no_wrap=True, overflow="fold")
+    for length in report.lengths:
+        table.add_column(report.heading(length).replace(" ", "\n"), justify="right")
+    for method in report.methods:
+        cells = (report.cell(method, length) for length in report.lengths)
+        table.add_row(Text(one_line(method)), *(cell.replace("documents", "docs") for cell in cells))
+    if lines := overview_of_groups(report):
+        table.add_section()
+        table.add_row("[bold]mean, range[/bold]")
+        for name, *numbers in lines:
+            table.add_row(Text(one_line(name)), *(Text(cell.replace(" [", "\n[")) for cell in numbers))
+    table.add_section()
+    table.add_row("[bold]accuracy[/bold]")
+    for method in report.methods:
+        table.add_row(Text(one_line(method)), *(report.accuracy(method, length) for length in report.lengths))
+    return table
+
+
+def markdown(report: Results) -> str:
+    """Perplexity by method and length, then every row in full, then the run."""
+    parts = [
+        "# Extrapolation",
+        f"Perplexity by length (tokens). {for_markdown(report.caption())}",
+        _markdown_table(_first_escaped(overview(report))),
+        "![Perplexity against length](extrapolation.png)",
+    ]
+    if lines := overview_of_groups(report):
+        heading = ["mean over checkpoints [range]", *map(report.heading, report.lengths)]
+        parts += ["## Several checkpoints", _markdown_table([heading, *_first_escaped(lines)])]
+    rows = [
+        [
+            for_markdown(cell) if name in _TEXTS else cell
+            for name, cell in zip(DETAILS, details(report, row), strict=True)
+        ]
+        for row in report.rows
+    ]
+    parts += ["## All rows", EXPLANATION, _markdown_table([DETAILS, *rows])]
+    # No line of JSON begins with what would end the block.
+    parts += ["## Run", f"```json\n{json_text(report.run)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(report: Results) -> str:
+    """The rows of a table, for a ``tabular`` with one column more than lengths, between the rules.
+
+    The best perplexity of a length is set bold.
+    """
+    lines = [
+        f"% {for_latex(report.caption())}",
+        " & ".join(["method", *(for_latex(report.heading(length)) for length in report.lengths)]) + r" \\",
+    ]
+    best = {}
+    for length in report.lengths:
+        known = [row.perplexity for row in report.rows if row.length == length and row.perplexity is not None]
+        best[length] = number(min(known)) if known else ""
+    for method in report.methods:
+        cells = []
+        for length in report.lengths:
+            cell = for_latex(report.cell(method, length))
+            cells.append(rf"\textbf{{{cell}}}" if cell and cell == for_latex(best[length]) else cell)
+        lines.append(" & ".join([for_latex(method), *cells]) + r" \\")
+    return "\n".join(lines) + "\n"
+
+
+def overview(report: Results) -> list[list[str]]:
+    """Perplexities: a heading, then a line per method."""
+    lines = [["method", *map(report.heading, report.lengths)]]
+    return lines + [[method, *(report.cell(method, length) for length in report.lengths)] for method in report.methods]
+
+
+def overview_of_groups(report: Results) -> list[list[str]]:
+    """Mean perplexity and range over checkpoints: a line per group; no line where there is no group."""
+    found: dict[str, dict[int, Summary]] = {}
+    for one in summaries(report.rows):
+        found.setdefault(one.group, {})[one.length] = one
+    lines = []
+    for group, by_length in found.items():
+        count = max(one.num_checkpoints for one in by_length.values())
+        cells = []
+        for length in report.lengths:
+            one_or_none = by_length.get(length)
+            cells.append("" if one_or_none is None else _mean_and_range(one_or_none))
+        lines.append([f"{group}, {count} checkpoints", *cells])
+    return lines
+
+
+def _mean_and_range(one: Summary) -> str:
+    return f"{number(one.perplexity)} [{number(one.low)}–{number(one.high)}]"
+
+
+def details(report: Results, row: ExtrapolationResult) -> list[str]:
+    """Everything about a row, under the headings ``DETAILS``.
+
+    Args:
+        report: The report.
+        row: One of its rows.
+    """
+    at_once = report.row(row.method, min(report.lengths))
+    entropy_at_once = at_once.attention_entropy if at_once is not None and at_once.length_ratio == 1 else None
+    exact = ""
+    if row.loss_sampling_low is not None and row.loss_sampling_high is not None:
+        exact = f"[{row.loss_sampling_low:.4f}, {row.loss_sampling_high:.4f}]"
+    return [
+        row.method,
+        f"{row.length:,} ({row.length_ratio}×)",
+        row.status.value,
+        with_interval(row.loss, row.loss_low, row.loss_high, "{:.4f}".format),
+        with_interval(row.perplexity, row.perplexity_low, row.perplexity_high, number),
+        with_interval(row.accuracy, row.accuracy_low, row.accuracy_high, "{:.2%}".format),
+        _written(row.attention_entropy, "{:.3f}"),
+        _written(entropy_at_once, "{:.3f}"),
+        _written(row.effective_keys, "{:.1f}"),
+        _written(row.near_share, "{:.1%}"),
+        with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.4f}".format),
+        row.baseline,
+        exact,
+        f"{row.num_targets:,}" + (f" of {row.num_positions:,}" if row.num_positions > row.num_targets else ""),
+        f"{row.num_documents:,}",
+        f"{row.num_short_documents:,}",
+        f"{row.num_repeated_documents:,}",
+        _written(row.seconds, "{:.2f}"),
+        _written(row.tokens_per_second, "{:,.0f}"),
+        "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:,.0f}",
+        row.note,
+    ]
+
+
+def difference(row: ExtrapolationResult) -> str:
+    """The paired difference with its interval, for a cell."""
+    if row.status is not Status.OK:
+        return row.status.value
+    return with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.3f}".format)
+
+
+def _written(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def _markdown_table(cells: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(line) + " |" for line in cells]
+    rule = "|" + "|".join(["---"] + ["---:"] * (len(cells[0]) - 1)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _first_escaped(lines: list[list[str]]) -> list[list[str]]:
+    return [[for_markdown(name), *numbers] for name, *numbers in lines]

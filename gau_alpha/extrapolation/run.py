@@ -1,0 +1,190 @@
+"""The two commands' work on checkpoints: Lightning sets up devices, precision and processes for both in one way."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch.nn import ModuleList
+from torch.utils.data import DataLoader
+
+from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.extrapolation.calibration import Calibration
+from gau_alpha.extrapolation.calibration_solver import calibrate
+from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint
+from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
+from gau_alpha.extrapolation.options import EvaluationOptions
+from gau_alpha.extrapolation.report import progress_bar
+from gau_alpha.extrapolation.result import ExtrapolationResult
+from gau_alpha.extrapolation.result_cache import ResultCache
+from gau_alpha.extrapolation.spans import document_fingerprint
+from gau_alpha.training.fsdp import shard
+
+T = TypeVar("T")
+
+
+class OneStep(LightningModule, Generic[T]):
+    """A test of one step, so that Lightning sets up devices, precision and processes for work on checkpoints.
+
+    Args:
+        checkpoints: Whose models the work needs.
+        datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
+        work: Called once, on every process, with this module and where to tell of progress.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[LoadedCheckpoint],
+        datamodule: LightningDataModule,
+        work: "Callable[[OneStep[T], Progress | None], T]",
+    ) -> None:
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.models = ModuleList(checkpoint.model for checkpoint in checkpoints)
+        self.datamodule = datamodule
+        self.work = work
+        self.result: T | None = None
+
+    @property
+    def data(self) -> Any:
+        """The data module, of which only what an evaluation needs is known."""
+        return self.datamodule
+
+    def prepare_data(self) -> None:
+        """Let the data module tokenise, on one process per node."""
+        self.datamodule.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Open the documents, and check that they and the checkpoints belong together.
+
+        Raises:
+            ValueError: If the data's train_length is not the checkpoints', or its documents are no documents.
+        """
+        self.datamodule.setup("test")
+        for checkpoint in self.checkpoints:
+            if checkpoint.train_length != self.data.train_length:
+                raise ValueError(
+                    f"{checkpoint.path} was trained on rows of {checkpoint.train_length} tokens, but the data has "
+                    f"train_length {self.data.train_length}: length ratios would be wrong. Leave the data's "
+                    f"train_length as it was in training; other lengths are asked for with --length_ratios."
+                )
+        self.documents: Sequence[np.ndarray] = self.data.evaluation_documents()
+        if len(self.documents) and np.ndim(self.documents[0]) != 1:
+            raise ValueError("evaluation_documents() must hold 1-D arrays of token ids, one per document.")
+
+    def configure_model(self) -> None:
+        """Shard the weights over processes, where the strategy says how."""
+        for checkpoint in self.checkpoints:
+            shard(checkpoint.model, self.device_mesh)
+
+    def test_dataloader(self) -> DataLoader[int]:
+        """Return the one step; the work is sharded over processes by itself, or not at all."""
+        return DataLoader([0])  # type: ignore[arg-type]
+
+    def test_step(self, batch: object, batch_idx: int) -> None:
+        """Do the work."""
+        with progress_bar() if self.trainer.is_global_zero else nullcontext() as progress:
+            self.result = self.work(self, progress)
+
+
+def evaluate_candidates(
+    step: OneStep[Any],
+    progress: Progress | None,
+    *,
+    candidates: Sequence[Candidate],
+    options: EvaluationOptions,
+    baseline: str | None,
+    unfinished: Path,
+    time_budget: float | None,
+) -> tuple[list[ExtrapolationResult], dict[str, Any], ResultCache | None]:
+    """Measure methods on checkpoints.
+
+    Args:
+        step: Knows the documents.
+        progress: Told of every batch.
+        candidates: What to measure.
+        options: On which part of which documents, and more.
+        baseline: Name of the candidate that the others are compared with; the first if None.
+        unfinished: Folder that keeps finished measurements until all are there.
+        time_budget: Seconds; measurements that would end later are not begun.
+
+    Returns:
+        The results; in plain data what was measured; and, on rank 0, the finished measurements, to be closed once all
+        is in the report.
+
+    Raises:
+        ValueError: If no document is long enough, or the folder holds an unfinished evaluation of something else.
+    """
+    calibrated_on = {
+        fingerprint
+        for one in candidates
+        if one.calibration is not None
+        for fingerprint in one.calibration.provenance["documents"]
+    }
+    left_out = [
+        place
+        for place in range(len(step.documents) if calibrated_on else 0)
+        if document_fingerprint(step.documents[place]) in calibrated_on
+    ]  # nothing is evaluated on what a method was calibrated on
+    engine = ExtrapolationEngine(
+        step.documents, step.data.vocabulary, step.data.train_length, options, left_out=left_out
+    )
+    checkpoints = {one.name: one.checkpoint for one in candidates if one.checkpoint is not None}
+    methods = {one.name: one.method.describe() for one in candidates}
+    # Measurements belong to this; those of another identity are never mixed in.
+    identity = {
+        "checkpoints": {name: checkpoint.sha256 for name, checkpoint in checkpoints.items()},
+        "methods": methods,
+        "evaluation": engine.describe(),
+        "documents": engine.spans.fingerprint(),
+        "precision": str(step.trainer.precision),
+    }
+    cache, refusal = None, ""
+    if step.trainer.is_global_zero:
+        try:
+            cache = ResultCache(unfinished, identity)
+        except ValueError as error:
+            refusal = str(error)
+    # Rank 0 alone sees the folder, but all must stop, or the others would wait for it.
+    if refusal := step.trainer.strategy.broadcast(refusal):
+        raise ValueError(refusal)
+    run = {
+        "evaluation": engine.describe(),
+        "baseline": baseline or candidates[0].name,
+        "methods": methods,
+        "checkpoints": {name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
+    }
+    return list(engine.compare(candidates, baseline, progress, cache, time_budget)), run, cache
+
+
+def calibrate_checkpoint(
+    step: OneStep[Any], progress: Progress | None, *, name: str, method: AttentionMethod, **options: Any
+) -> Calibration:
+    """Calibrate a method on a checkpoint. Every process does the same work and comes to the same table.
+
+    Args:
+        step: Knows the checkpoint and the documents.
+        progress: Told how far it is.
+        name: Name of the method.
+        method: The method.
+        **options: Further arguments of ``calibrate``.
+
+    Raises:
+        ValueError: As ``calibrate``.
+    """
+    (checkpoint,) = step.checkpoints
+    with checkpoint.model.using(method):
+        found = calibrate(
+            checkpoint.model,
+            step.documents,
+            step.data.vocabulary,
+            step.data.train_length,
+            method=name,
+            progress=progress,
+            **options,
+        )
+    origin = {"checkpoint": str(checkpoint.path), "checkpoint_sha256": checkpoint.sha256}
+    return replace(found, provenance={**origin, **found.provenance})

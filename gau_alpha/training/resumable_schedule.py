@@ -1,0 +1,132 @@
+"""The learning rate over a run that may be resumed with another number of steps."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gau_alpha.checkpoints import check_form
+from gau_alpha.training.optimization import Schedule
+from gau_alpha.untrusted.limits import require_number, require_whole
+from gau_alpha.untrusted.registry import shown
+
+
+class ResumableSchedule:
+    """A schedule that follows a changed number of steps, but never rises above the rate of a decay that has begun.
+
+    Args:
+        schedule: The curve.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.total_steps = 0
+        self.ceiling = 1.0  # factor of the rate that a resumed run does not rise above
+
+    def factor(self, step: int) -> float:
+        """Compute the factor on the peak rate after so many optimizer steps."""
+        return min(self.ceiling, self.schedule.factor(step, self.total_steps))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps under ``schedule``: what the curve was made for."""
+        return {"total_steps": self.total_steps, "rate_ceiling": self.ceiling}
+
+    def begin(self, trainer: Trainer) -> None:
+        """Make the curve for the trainer's run.
+
+        Raises:
+            ValueError: If nothing says when the run ends.
+        """
+        self.total_steps = count_steps(trainer)
+
+    def resume(self, checkpoint: dict[str, Any], trainer: Trainer, learning_rate: float) -> None:
+        """Go on from a checkpoint's run in the trainer's, which may end elsewhere.
+
+        Args:
+            checkpoint: Holds ``schedule``, unless it is from before that was kept, and ``global_step``.
+            trainer: Of the run that goes on.
+            learning_rate: The rate at its peak, for messages.
+
+        Raises:
+            ValueError: If nothing says when the run ends, the rate had already come to 0, or the checkpoint's entry is
+                not what ``state`` returns.
+        """
+        stored = checkpoint.get("schedule")
+        if stored is None:
+            return
+        if not isinstance(stored, dict):
+            raise ValueError(f"The checkpoint's schedule must hold entries by name, got {shown(stored)}.")
+        require_whole("The checkpoint's schedule.total_steps", stored.get("total_steps"), least=0)
+        require_number("The checkpoint's schedule.rate_ceiling", stored.get("rate_ceiling"), least=0, most=1)
+        self.ceiling = float(stored["rate_ceiling"])
+        before, now = int(stored["total_steps"]), count_steps(trainer)
+        step = int(checkpoint["global_step"])
+        if before == now or step < self.schedule.warmup * before:
+            return
+        self.ceiling = min(self.ceiling, self.schedule.factor(step, before))
+        if self.ceiling <= 0:
+            raise ValueError(
+                f"The checkpoint's schedule ended at step {before} with a learning rate of 0, above which a resumed "
+                f"run does not rise: {now} steps would change nothing. Start a new run from its weights with "
+                "--model.init_from, go on from an earlier checkpoint, or set the schedule's `final` above 0."
+            )
+        rank_zero_warn(
+            f"The schedule was made for {before} optimizer steps, and is now for {now}: from step {step} the learning "
+            f"rate follows the new curve, but stays at or below {self.ceiling * learning_rate:.3g}."
+        )
+
+
+class FollowingSchedule(LambdaLR):
+    """Multiplies the rates of an optimizer by the factor of a schedule, and takes up only numbers of a checkpoint.
+
+    torch would let a checkpoint replace any of its attributes.
+
+    Args:
+        optimizer: Its rates are at their peak.
+        schedule: Has begun.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: ResumableSchedule) -> None:
+        # a function: of any other callable torch would put the attributes into checkpoints
+        super().__init__(optimizer, lambda step: schedule.factor(step))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` remembered.
+
+        Args:
+            state_dict: Of such a schedule.
+
+        Raises:
+            ValueError: If an entry is not what it should be.
+        """
+        where, own = "The checkpoint's lr_schedulers", self.state_dict()
+        check_form(state_dict, own, where)
+        known = {name: x for name, x in state_dict.items() if name in own}
+        for name in ("last_epoch", "_step_count"):
+            require_whole(f"{where}.{name}", known.get(name), least=0)
+        super().load_state_dict({**own, **known, "lr_lambdas": own["lr_lambdas"]})
+
+
+def count_steps(trainer: Trainer) -> int:
+    """Count the optimizer steps of the whole run.
+
+    Args:
+        trainer: Given model and data.
+
+    Raises:
+        ValueError: If nothing says when the run ends.
+    """
+    steps = trainer.estimated_stepping_batches
+    if not 0 <= steps < math.inf:
+        raise ValueError(
+            "The schedule needs to know how many steps there will be, and the data has no length: set "
+            "trainer.max_steps."
+        )
+    # For the answer Lightning may have made the training loader, too early: the position in a checkpoint is only
+    # given to a loader that is made after the checkpoint's loops are read (Lightning's issue 20550). Without one it
+    # makes another.
+    trainer.fit_loop._combined_loader = None
+    return int(steps)

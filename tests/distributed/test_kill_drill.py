@@ -1,9 +1,0 @@
-"""A short version of the kill drill."""
-
-import pytest
-from kill_drill import drill
-
-
-@pytest.mark.slow
-def test_killed_in_four_stages(tmp_path):
-    assert drill(tmp_path, kills=3, terms=1, steps=240) == []
