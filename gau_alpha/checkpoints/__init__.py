@@ -2,7 +2,7 @@
 
 ``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
 ``folders.py`` puts them together; ``training.py`` reads Lightning checkpoints,
-``whole.py`` knows their checksum, ``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write
+``checksum.py`` knows their checksum, ``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write
 what else a folder holds.
 """
 
