@@ -6,4 +6,5 @@
 - ``callbacks.predictions.PredictionWriter``: writes embeddings and labels; ``gau-alpha predict`` has one.
 - ``callbacks.compilation.CompileBlocks``: trains with blocks compiled by ``torch.compile``.
 - ``callbacks.export.ExportHuggingFace``: leaves the trained model as a Hugging Face folder.
+- ``callbacks.recovery``: what lets a run be killed and resumed; ``gau-alpha fit`` installs all of it.
 """
