@@ -26,6 +26,7 @@ from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, start_in
+from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
 from gau_alpha.cli.shipped import method_named, with_shipped_files
@@ -128,7 +129,7 @@ def gather_lists(args: list[str]) -> list[str]:
 class Parser(LightningArgumentParser):
     """A parser whose data may come from a checkpoint, and that knows presets.
 
-    It lists the known strategies when one is misspelt.
+    It lists the known strategies when one is misspelt, and its help has room for a command's own options.
     """
 
     def add_lightning_class_args(
@@ -142,6 +143,22 @@ class Parser(LightningArgumentParser):
         if action.dest == "model.method" and isinstance(value, str):
             value = method_named(value)
         return super()._check_value_key(action, value, *args, **kwargs)
+
+    def format_help(self, *args: Any, everything: bool = False) -> str:
+        """Show the help on one screen, or all of it: the command's own options before those of the sections.
+
+        Args:
+            *args: What a newer Python hands over.
+            everything: Whether to explain each option.
+        """
+        if not everything:
+            return short_help(self.usage or "", self.description or "", self._actions)
+        order = [None, *SECTIONS]
+        self._action_groups = sorted(
+            self._action_groups,
+            key=lambda group: max(map(order.index, map(section_of, group._group_actions)), default=0),
+        )
+        return super().format_help(*args)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Explain in one message, without the hundred options of the usage, and leave with code 2.
@@ -160,6 +177,7 @@ class GAUAlphaCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the data knows to the model, and offer ``auto_resume``."""
+        parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
         parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
@@ -177,7 +195,8 @@ class GAUAlphaCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # add_arguments_to_parser, which is public, is not told the command.
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        usage = f"gau-alpha {subcommand}{' --ckpt_path FILE' if subcommand in EVALUATIONS else ''} [options]"
+        parser = super()._prepare_subcommand_parser(klass, subcommand, usage=usage, **kwargs)
         if subcommand in EVALUATIONS:
             quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
             parser.set_defaults({f"trainer.{name}": False for name in quiet})

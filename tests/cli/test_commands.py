@@ -239,11 +239,37 @@ def test_help_names_every_command(capsys):
     assert all(f"\n  {command} " in out for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["fit", "extrapolate", "calibrate", "methods"])
-def test_every_command_has_help(command):
-    done = subprocess.run([sys.executable, "-m", "gau_alpha.cli", command, "--help"], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert "usage:" in done.stdout
+def help_of(capsys, *args):
+    with pytest.raises(SystemExit) as stop:
+        main(list(args))
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_that_fits_on_a_screen(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = help_of(capsys, command, "--help")
+    assert text.startswith(f"usage: gau-alpha {command}")
+    assert len(text.splitlines()) <= 56
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("command", "own"), [("fit", "ckpt_path"), ("extrapolate", "methods"), ("predict", "ckpt_path")]
+)
+def test_a_commands_own_options_come_first(capsys, command, own):
+    short, whole = help_of(capsys, command, "--help"), help_of(capsys, command, "--help_all")
+    assert short.index(f"  --{own} ") < short.index("--config") < short.index("--model ") < short.index("--trainer ")
+    assert whole.index(f"--{own} ") < whole.index("--model.learning_rate") < whole.index("--trainer.max_steps")
+    assert "SUPPRESS" not in short
+    assert "Stop training after this number of steps" in whole
+
+
+def test_the_module_runs_as_a_command():
+    done = subprocess.run([sys.executable, "-m", "gau_alpha.cli", "methods"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "infoscale" in done.stdout
 
 
 def test_lists_are_gathered():
