@@ -18,7 +18,7 @@ SECTIONS = ("--data", "--model", "--trainer", "--model.method", "--model.config"
 """Options whose value may be a YAML file of any name."""
 
 
-def check_files(args: list[str], sections: bool) -> None:
+def read_files(args: list[str], sections: bool) -> dict[Path, Any]:
     """Read the YAML files that the arguments name, and those that are named in these.
 
     Whoever parses them afterwards, and complains of what they say, need not fear how they are written.
@@ -27,6 +27,9 @@ def check_files(args: list[str], sections: bool) -> None:
         args: Command-line arguments.
         sections: Whether ``SECTIONS`` are among the command's options; ``--model`` of ``fill-mask`` is no YAML.
 
+    Returns:
+        What they hold.
+
     Raises:
         ValueError: If one is not YAML, or larger or deeper than settings are.
     """
@@ -34,16 +37,16 @@ def check_files(args: list[str], sections: bool) -> None:
     known = (*CONFIG, *SECTIONS) if sections else CONFIG
     waiting = [Path(value) for option, value in named if option in known or _is_yaml(value)]
     configs = [Path(value).absolute() for option, value in named if option in CONFIG]
-    seen: set[Path] = set()
+    contents: dict[Path, Any] = {}
     while waiting:
         path = waiting.pop().absolute()
-        if path not in seen and isfile(path):
-            seen.add(path)
-            content = read_yaml(path)
+        if path not in contents and isfile(path):
+            content = contents[path] = read_yaml(path)
             if path in configs:
                 _check_sections(content, path)
             # jsonargparse looks for what a YAML names beside it
             waiting += [path.parent / value for value in _texts(content) if _is_yaml(value)]
+    return contents
 
 
 @cache
@@ -127,7 +130,7 @@ def _contents(args: list[str], names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def options(args: list[str]) -> Iterator[tuple[str, str]]:
     """Yield options and their values; of those without a value, what follows."""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
         option, equals, value = arg.partition("=")
         yield option, value if equals else following
 
