@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.guard import Guard
 from callbacks.predictions import PredictionWriter
 from gau_alpha.checkpoint_io import WholeCheckpointIO
-from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.checkpoints import read_checkpoint, read_training_state
 from gau_alpha.cli.arguments import checkpoint_in, start_in
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
@@ -273,6 +273,8 @@ class GAUAlphaCLI(LightningCLI):
                 remove_leftovers(self.trainer)
             kwargs["ckpt_path"] = resume(self.trainer, kwargs.get("ckpt_path"))
         path = kwargs.get("ckpt_path")
+        if isinstance(path, str) and Path(path).is_dir():
+            read_training_state(path)  # explains why it is refused; strategies of Lightning would unpickle it
         if subcommand == "fit":
             self.trainer.callbacks.insert(0, ContinuedLogs(resumes=path is not None))  # type: ignore[attr-defined]
         if subcommand == "fit" and path and Path(path).is_file() and self.trainer.is_global_zero:

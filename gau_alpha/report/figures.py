@@ -1,6 +1,9 @@
 """Plots: perplexity against length, and where attention goes.
 
 Okabe & Ito's colours are told apart with any colour vision; markers and dashes tell apart what the colours repeat.
+
+All is drawn under matplotlib's own defaults: a ``matplotlibrc`` that happens to lie in the working directory could ask
+for other fonts, or for a LaTeX preamble of its own.
 """
 
 import io
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,6 +35,7 @@ _LONGEST = 80  # characters of a name
 _LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}  # of text that others wrote: a $ in it is a $
 
 
+@style.context("default")
 def perplexity(report: "Report") -> Figure:
     """Perplexity against length on log axes, one line per method with its interval as a band.
 
@@ -42,6 +47,7 @@ def perplexity(report: "Report") -> Figure:
     return figure
 
 
+@style.context("default")
 def thumbnail(report: "Report") -> Figure:
     """The same, to be read at 300 pixels: loggers show images that small."""
     figure = _figure(4.5, 3.1 + 0.2 * (len(report.methods) // 2))
@@ -74,6 +80,7 @@ def _perplexity_up(axes: Axes, report: "Report") -> list[Line2D]:
     return lines
 
 
+@style.context("default")
 def attention(report: "Report") -> Figure | None:
     """Entropy, share of attention that stays near, and attention by distance at the longest length; None if unknown.
 
@@ -108,6 +115,7 @@ def attention(report: "Report") -> Figure | None:
     return figure
 
 
+@style.context("default")
 def layers(report: "Report") -> Figure | None:
     """Entropy of every layer against length, a panel per method; None if entropy was not measured."""
     measured = [
@@ -144,6 +152,7 @@ def layers(report: "Report") -> Figure | None:
     return figure
 
 
+@style.context("default")
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
@@ -151,6 +160,7 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
+@style.context("default")
 def image(figure: Figure) -> np.ndarray:
     """A figure as (height, width, 3) uint8, for loggers of images."""
     canvas = FigureCanvasAgg(figure)
@@ -158,6 +168,7 @@ def image(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+@style.context("default")
 def svg(figure: Figure, name: str) -> str:
     """A figure as an SVG element that can stand in a page beside others.
 
