@@ -104,9 +104,10 @@ class PreemptionCheckpoint(Callback):
         """
         states = checkpoint.get("callbacks")
         for callback in trainer.checkpoint_callbacks:
-            state = states.get(callback.state_key) if isinstance(states, dict) else None
-            if isinstance(callback, ModelCheckpoint) and isinstance(state, dict):
-                _confine(state, Path(callback.dirpath or "."), callback.mode)
+            for key in (callback.state_key, type(callback)):  # the class itself: of checkpoints from before 1.5
+                state = states.get(key) if isinstance(states, dict) else None
+                if isinstance(callback, ModelCheckpoint) and isinstance(state, dict):
+                    _confine(state, Path(callback.dirpath or "."), callback.mode)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:

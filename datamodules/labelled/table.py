@@ -8,7 +8,7 @@ from typing import Any
 
 from datamodules.arguments import require_kind, require_path, shown
 from datamodules.files import expand_paths, read_lines, read_text, refusing
-from datamodules.sources.hugging_face import opens_files, saved_dataset
+from datamodules.sources.hugging_face import located, opens_files, saved_dataset
 
 _FORMATS = {".jsonl": "json", ".json": "json", ".ndjson": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv"}
 _COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
@@ -70,7 +70,7 @@ class Table:
                 options = {"delimiter": "\t"} if ".tsv" in here.suffixes[-2:] else {}
                 records = datasets.load_dataset(kind, data_files=str(here), split="train", **options)
             else:
-                records = datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision)
+                records = datasets.load_dataset(located(self.path), self.name, split=self.split, revision=self.revision)
             # They would be opened from wherever a record says.
             pointing = [name for name, feature in records.features.items() if opens_files(feature)]
             return records.remove_columns(pointing)

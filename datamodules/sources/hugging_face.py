@@ -19,7 +19,7 @@ class HuggingFaceDataset(TextSource):
     Only the column with the text is read.
 
     Args:
-        path: Name on the hub, a folder with data files, or a folder written by ``save_to_disk``.
+        path: Name on the hub, OWNER/NAME; a folder with data files; or a folder written by ``save_to_disk``.
         name: Configuration of the dataset, if it has several.
         split: The split, such as ``train`` or ``train[:10%]``.
         field: Name of the column that holds the text.
@@ -106,14 +106,15 @@ class HuggingFaceDataset(TextSource):
         # Imported here: it takes a second, which sources of plain files need not wait for.
         import datasets
 
+        path = located(self.path)
         with self._refusing():
-            if (Path(self.path).expanduser() / "state.json").is_file():
-                dataset = saved_dataset(Path(self.path).expanduser())
+            if (Path(path) / "state.json").is_file():
+                dataset = saved_dataset(Path(path))
                 if self.streaming:
                     dataset = dataset.to_iterable_dataset()
             else:
                 dataset = datasets.load_dataset(
-                    self.path, self.name, split=self.split, streaming=self.streaming, revision=self.revision
+                    path, self.name, split=self.split, streaming=self.streaming, revision=self.revision
                 )
             columns, features = dataset.column_names, dataset.features or {}
         if columns is not None and self.field not in columns:
@@ -134,6 +135,29 @@ class HuggingFaceDataset(TextSource):
             "loaded",
             "Give the name of a dataset on the hub (which needs the network) or a folder with data files.",
         )
+
+
+def located(path: str) -> str:
+    """Return what ``datasets`` is asked for: a folder by its whole path, or a name on the hub.
+
+    Anything else it may take for a kind of files, such as ``text`` or ``pandas``, and then it reads those that lie in
+    the working directory; some of its versions unpickle them.
+
+    Args:
+        path: As a user or a file writes it.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    here = Path(path).expanduser()
+    with refusing(f"path={shown(path)} can't be looked for", "Give a folder, or a name on the hub."):
+        is_folder = here.is_dir()
+    if not is_folder and path.count("/") != 1:
+        raise ValueError(
+            f"path={shown(path)} is no folder (looked from {Path.cwd()}), and no dataset of the hub, whose names are "
+            "OWNER/NAME."
+        )
+    return str(here.absolute()) if is_folder else path
 
 
 def saved_dataset(folder: Path) -> Any:

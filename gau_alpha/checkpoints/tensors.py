@@ -37,6 +37,7 @@ HEAD_BIAS = "cls.predictions.decoder.bias"
 PUBLISHED_BIAS = "cls.predictions.bias"
 """Where BERT-like models keep the head's bias; the published GAU-α head has none."""
 
+_PLAIN = (float, complex, str, bytes, torch.dtype, torch.device)
 _DEEPEST = 64
 _MOST_VALUES = 5_000_000
 
@@ -53,12 +54,21 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
     Raises:
         ValueError: If it is damaged or holds anything else, which is named; nothing of it is run.
     """
+    _check_archive(path)
     if fault := find_corruption(path):
         raise ValueError(f"{path} is damaged: {fault}.")
-    _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and zipfile.is_zipfile(path))
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         # torch's own message explains how to run the file after all
         foreign = re.findall(r"GLOBAL ([\w.]+)|Unsupported (?:global|class|operand) ([\w.]+)", str(error))
         if named := sorted({name for pair in foreign for name in pair if name and name != "GLOBAL"}):
@@ -66,46 +76,63 @@ def load_plain(path: Path, mmap: bool = False) -> Any:
         else:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint that can be read as plain data: {printable(reason)}.") from error
-    check_plain(content, str(path))
+    check_plain(content, str(path), path.stat().st_size)
     return content
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive that would take more memory than it has bytes."""
+    """Refuse an archive that would take more memory, or time to be looked through, than it has bytes."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        size = sum(record.file_size for record in archive.infolist())
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(record.file_size for record in archive.infolist())
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError):
+        return  # damaged, which is said elsewhere
     if size > path.stat().st_size:
         raise ValueError(f"{path} is compressed, or its records overlap, as torch writes no file: save it again.")
 
 
-def check_plain(content: object, where: str) -> None:
+def check_plain(content: object, where: str, size: int) -> None:
     """Check what was unpickled: no cycle, no tower of containers, no tensor or number larger than the file.
 
     Args:
         content: Numbers, strings, containers and tensors.
         where: The file, for messages.
+        size: Its bytes.
 
     Raises:
         ValueError: If there is such a thing.
     """
     left, num_values = [(content, 0)], 0
+    storages: set[int] = set()  # addresses
     while left:
         value, depth = left.pop()
         num_values += 1
         if depth > _DEEPEST or num_values > _MOST_VALUES:
             raise ValueError(f"{where} holds containers within themselves, or within more than {_DEEPEST} others.")
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
+            # torch keeps versions in one attribute of a state dict; others would hide the methods
+            if more := getattr(value, "__dict__", {}).keys() - {"_metadata"}:
+                raise ValueError(f"{where} holds a dict with the attribute {shown(min(map(str, more)))}.")
             left += [(one, depth + 1) for pair in value.items() for one in pair]
         elif isinstance(value, list | tuple | set | frozenset):
             left += [(one, depth + 1) for one in value]
         elif isinstance(value, Tensor):
-            size = value.numel() * value.element_size()
-            if value.layout is not torch.strided or size > value.untyped_storage().nbytes():
-                raise ValueError(f"{where} holds a tensor of shape {tuple(value.shape)} and fewer numbers than that.")
-        elif isinstance(value, int) and abs(value) >= 1 << 64:
-            raise ValueError(f"{where} holds {shown(value)}; 64 bits are the most.")
+            shape = tuple(value.shape) if not value.is_nested else ()
+            if value.device.type != "cpu" or value.layout is not torch.strided or value.is_quantized or value.is_nested:
+                raise ValueError(f"{where} holds a tensor of shape {shape} that is not one of plain numbers.")
+            storage = value.untyped_storage()
+            size -= 0 if storage.data_ptr() in storages else storage.nbytes()
+            storages.add(storage.data_ptr())
+            # a tensor need not be made of what the file holds
+            if value.numel() * value.element_size() > storage.nbytes() or size < 0:
+                raise ValueError(f"{where} holds a tensor of shape {shape} and fewer numbers than that.")
+        elif isinstance(value, int):
+            if abs(value) >= 1 << 64:
+                raise ValueError(f"{where} holds {shown(value)}; 64 bits are the most.")
+        elif value is not None and not isinstance(value, _PLAIN):
+            raise ValueError(f"{where} holds a {type(value).__name__}, which is no plain data.")
 
 
 def check_sizes(config: GAUAlphaConfig, weights: Mapping[str, Tensor], where: str) -> None:

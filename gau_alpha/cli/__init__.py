@@ -19,6 +19,12 @@ def main(args: list[str] | None = None) -> int:
         The exit code; see ``gau_alpha.cli.commands.run_command``.
     """
     # Nothing is imported before ``__main__`` has taken the working directory out of the import path.
+    import os.path
+    import sys
+
+    if os.path.splitext(os.path.basename(sys.argv[0]))[0] == "gau-alpha":
+        # for the processes that multiprocessing and torch start, which else would look there first
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     from gau_alpha.cli.commands import run_command
 
     return run_command(args)

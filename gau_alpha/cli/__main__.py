@@ -1,5 +1,6 @@
 """``python -m gau_alpha.cli``."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from pathlib import Path
 # out, unless this package itself comes from there: classes of the user's own are found in another way.
 if not sys.flags.safe_path and Path(sys.path[0]).resolve() == Path.cwd() != Path(__file__).resolve().parents[2]:
     del sys.path[0]
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # for the processes that this one starts
 
 from gau_alpha.cli import main
 

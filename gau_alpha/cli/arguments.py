@@ -21,7 +21,7 @@ SECTIONS = ("--data", "--model", "--trainer", METHOD, "--model.config")
 """Options whose value may be a YAML file of any name."""
 
 
-def check_files(args: list[str], sections: bool) -> None:
+def read_files(args: list[str], sections: bool) -> dict[Path, Any]:
     """Read the YAML files that the arguments name, and those that are named in these.
 
     Whoever parses them afterwards, and complains of what they say, need not fear how they are written.
@@ -29,6 +29,9 @@ def check_files(args: list[str], sections: bool) -> None:
     Args:
         args: Command-line arguments.
         sections: Whether ``SECTIONS`` are among the command's options; ``--model`` of ``fill-mask`` is no YAML.
+
+    Returns:
+        What they hold.
 
     Raises:
         ValueError: If one is not YAML, or larger or deeper than settings are.
@@ -147,7 +150,7 @@ def _contents(args: list[str], names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def options(args: list[str]) -> Iterator[tuple[str, str]]:
     """Yield options and their values; of those without a value, what follows."""
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
         option, equals, value = arg.partition("=")
         yield option, value if equals else following
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from callbacks.nonfinite import NotFiniteError
 from gau_alpha.checkpoints.atomic_write import NotWrittenError
-from gau_alpha.cli.arguments import check_files, limit_parsing
+from gau_alpha.cli.arguments import limit_parsing, read_files
 from gau_alpha.cli.trust import gather_trust, trust_of_command
 from gau_alpha.untrusted.printable import printable
 
@@ -64,9 +64,11 @@ def run_command(args: list[str] | None = None) -> int:
     if command is None:
         return _refuse(f"unknown command {args[0]!r}; choose one of: {', '.join(COMMANDS)}")
     try:
-        check_files(args, sections=command is _lightning)
+        files = read_files(args, sections=command is _lightning)
         rest, names = gather_trust(args)
-        with _escaped(), trust_of_command(rest, names):
+        names_classes = command in (_lightning, _tokenizer)  # by options and YAMLs; the others by --trust alone
+        typed, files = (rest, files) if names_classes else ([], {})
+        with _escaped(), trust_of_command(typed, files, names):
             # Lightning's commands keep it in the run's config
             return command([*rest, f"--trust=[{','.join(names)}]"] if names and command is _lightning else rest)
     except ValueError as error:

@@ -177,7 +177,9 @@ def _shown(tokenizer: Tokenizer, token: int) -> str:
 
 def _as_json(text: str, ids: list[int], masks: list[Mask]) -> str:
     content = {"text": text, "num_tokens": len(ids), "masks": [asdict(mask) for mask in masks]}
-    return json.dumps(content, ensure_ascii=False)
+    line = json.dumps(content, ensure_ascii=False)
+    # json writes out some of the characters that a terminal would obey, and leaves others
+    return "".join(x if printable(x) == x else json.dumps(x)[1:-1] for x in line)
 
 
 def _as_text(text: str, masks: list[Mask]) -> str:

@@ -23,7 +23,7 @@ from callbacks.recovery import installed_callbacks
 from callbacks.recovery.resume import AUTO_RESUME, choose_resume_path, fix_version, keep_tables
 from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
-from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.checkpoints import read_checkpoint, read_training_state
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, start_in
 from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
@@ -298,6 +298,8 @@ class GAUAlphaCLI(LightningCLI):
         if self._resumes():
             config.ckpt_path = choose_resume_path(self.trainer, config.ckpt_path)
         path = config.ckpt_path if self.config.subcommand == "fit" else None
+        if isinstance(path, str) and Path(path).is_dir():
+            read_training_state(path)  # explains why it is refused; strategies of Lightning would unpickle it
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         callbacks[:] = installed_callbacks(callbacks, path)
         if not self.trainer.is_global_zero:

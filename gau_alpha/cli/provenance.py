@@ -1,9 +1,14 @@
 """What a result needs to tell of the machine and the software that it was made with."""
 
+import os
 import platform
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 PACKAGES = (
@@ -37,13 +42,41 @@ def surroundings() -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any]:
-    """Return revision and dirtiness of the working directory's repository; empty outside of one or without git."""
+    """Return revision and dirtiness of the working directory's repository; empty outside of one or without git.
 
-    def ask(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
+    A repository's own settings can name programs that ``git status`` runs (``core.fsmonitor``, filters, hooks, whatever
+    fetches missing objects), and the working directory may be a stranger's. So it is asked under no settings but those
+    that say how files are compared.
+    """
+    places = ("--git-path", "objects", "--git-path", "index", "--git-path", "info/exclude")
     try:
-        return {"revision": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
+        revision, top, *found = _ask(["rev-parse", "HEAD", "--show-toplevel", *places]).splitlines()
+        compared = _ask(["config", "--get-regexp", r"^core\.(autocrlf|eol|filemode|ignorecase|symlinks)$"]).splitlines()
+        objects, index, exclude = (Path(path).absolute() for path in found)
+        with TemporaryDirectory() as folder:
+            (Path(folder) / "HEAD").write_text(f"{revision}\n")
+            for name in ("refs", "info"):
+                (Path(folder) / name).mkdir()
+            if exclude.is_file():
+                shutil.copy(exclude, Path(folder) / "info" / "exclude")
+            surely = {
+                "GIT_DIR": folder,
+                "GIT_WORK_TREE": top,
+                "GIT_OBJECT_DIRECTORY": str(objects),
+                "GIT_INDEX_FILE": str(index),
+                "GIT_OPTIONAL_LOCKS": "0",
+            }
+            lines = [line.replace(" ", "=", 1) for line in (*compared, "core.fsmonitor false")]
+            settings = [word for line in lines for word in ("-c", line)]
+            # a submodule has settings of its own, and is compared by its revision alone
+            changed = _ask([*settings, "status", "--porcelain", "--ignore-submodules=dirty"], surely)
+        return {"revision": revision, "dirty": bool(changed)}
+    except (OSError, ValueError, subprocess.SubprocessError):
         return {}
+
+
+def _ask(words: list[str], surely: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(
+        ["git", *words], capture_output=True, text=True, timeout=10, check=True, env={**os.environ, **(surely or {})}
+    )
+    return done.stdout.strip()

@@ -1,5 +1,6 @@
 """The data that a checkpoint names: looked up in our tables, and said before it is read."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from datamodules.labelled import Examples, Table
 from datamodules.masking import Masking, RateSchedule, Segmenter
 from datamodules.rows import RowMaker
 from datamodules.rows.lengths import LengthDistribution
-from datamodules.sources import TextSource
+from datamodules.sources import StandardInput, TextSource
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.cli.record import RUN_KEY
 from gau_alpha.untrusted.printable import printable
@@ -39,6 +40,9 @@ READ = ("path", "paths")
 
 WRITTEN = ("cache_dir",)
 """Arguments that name where is written: a file has no say in that."""
+
+STANDARD_INPUT = "standard input"
+"""What is said in the place of a path where the source is ``StandardInput``."""
 
 
 def run_of(checkpoint: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -71,6 +75,10 @@ def data_of(checkpoint: Mapping[str, Any], where: str) -> Description | None:
     for part in described.walk():
         for name in WRITTEN:
             part.arguments.pop(name, None)
+        if isinstance(path := part.arguments.get("paths"), str):
+            part.arguments["paths"] = [path]  # or jsonargparse would take the text "[a, b]" for two of them
+        if isinstance(workers := part.arguments.get("num_workers"), int):
+            part.arguments["num_workers"] = min(workers, os.cpu_count() or 1)  # changes no batch
     return described
 
 
@@ -90,6 +98,7 @@ def announce(described: Description, where: str, used: object = None) -> None:
 
 def _paths(described: Description) -> list[str]:
     found = [value for part in described.walk() for name, value in part.arguments.items() if name in READ]
+    found += [STANDARD_INPUT for part in described.walk() if issubclass(part.cls, StandardInput)]
     return [path for value in found for path in (value if isinstance(value, list) else [value]) if path is not None]
 
 
@@ -97,6 +106,8 @@ def _named(content: object) -> Iterator[object]:
     if isinstance(content, Mapping):
         for name, value in content.items():
             yield from (value if isinstance(value, list) else [value]) if name in READ else _named(value)
+            if name == "class_path" and str(value).endswith(f".{StandardInput.__name__}"):
+                yield STANDARD_INPUT
     elif isinstance(content, list | tuple):
         for value in content:
             yield from _named(value)

@@ -118,7 +118,7 @@ def _inspect(options: Namespace) -> None:
     }
     width = max(map(len, lines))
     for name, value in lines.items():
-        print(f"{name.ljust(width)}  {value}")
+        print(printable(f"{name.ljust(width)}  {value}"))
 
 
 def _words(tokenizer: Tokenizer) -> str:

@@ -1,15 +1,19 @@
 """Which classes of their own a user has named on the command line: files may then name them, too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from gau_alpha.cli.arguments import options, read_with_named
+from gau_alpha.cli.arguments import options
 from gau_alpha.untrusted.reading import parse_yaml
 from gau_alpha.untrusted.trust import is_class_path, named_classes, trusting, user_modules
 
 OPTION = "--trust"
 """The option by which a user names a class of their own."""
+
+NAMING = ("--model", "--data", "--trainer", "--source")
+"""What options begin with whose values may be classes; a text or a file's name may look like one."""
 
 TRUST = """A class of your own, by module and name, that files may name: a checkpoint that was trained with it, say.
 Repeatable. Classes that you name in this command, in a YAML or by an option, need no --trust. What it means: the module
@@ -43,20 +47,17 @@ def gather_trust(args: list[str]) -> tuple[list[str], list[str]]:
 
 
 @contextmanager
-def trust_of_command(args: list[str], names: list[str]) -> Iterator[None]:
+def trust_of_command(args: list[str], files: Mapping[Path, Any], names: list[str]) -> Iterator[None]:
     """Trust what the user has named in a command, and nothing else, in this ``with`` block.
 
     Modules are looked for in the working directory and in the folders of the YAML files, behind all that is installed.
 
     Args:
         args: The command and its options.
+        files: What the YAML files hold that it names, and that these name.
         names: What ``--trust`` named.
-
-    Raises:
-        ValueError: If a YAML file can't be read.
     """
-    files = read_with_named(_yaml_files(args))
-    typed = [_parsed(value) for _, value in options(args)]
+    typed = [_parsed(value) for option, value in options(args) if option.startswith(NAMING)]
     named = named_classes([*files.values(), *typed]).union(names)
     folders = list(dict.fromkeys([Path.cwd(), *(file.parent for file in files)]))
     with trusting(named), user_modules(folders, named):
@@ -71,12 +72,6 @@ def set_import_rules() -> None:
     from jsonargparse import set_parsing_settings  # which not every command needs
 
     set_parsing_settings(import_path_denylist=["pickle"], instantiate_subclass_spec_in_any=False)
-
-
-def _yaml_files(args: list[str]) -> list[Path]:
-    values = [value for _, value in options(args)] + [arg for arg in args if not arg.startswith("-")]
-    found = [Path(value) for value in values if value.endswith((".yaml", ".yml"))]
-    return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
 def _parsed(value: str) -> object:

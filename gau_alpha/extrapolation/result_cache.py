@@ -42,7 +42,7 @@ class ResultCache:
         self.folder = folder
         self._identity = json.loads(json.dumps(identity))
         self._known: dict[tuple[str, int], DocumentSums | None] = {}
-        if folder.exists() and not folder.is_dir():
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):  # a link may lead anywhere
             raise ValueError(f"{folder} is not a folder: finished measurements can't be kept there. Remove it.")
         if (folder / _IDENTITY).exists():
             self._read()
@@ -79,7 +79,8 @@ class ResultCache:
             done = self.folder.with_name(f"{self.folder.name}.{os.getpid()}")
             os.replace(self.folder, done)
         for left in self.folder.parent.glob(f"{self.folder.name}.*"):
-            shutil.rmtree(left)
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
 
     def _read(self) -> None:
         try:

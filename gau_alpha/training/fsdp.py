@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from gau_alpha.checkpoints.checksum import find_corruption
+from gau_alpha.checkpoints import check_training_state, load_plain, read_training_state
 from gau_alpha.model import GAUAlphaForMaskedLM
 
 
@@ -53,13 +53,18 @@ class ShardedStrategy(ModelParallelStrategy):
         """Read a checkpoint as plain data, whatever ``weights_only`` says.
 
         Args:
-            checkpoint_path: A file, or a folder with a piece of each process.
+            checkpoint_path: The file.
             weights_only: Not looked at.
 
         Raises:
-            ValueError: If it is damaged.
+            ValueError: If it is no file, damaged, or holds anything but plain data. A folder with a piece of each
+                process is refused too: torch unpickles its index.
         """
         path = Path(checkpoint_path)
-        if path.is_file() and (what := find_corruption(path)):
-            raise ValueError(f"{path} is damaged: {what}. Go on from another checkpoint.")
+        if not path.is_file():
+            read_training_state(path)  # says what it is
+        content = load_plain(path, mmap=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} is not a checkpoint: it holds a {type(content).__name__}.")
+        check_training_state(content, str(path))
         return super().load_checkpoint(path, weights_only=True)

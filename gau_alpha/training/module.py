@@ -295,7 +295,9 @@ class GAUAlphaModule(LightningModule):
                 should go on from weights alone; or if its hyperparameters are none of this class.
         """
         if "hyper_parameters" in checkpoint:
-            with trusting(named_classes(dict(self.hparams))):  # what the module is made of was named by whoever made it
+            with trusting(
+                named_classes(dict(self.hparams), alone=False)
+            ):  # what the module is made of was named by whoever made it
                 self.stored_arguments(checkpoint["hyper_parameters"], "The checkpoint")
         self._missing_start = None
         check_trainer_state(checkpoint, self.trainer)

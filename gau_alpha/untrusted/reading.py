@@ -1,6 +1,7 @@
 """YAML and JSON of unknown origin, parsed within limits: what is malformed or hostile ends in one message, soon."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ def _read(path: Path, most_bytes: int) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice!r} stands twice in an object.")
     return result
 

@@ -1,6 +1,7 @@
 """Classes of the user's own: built from a file only where the user has named them."""
 
 import inspect
+import os.path
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 _CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_NO_CLASSES = frozenset({"ckpt_path", "init_from", "path", "paths", "name", "version", "labels"})
+"""Settings whose text names a file or a thing, and no class, however it is written."""
+
 _trusted: ContextVar[frozenset[str]] = ContextVar("_trusted", default=frozenset())
 
 
@@ -26,7 +30,7 @@ def trusting(names: Iterable[str]) -> Iterator[None]:
     Raises:
         ValueError: If one is no such path.
     """
-    names = frozenset(names)
+    names = frozenset([names] if isinstance(names, str) else names)
     for name in names:
         if not is_class_path(name):
             raise ValueError(f"trust takes a class by its module and name, such as my_scaling.PowerLaw; got {name!r}.")
@@ -47,20 +51,23 @@ def is_class_path(name: object) -> bool:
     return isinstance(name, str) and _CLASS_PATH.fullmatch(name) is not None
 
 
-def named_classes(content: object) -> set[str]:
+def named_classes(content: object, alone: bool = True) -> set[str]:
     """Collect the classes that plain data names: under ``class_path``, or by module and name alone.
 
     Args:
         content: What a YAML of the user's own holds.
+        alone: Whether text that is not under ``class_path`` may name a class.
     """
     if isinstance(content, Mapping):
         under = {value for key, value in content.items() if key == "class_path" and is_class_path(value)}
-        return under.union(*map(named_classes, content.values()))
+        others = [value for key, value in content.items() if key not in _NO_CLASSES]
+        return under.union(*(named_classes(value, alone) for value in others))
     if isinstance(content, list):
-        return set().union(*map(named_classes, content))
-    # a class is written with a capital; "corpus.txt" is a file
-    alone = is_class_path(content) and str(content).rpartition(".")[2][0].isupper()
-    return {str(content)} if alone else set()
+        return set().union(*(named_classes(value, alone) for value in content))
+    # a class is written with a capital; "corpus.txt" is a file, and so is "Corpus.TXT" where there is one
+    if alone and is_class_path(content) and str(content).rpartition(".")[2][0].isupper():
+        return set() if os.path.exists(str(content)) else {str(content)}
+    return set()
 
 
 def import_trusted(name: str) -> type:
@@ -86,8 +93,9 @@ def import_trusted(name: str) -> type:
 class UserModules(MetaPathFinder):
     """Finds modules of the user's own in some folders, behind all that can be imported anyway.
 
-    It answers for the modules that the user has named and for what these import, and for nobody else: a file that
-    happens to lie in the working directory is never taken for a library that something asks for.
+    It answers for the modules that the user has named and for what those import that it has found, and for nobody else:
+    a file that happens to lie in the working directory is never taken for a library that something asks for. Whoever
+    names a class of a library, which is found elsewhere, has not named what that library would like to import.
 
     Args:
         folders: Where to look.
@@ -97,6 +105,7 @@ class UserModules(MetaPathFinder):
     def __init__(self, folders: Sequence[Path], names: Iterable[str]) -> None:
         self.folders = [str(folder.resolve()) for folder in folders]
         self.names = {name.partition(".")[0] for name in names}
+        self.found: set[str] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -108,11 +117,11 @@ class UserModules(MetaPathFinder):
             path: Of the package that it is in; None: it is in none.
             target: Not used.
         """
-        if path is not None or not (fullname in self.names or _importing_module() in self.names):
+        if path is not None or not (fullname in self.names or _importing_module() in self.found):
             return None
         spec = PathFinder.find_spec(fullname, self.folders)
         if spec is not None:
-            self.names.add(fullname)
+            self.found.add(fullname)
         return spec
 
 

@@ -1,6 +1,8 @@
 """Files from strangers are data: nothing in a file says what runs, what is read unsaid, or where is written."""
 
 import json
+import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -9,10 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from gau_alpha.surroundings import surroundings
 from safetensors.torch import load_file
 
 from gau_alpha import GAUAlphaForMaskedLM, GAUAlphaModule
+from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli import main
+from gau_alpha.cli.stored_data import data_of
+from gau_alpha.training.fsdp import ShardedStrategy
 
 MARKER = "the_strangers_marker"
 MODULE = f"""
@@ -301,3 +307,263 @@ def test_ours_are_what_they_were(run, folder):
     stored = load_file(folder() / "model.safetensors")
     assert stored
     assert all(torch.equal(weights[f"model.{name}"], tensor) for name, tensor in stored.items())
+
+
+# What is trusted by accident: nothing
+
+
+@pytest.mark.parametrize("command", [*READING, "fill-mask"])
+def test_a_file_that_is_named_like_a_class_is_a_file(run, tmp_path, capsys, command):
+    """``last.CKPT`` could be the class CKPT of a module last that lies beside it."""
+    (tmp_path / "evil_things.py").write_text(MODULE.replace("Evil", "CKPT"))
+    changed(run, tmp_path / "evil_things.CKPT", "hyper_parameters", "method", "scaling", value="evil_things.CKPT")
+    args = READING.get(command, lambda path: ["fill-mask", "--model", path, "a[MASK]"])("evil_things.CKPT")
+    refused(args, capsys, "--trust evil_things.CKPT")
+    assert not Path(MARKER).exists()
+
+
+@pytest.mark.parametrize("setting", ["ckpt_path", "name", "label"])
+def test_text_of_a_yaml_that_looks_like_a_class_is_text(run, evil, tmp_path, capsys, setting):
+    path = changed(run, tmp_path / "theirs.ckpt", "hyper_parameters", "method", "scaling", value=evil)
+    if setting == "label":  # of a table, which a stranger may have written as well
+        module = GAUAlphaModule.load_from_checkpoint(run.checkpoint)
+        module.hparams["labels"] = [evil]
+        with pytest.raises(ValueError, match="--trust"):
+            module.on_load_checkpoint(torch.load(path, weights_only=True))
+        return
+    settings = {"ckpt_path": evil} if setting == "ckpt_path" else {"trainer": {"logger": {"init_args": {"name": evil}}}}
+    Path("theirs.yaml").write_text(yaml.safe_dump(settings))
+    shutil.copy(path, "theirs.CKPT")
+    refused(["validate", "--config", "theirs.yaml", "--ckpt_path", "theirs.CKPT"], capsys, f"--trust {evil}")
+
+
+def test_who_names_a_class_of_a_library_has_not_named_what_that_library_imports(run, tmp_path, capsys):
+    """Every YAML names ``datamodules.…``; it does not follow that datamodules may import what lies here."""
+    (tmp_path / "jieba.py").write_text(MODULE)
+    settings = yaml.safe_load(run.config.read_text())
+    masking = {"class_path": "datamodules.WholeWordMasking"}
+    masking["init_args"] = {"segmenter": "datamodules.masking.Jieba"}
+    settings["data"]["init_args"]["masking"] = masking
+    Path("mine.yaml").write_text(yaml.safe_dump(settings))
+    refused(["fit", "--config", "mine.yaml", "--trainer.logger", "false"], capsys, "pip install jieba")
+    assert not Path(MARKER).exists()
+
+
+def test_a_class_of_ones_own_in_a_yaml_that_a_yaml_names(run, tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "my_scaling_helper.py").write_text("import my_scaling_constants\n")
+    (tmp_path / "my_scaling_constants.py").write_text("")
+    (tmp_path / "my_scaling.py").write_text(f"import my_scaling_helper\n{POWER_LAW}")
+    settings = yaml.safe_load(run.config.read_text())
+    settings["model"]["method"] = "parts/mine.yaml"
+    own = {"class_path": "gau_alpha.AttentionMethod", "init_args": {"scaling": "my_scaling.PowerLaw"}}
+    (tmp_path / "parts" / "mine.yaml").write_text(yaml.safe_dump(own))
+    (tmp_path / "whole.yaml").write_text(yaml.safe_dump(settings))
+    args = ["fit", "--config", "whole.yaml", "--trainer.logger", "false", "--trainer.default_root_dir", str(tmp_path)]
+    assert main(args) == 0
+    for name in ("my_scaling", "my_scaling_helper", "my_scaling_constants"):
+        del sys.modules[name]
+
+
+# What a hostile working directory brings
+
+
+@pytest.mark.parametrize("way", ["fsmonitor", "filter", "hook"])
+def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    git("init", "--quiet")
+    Path("a.txt").write_text("text")
+    git("add", "a.txt")
+    git("commit", "--quiet", "--message", "first")
+    assert surroundings()["git"]["dirty"] is False
+    marking = f"touch {tmp_path / MARKER}"
+    if way == "fsmonitor":
+        git("config", "core.fsmonitor", f"{marking}; false")
+    elif way == "filter":
+        git("config", "filter.x.clean", f"{marking}; cat")
+        Path(".git/info/attributes").write_text("*.txt filter=x")
+    else:
+        hook = Path(".git/hooks/post-index-change")
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text(f"#!/bin/sh\n{marking}\n")
+        hook.chmod(0o755)
+    os.utime("a.txt", (1, 1))  # so that its content is compared
+    assert surroundings()["git"]["dirty"] is False
+    Path("a.txt").write_text("other")
+    found = surroundings()["git"]
+    assert found["dirty"] is True
+    assert len(found["revision"]) >= 40
+    assert not Path(MARKER).exists()
+
+
+def test_git_leaves_out_what_the_repository_leaves_out(tmp_path):
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    commit = ["commit", "--quiet", "--allow-empty", "--message", "first"]
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *commit], check=True)
+    Path("runs").mkdir()
+    Path("runs/a").write_text("")
+    assert surroundings()["git"]["dirty"] is True
+    Path(".git/info/exclude").write_text("runs/\n")
+    assert surroundings()["git"]["dirty"] is False
+
+
+@pytest.mark.slow
+def test_plots_are_drawn_by_our_own_settings(run, tmp_path):
+    """``matplotlibrc`` of the working directory could ask for LaTeX, with a preamble of its own."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: module://evil_things\n")
+    (tmp_path / "evil_things.py").write_text(MODULE)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("latex", "kpsewhich", "dvipng"):
+        (programs / name).write_text(f"#!/bin/sh\ntouch {tmp_path / MARKER}\n")
+        (programs / name).chmod(0o755)
+    code = "import sys; sys.path.remove(''); from gau_alpha.cli import main; sys.exit(main(sys.argv[1:]))"
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "--length_ratios", "1"]
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args, "--max_documents", "1", "--output_dir", "out"],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path("out/extrapolation.html").is_file()
+    assert not Path(MARKER).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_module", [True, False])
+def test_processes_that_are_started_do_not_import_from_the_working_directory(tmp_path, as_module):
+    """multiprocessing starts Python by ``-c``, torch by ``-m``: both would look in the working directory first."""
+    (tmp_path / "multiprocessing.py").write_text(MODULE)
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import multiprocessing'], check=True)"
+    (tmp_path / "my_scaling.py").write_text(f"{child}\n{POWER_LAW}")
+    (tmp_path / "mine.yaml").write_text("scaling: my_scaling.PowerLaw\n")
+    script = tmp_path / "bin" / "gau-alpha"
+    script.parent.mkdir()
+    script.write_text("from gau_alpha.cli import main\nmain()\n")
+    start = ["-m", "gau_alpha.cli"] if as_module else [str(script)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, *start, "methods", "mine.yaml"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PowerLaw" in done.stdout
+    assert not Path(MARKER).exists()
+
+
+# What a checkpoint, or a run's folder, brings besides
+
+
+def test_a_path_that_could_be_a_list_is_a_path(run, tmp_path, capsys):
+    """jsonargparse takes the text "[a, b]" for a list, which would not be said."""
+    private = tmp_path / "private.txt"
+    private.write_text("a secret " * 100)
+    place = ("run", "config", "data", "init_args", "source", "init_args", "paths")
+    path = changed(run, tmp_path / "theirs.ckpt", *place, value=f"[{private}]")
+    refused(["extrapolate", "--ckpt_path", path], capsys, f"'[{private}]' names no file")
+
+
+def test_standard_input_is_said_too(run, tmp_path, capsys, caplog, monkeypatch):
+    source = {"class_path": "datamodules.StandardInput", "init_args": {}}
+    path = changed(run, tmp_path / "theirs.ckpt", "run", "config", "data", "init_args", "source", value=source)
+    monkeypatch.setattr("sys.stdin", open(os.devnull))  # noqa: SIM115  (the test's end closes it)
+    with caplog.at_level("INFO"):
+        refused(["extrapolate", "--ckpt_path", path], capsys, "Standard input has no text")
+    assert any("says what to read: 'standard input'" in record.getMessage() for record in caplog.records)
+
+
+def test_a_checkpoint_starts_no_more_workers_than_there_are_cores(run, tmp_path):
+    place = ("run", "config", "data", "init_args", "num_workers")
+    for value, kept in ((1024, os.cpu_count()), (1, 1)):
+        path = changed(run, tmp_path / "theirs.ckpt", *place, value=value)
+        assert data_of(read_checkpoint(path), path).arguments["num_workers"] == kept
+
+
+def test_an_old_checkpoint_names_no_file_that_lightning_would_remove(run, tmp_path):
+    """Lightning moves such entries to where ModelCheckpoint finds them, when it reads one of version 0.9."""
+    precious = tmp_path / "precious.txt"
+    precious.write_text("")
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    saves = tmp_path / "mine" / "run" / "x" / "checkpoints"
+    named = saves / ".." / ".." / ".." / ".." / precious.name
+    checkpoint |= {"pytorch-lightning_version": "0.9.0", "callbacks": {}, "schedule": {"total_steps": 4}}
+    checkpoint |= {"checkpoint_callback_best_model_path": str(named), "checkpoint_callback_best_model_score": None}
+    checkpoint["schedule"]["rate_ceiling"] = 1.0
+    for name in ("batch_loop.optimizer_loop.optim_progress", "batch_loop.manual_loop.optim_step_progress"):
+        progress = {"optimizer": {"step": {"total": {"completed": 3}}}, "total": {"completed": 3}}
+        checkpoint["loops"]["fit_loop"][f"epoch_loop.{name}"] = progress
+    torch.save(checkpoint, tmp_path / "theirs.ckpt")
+    args = [
+        "fit",
+        "--config",
+        str(run.config),
+        "--ckpt_path",
+        str(tmp_path / "theirs.ckpt"),
+        "--trainer.max_steps",
+        "4",
+    ]
+    logger = "--trainer.logger.init_args"
+    assert main([*args, f"{logger}.save_dir", str(tmp_path / "mine"), f"{logger}.version", "x"]) == 0
+    assert (saves / "last.ckpt").is_file()
+    assert named.resolve() == precious
+    assert precious.exists()
+
+
+class Marking:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_folder_of_pieces_is_not_unpickled(run, tmp_path, capsys):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    with (folder / ".metadata").open("wb") as file:
+        pickle.dump(Marking(str(tmp_path / MARKER)), file)
+    torch.save({}, folder / "meta.pt")
+    args = ["--ckpt_path", str(folder), "--trainer.logger", "false"]
+    refused(["fit", "--config", str(run.config), *args], capsys, "sharded checkpoint")
+    with pytest.raises(ValueError, match="sharded checkpoint"):
+        ShardedStrategy().load_checkpoint(folder)
+    assert not Path(MARKER).exists()
+
+
+def test_nothing_is_written_through_a_link_in_a_runs_folder(run, tmp_path, capsys):
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    mine.mkdir()
+    (theirs / "checkpoints").mkdir(parents=True)
+    shutil.copy(run.checkpoint, theirs / "checkpoints" / "last.ckpt")
+    (theirs / "extrapolation.unfinished").symlink_to(mine)
+    path = str(theirs / "checkpoints" / "last.ckpt")
+    args = ["extrapolate", "--ckpt_path", path, "--methods", "trained", "--length_ratios", "1", "--max_documents", "1"]
+    refused(args, capsys, "extrapolation.unfinished", "Remove it")
+    assert not list(mine.iterdir())
+    (theirs / "extrapolation.unfinished").unlink()
+    (theirs / "extrapolation.unfinished.1").symlink_to(mine)
+    (theirs / "extrapolation.unfinished.2").write_text("")
+    assert main(args) == 0
+    assert mine.exists()
+
+
+CONTROLS = "\x1b]0;x\x07\x9b31m\u202e"
+
+
+def test_tokens_are_shown_and_not_obeyed(run, tmp_path, capsys):
+    path = tmp_path / "theirs.json"
+    content = json.loads(torch.load(run.checkpoint, weights_only=True)["run"]["tokenizer"]["tokenizer.json"])
+    content["decoder"] = {"type": "Replace", "pattern": {"String": "a"}, "content": CONTROLS}
+    path.write_text(json.dumps(content))
+    model = ["fill-mask", "--model", str(run.checkpoint), "--tokenizer", str(path), "a[MASK]", "--top_k", "258"]
+    for args in (["tokenizer", "inspect", str(path), "--text", "abc"], model, [*model, "--json"]):
+        capsys.readouterr()
+        assert main(args) == 0
+        shown = capsys.readouterr().out
+        assert "31m" in shown
+        assert not set(CONTROLS[:1] + "\x07\x9b\u202e") & set(shown)
+    assert CONTROLS in [one["token"] for one in json.loads(shown)["masks"][0]["predictions"]]

@@ -434,6 +434,19 @@ def test_pictures_are_not_opened_from_wherever_a_record_says(tmp_path: Path):
         list(HuggingFaceDataset(str(tmp_path / "saved"), field="picture").documents())
 
 
+@pytest.mark.parametrize("kind", ["pandas", "text", "webdataset"])
+def test_a_kind_of_files_is_no_dataset(tmp_path: Path, monkeypatch, kind: str):
+    """``datasets`` would read those of the working directory, and has unpickled some."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text("private")
+    with pytest.raises(ValueError, match=f"path='{kind}' is no folder .* OWNER/NAME"):
+        list(HuggingFaceDataset(kind).documents())
+    Path(kind).mkdir()
+    (Path(kind) / "train.txt").write_text("mine")
+    assert list(HuggingFaceDataset(kind).documents()) == ["mine"]
+    assert Table(kind).open()["text"][:] == ["mine"]
+
+
 # Tables
 
 TABLES = {

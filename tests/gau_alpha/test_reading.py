@@ -51,6 +51,7 @@ JSONS = {
     "unfinished": ('{"a":\n [1', "line 2"),
     "two values": ("{}\n{}", "line 2"),
     "key twice": ('{"a": {"b": 1, "b": 2}}', "'b' stands twice"),
+    "key twice among many": ("{" + "".join(f'"{i}":0,' for i in range(10**6)) + '"x":0,"x":0}', "'x' stands twice"),
     "deep": ("[" * 200 + "]" * 200, "100 levels"),
     "deep objects": ('{"a":' * 150 + "1" + "}" * 150, "100 levels"),
     "open lists": ("[" * 1_000_000, "100 levels"),

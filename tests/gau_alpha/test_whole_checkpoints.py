@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import zipfile
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -132,3 +133,51 @@ def test_a_checkpoint_names_no_files_outside_its_folder(tmp_path):
     assert state["best_k_models"] == {str(folder / "a.ckpt"): 2.0}
     assert (state["best_model_path"], state["last_model_path"]) == ("", "")
     assert state["kth_best_model_path"] == str(folder / "a.ckpt")  # the worst of those that it may remove
+
+
+class Made:
+    """Becomes, where it is unpickled, what a function returns."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def with_attribute():
+    weights = OrderedDict(weight=torch.zeros(1))
+    weights.move_to_end = "x"
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.empty(10**6, 10**6, device="meta"), "plain numbers"),
+        (torch.quantize_per_tensor(torch.zeros(3), 1.0, 0, torch.qint8), "plain numbers"),
+        (Made(torch.Tensor, 1000, 1000), "fewer numbers"),
+        (Made(bytearray, 10**15), "MemoryError"),
+        (Made(bytearray, 10), "bytearray"),
+        (torch.zeros(3).untyped_storage(), "Storage"),
+        (with_attribute(), "attribute 'move_to_end'"),
+    ],
+)
+def test_what_a_file_does_not_hold_is_not_made(tmp_path, value, said):
+    torch.save({**CONTENT, "more": value}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=said):
+        load_plain(tmp_path / "a.ckpt")
+
+
+def test_tensors_that_share_their_numbers_are_counted_once(tmp_path):
+    weight = torch.zeros(100_000)
+    torch.save([weight] + [weight[i:] for i in range(100)], tmp_path / "a.ckpt")
+    assert len(load_plain(tmp_path / "a.ckpt")) == 101
+
+
+def test_a_compressed_archive_is_not_looked_through(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(10**7))
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda self: pytest.fail("that takes as long as it has bytes"))
+    with pytest.raises(ValueError, match="compressed"):
+        load_plain(tmp_path / "a.ckpt")

@@ -1,6 +1,9 @@
 """Plots: perplexity against length, and where attention goes.
 
 Okabe & Ito's colours are told apart with any colour vision; markers and dashes tell apart what the colours repeat.
+
+All is drawn under matplotlib's own defaults: a ``matplotlibrc`` that happens to lie in the working directory could ask
+for other fonts, or for a LaTeX preamble of its own.
 """
 
 import io
@@ -10,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -29,6 +33,7 @@ _LONGEST = 80  # characters of a name
 _LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}  # of text that others wrote: a $ in it is a $
 
 
+@style.context("default")
 def perplexity(report: Results) -> Figure:
     """Perplexity against length on log axes, one line per method with its interval as a band.
 
@@ -40,6 +45,7 @@ def perplexity(report: Results) -> Figure:
     return figure
 
 
+@style.context("default")
 def thumbnail(report: Results) -> Figure:
     """The same, to be read at 300 pixels: loggers show images that small."""
     figure = _figure(4.5, 3.1 + 0.2 * (len(report.methods) // 2))
@@ -72,6 +78,7 @@ def _perplexity_up(axes: Axes, report: Results) -> list[Line2D]:
     return lines
 
 
+@style.context("default")
 def attention(report: Results) -> Figure | None:
     """Entropy, share of attention that stays near, and attention by distance at the longest length; None if unknown.
 
@@ -106,6 +113,7 @@ def attention(report: Results) -> Figure | None:
     return figure
 
 
+@style.context("default")
 def layers(report: Results) -> Figure | None:
     """Entropy of every layer against length, a panel per method; None if entropy was not measured."""
     measured = [
@@ -142,6 +150,7 @@ def layers(report: Results) -> Figure | None:
     return figure
 
 
+@style.context("default")
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file."""
     content = io.BytesIO()
@@ -149,6 +158,7 @@ def png(figure: Figure) -> bytes:
     return content.getvalue()
 
 
+@style.context("default")
 def image(figure: Figure) -> np.ndarray:
     """A figure as (height, width, 3) uint8, for loggers of images."""
     canvas = FigureCanvasAgg(figure)
@@ -156,6 +166,7 @@ def image(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+@style.context("default")
 def svg(figure: Figure, name: str) -> str:
     """A figure as an SVG element that can stand in a page beside others.
 
