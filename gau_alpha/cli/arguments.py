@@ -42,9 +42,11 @@ def read_files(args: list[str], sections: bool) -> dict[Path, Any]:
     named = [(option, value) for option, value in named if option != METHOD or not value.isidentifier()]
     files = [Path(value) for option, value in named if option in known or _is_yaml(value)]
     configs = [Path(value).absolute() for option, value in named if option in CONFIG]
-    for path, content in read_with_named(files).items():
+    contents = read_with_named(files)
+    for path, content in contents.items():
         if path in configs:
             _check_sections(content, path)
+    return contents
 
 
 def read_with_named(files: Iterable[Path]) -> dict[Path, Any]:
