@@ -37,6 +37,11 @@ def read_files(args: list[str], sections: bool) -> dict[Path, Any]:
         ValueError: If one is not YAML, or larger or deeper than settings are.
     """
     named = [(option, value) for option, value in options(args) if value]
+    for option, value in named if sections else ():
+        # jsonargparse shows a value that it refuses, written out in full
+        repeats = value.count("*") > 1 or value.count("[") > 100
+        if option.startswith("--") and value.startswith(("[", "{")) and repeats:
+            parse_yaml(value, option)
     known = (*CONFIG, *SECTIONS) if sections else CONFIG
     # what is called like a preset is none of the method's files
     named = [(option, value) for option, value in named if option != METHOD or not value.isidentifier()]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from gau_alpha.surroundings import surroundings
 from safetensors.torch import load_file
 
 from gau_alpha import GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli import main
+from gau_alpha.cli.provenance import surroundings
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.training.fsdp import ShardedStrategy
 
