@@ -70,12 +70,15 @@ def help_of():
     def ask(*names):
         if names not in known:
             with redirect_stdout(StringIO()) as out, pytest.raises(SystemExit):
-                main([*names, "--help"])
+                main([*names, "--help_all" if names[0] in LIGHTNINGS else "--help"])
             known[names] = out.getvalue()
         return known[names]
 
     return ask
 
+
+LIGHTNINGS = ("fit", "validate", "test", "predict", "extrapolate", "calibrate")
+"""Commands whose help fits on a screen because Lightning's options are behind ``--help_all``."""
 
 COMMANDS_TOLD = sorted({words[0] for _, words in arguments()})
 

@@ -34,7 +34,8 @@ from gau_alpha.cli import main
 from gau_alpha.extrapolation.calibration import Calibration
 from gau_alpha.extrapolation.report import Report
 from gau_alpha.extrapolation.result_cache import ResultCache
-from gau_alpha.finetuning import GAUAlphaFineTuning, GAUAlphaForSequenceClassification
+from gau_alpha.finetuning import GAUAlphaForSequenceClassification
+from gau_alpha.finetuning.module import GAUAlphaFineTuning
 
 LONGEST = 10
 """Seconds of computing that a case may take; nearly all take less than one."""

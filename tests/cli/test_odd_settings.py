@@ -201,7 +201,6 @@ def test_config_file(plain, capsys, tmp_path, name):
         ["fit", "--trainer", "broken"],
         ["fit", "--trainer=broken.yaml"],
         ["fit", "--model.method", "broken.yaml"],
-        ["fit", "--model.method", "broken"],
         ["validate", "--config", "broken.yaml"],
         ["extrapolate", "--config", "broken.yaml"],
         ["tokenizer", "train", "--config", "broken.yaml"],
