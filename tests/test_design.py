@@ -17,7 +17,7 @@ ROOMS = {
     "untrusted": set(),
     "vocabulary": set(),
     "config": {"untrusted"},
-    **{axis: {"attention.strategy", "attention.layout", "position", "untrusted"} for axis in AXES},
+    **{axis: {"attention.strategy", "attention.layout", "position", "untrusted"} for axis in sorted(AXES)},
     "attention": AXES | {"untrusted"},
     "model": {"attention", "config", "untrusted"},
     "checkpoints": {"attention", "config", "untrusted"} | AXES,
