@@ -10,7 +10,7 @@ import yaml
 DEEPEST = 100
 """Levels of mappings and lists within each other."""
 
-MOST_NODES = 100_000
+MOST_NODES = 20_000
 """Values in a YAML, each counted as often as aliases repeat it."""
 
 MOST_DIGITS = 1000

@@ -28,9 +28,9 @@ YAMLS = {
     "deep by aliases": (CHAIN, "100 levels"),
     "contains itself": ("a: &a [1, *a]", "'a' contains itself"),
     "mapping contains itself": ("a: &a {b: {c: *a}}", "'a' contains itself"),
-    "laughs": (LAUGHS, "100,000 values"),
-    "merged laughs": (MERGED, "100,000 values"),
-    "many": ("- 1\n" * 150_000, "100,000 values"),
+    "laughs": (LAUGHS, "20,000 values"),
+    "merged laughs": (MERGED, "20,000 values"),
+    "many": ("- 1\n" * 30_000, "20,000 values"),
     "undefined alias": ("a: *b", "'b'"),
     "integer": ("a: " + "9" * 5000, "5000 characters"),
     "hexadecimal": ("a: 0x" + "f" * 100_000, "100002 characters"),
@@ -75,7 +75,7 @@ def refused(parse, text, expected):
     begin = time.monotonic()
     with pytest.raises(ValueError, match=r"^here") as caught:
         parse(text, "here")
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 60  # a hang, however busy the machine
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
