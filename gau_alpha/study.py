@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import ModuleList
 from torch.utils.data import DataLoader
 
@@ -80,6 +81,8 @@ class ExtrapolationStudy(LightningModule):
         if self.trainer.is_global_zero:
             try:
                 self.ledger = Ledger(self.unfinished, self.identity())
+                if known := len(self.ledger.known()):
+                    rank_zero_info(f"{known} measurements are finished already, and read from {self.unfinished}")
             except ValueError as error:
                 refusal = str(error)
         # The first process alone sees the folder, but all must stop, or the others would wait for it.

@@ -17,6 +17,7 @@ from gau_alpha import GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli import main
 from gau_alpha.cli.stored_data import data_of
+from gau_alpha.extrapolation import Ledger
 from gau_alpha.sharding import ShardedStrategy
 from gau_alpha.surroundings import surroundings
 
@@ -549,6 +550,18 @@ def test_nothing_is_written_through_a_link_in_a_runs_folder(run, tmp_path, capsy
     (theirs / "extrapolation.unfinished.2").write_text("")
     assert main(args) == 0
     assert mine.exists()
+
+
+def test_measurements_that_lie_in_a_runs_folder_are_said(run, tmp_path, caplog, monkeypatch):
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "--length_ratios", "1"]
+    args += ["--max_documents", "1", "--output_dir", "theirs"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "close", lambda self: None)
+        assert main(args) == 0
+    with caplog.at_level("INFO"):
+        assert main(args) == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("1 measurements") and "theirs/extrapolation.unfinished" in line for line in said)
 
 
 CONTROLS = "\x1b]0;x\x07\x9b31m\u202e"
