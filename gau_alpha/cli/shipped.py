@@ -1,7 +1,7 @@
 """The shipped YAML files of ``configs/``, found by name wherever the package is installed.
 
-A name that is no file in the working directory is looked up here: ``--config demo.yaml``, ``--trainer ddp.yaml``,
-``--model.method infoscale``.
+A name that is no file in the working directory is looked up here: ``--config demo.yaml``, ``--trainer ddp.yaml``. One
+without an ending, as in ``--model.method infoscale``, is looked up here first, whatever lies in the working directory.
 """
 
 from importlib.resources import files
@@ -38,7 +38,7 @@ def with_shipped_files(args: list[str]) -> list[str]:
 
 
 def _located(option: str, value: str) -> str:
-    if Path(value).exists():
+    if value != Path(value).stem and Path(value).exists():
         return value
     root = Path(str(files("configs").joinpath("")))
     for folder in (root, root / FOLDERS[option]):
