@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from gau_alpha.cli import main
+from gau_alpha.cli.commands import COMMANDS
 
 pytestmark = pytest.mark.slow
 
@@ -237,7 +238,7 @@ def test_warnings_and_log_lines_are_shown_and_not_obeyed(monkeypatch, capsys, ca
         logging.getLogger("lightning.pytorch").warning("%s", "\x1b[31mred")
         return 0
 
-    monkeypatch.setitem(main.__globals__["COMMANDS"], "methods", command)
+    monkeypatch.setitem(COMMANDS, "methods", command)
     with pytest.warns(UserWarning, match=r"^\\x1b\[31mred"):
         assert main(["methods"]) == 0
     assert caplog.messages == ["\\x1b[31mred"]
