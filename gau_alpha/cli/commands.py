@@ -12,6 +12,7 @@ from typing import Any
 from callbacks.nonfinite import NotFiniteError
 from gau_alpha.checkpoints.atomic_write import NotWrittenError
 from gau_alpha.cli.arguments import limit_parsing, read_files
+from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.trust import gather_trust, trust_of_command
 from gau_alpha.untrusted.printable import printable
 
@@ -64,6 +65,8 @@ def run_command(args: list[str] | None = None) -> int:
     if command is None:
         return _refuse(f"unknown command {args[0]!r}; choose one of: {', '.join(COMMANDS)}")
     try:
+        if command is _lightning:
+            args = with_shipped_files(args)
         files = read_files(args, sections=command is _lightning)
         rest, names = gather_trust(args)
         names_classes = command in (_lightning, _tokenizer)  # by options and YAMLs; the others by --trust alone

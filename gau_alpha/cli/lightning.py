@@ -29,7 +29,7 @@ from gau_alpha.cli.arguments import checkpoint_in, start_in
 from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
-from gau_alpha.cli.shipped import method_named, with_shipped_files
+from gau_alpha.cli.shipped import method_named
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
 from gau_alpha.cli.trainer import GAUAlphaTrainer
@@ -51,13 +51,12 @@ def run(args: list[str]) -> None:
     """Run one of Lightning's commands.
 
     Args:
-        args: The command and its options.
+        args: The command and its options, with shipped files by their paths.
 
     Raises:
         ValueError: If a setting does not make sense.
         SystemExit: With code 2, if the command line or a YAML does not parse.
     """
-    args = with_shipped_files(args)
     set_import_rules()
     fine_tunes = names_head(args)
     if fine_tunes and args[0] in EVALUATIONS:

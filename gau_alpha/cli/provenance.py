@@ -51,7 +51,7 @@ def _git() -> dict[str, Any]:
     places = ("--git-path", "objects", "--git-path", "index", "--git-path", "info/exclude")
     try:
         revision, top, *found = _ask(["rev-parse", "HEAD", "--show-toplevel", *places]).splitlines()
-        compared = _ask(["config", "--get-regexp", r"^core\.(autocrlf|eol|filemode|ignorecase|symlinks)$"]).splitlines()
+        compared = _ask(["config", "-z", "--get-regexp", r"^core\.(autocrlf|eol|filemode|ignorecase|symlinks)$"])
         objects, index, exclude = (Path(path).absolute() for path in found)
         with TemporaryDirectory() as folder:
             (Path(folder) / "HEAD").write_text(f"{revision}\n")
@@ -66,8 +66,8 @@ def _git() -> dict[str, Any]:
                 "GIT_INDEX_FILE": str(index),
                 "GIT_OPTIONAL_LOCKS": "0",
             }
-            lines = [line.replace(" ", "=", 1) for line in (*compared, "core.fsmonitor false")]
-            settings = [word for line in lines for word in ("-c", line)]
+            pairs = [entry.partition("\n")[::2] for entry in (*compared.split("\0"), "core.fsmonitor\nfalse")]
+            settings = [word for key, value in pairs if value.isalnum() for word in ("-c", f"{key}={value}")]
             # a submodule has settings of its own, and is compared by its revision alone
             changed = _ask([*settings, "status", "--porcelain", "--ignore-submodules=dirty"], surely)
         return {"revision": revision, "dirty": bool(changed)}

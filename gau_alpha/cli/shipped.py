@@ -70,7 +70,7 @@ def _located(option: str, value: str) -> str:
     if option == METHOD:
         named = method_named(value)
         return named if isinstance(named, str) else json.dumps(named)
-    if isfile(value):
+    if value != Path(value).stem and isfile(value):  # a word alone is the name of a shipped file
         return value
     root = Path(str(files("configs").joinpath("")))
     for folder in (root, root / FOLDERS[option]):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import ModuleList
 from torch.utils.data import DataLoader
 
@@ -144,6 +145,8 @@ def evaluate_candidates(
     if step.trainer.is_global_zero:
         try:
             cache = ResultCache(unfinished, identity)
+            if known := len(cache.known()):
+                rank_zero_info(f"{known} measurements are finished already, and read from {unfinished}")
         except ValueError as error:
             refusal = str(error)
     # Rank 0 alone sees the folder, but all must stop, or the others would wait for it.

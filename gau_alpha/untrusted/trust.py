@@ -60,8 +60,7 @@ def named_classes(content: object, alone: bool = True) -> set[str]:
     """
     if isinstance(content, Mapping):
         under = {value for key, value in content.items() if key == "class_path" and is_class_path(value)}
-        others = [value for key, value in content.items() if key not in _NO_CLASSES]
-        return under.union(*(named_classes(value, alone) for value in others))
+        return under.union(*(named_classes(x, alone and key not in _NO_CLASSES) for key, x in content.items()))
     if isinstance(content, list):
         return set().union(*(named_classes(value, alone) for value in content))
     # a class is written with a capital; "corpus.txt" is a file, and so is "Corpus.TXT" where there is one

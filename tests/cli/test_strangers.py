@@ -18,6 +18,7 @@ from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli import main
 from gau_alpha.cli.provenance import surroundings
 from gau_alpha.cli.stored_data import data_of
+from gau_alpha.extrapolation import ResultCache
 from gau_alpha.training.fsdp import ShardedStrategy
 
 MARKER = "the_strangers_marker"
@@ -368,7 +369,7 @@ def test_a_class_of_ones_own_in_a_yaml_that_a_yaml_names(run, tmp_path):
 # What a hostile working directory brings
 
 
-@pytest.mark.parametrize("way", ["fsmonitor", "filter", "hook"])
+@pytest.mark.parametrize("way", ["fsmonitor", "filter", "hook", "line"])
 def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way):
     def git(*words):
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
@@ -384,6 +385,11 @@ def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way)
     elif way == "filter":
         git("config", "filter.x.clean", f"{marking}; cat")
         Path(".git/info/attributes").write_text("*.txt filter=x")
+    elif way == "line":  # a setting that is two, if one takes them by lines
+        git("config", "core.eol", f"lf\nfilter.x.clean {marking}; cat")
+        (tmp_path / ".gitattributes").write_text("*.txt filter=x")
+        git("add", ".gitattributes")
+        git("commit", "--quiet", "--message", "second")
     else:
         hook = Path(".git/hooks/post-index-change")
         hook.parent.mkdir(exist_ok=True)
@@ -453,6 +459,14 @@ def test_processes_that_are_started_do_not_import_from_the_working_directory(tmp
     assert done.returncode == 0, done.stderr
     assert "PowerLaw" in done.stdout
     assert not Path(MARKER).exists()
+
+
+def test_a_shipped_method_is_not_read_from_the_working_directory(run, evil, tmp_path, capsys):
+    (tmp_path / "infoscale").write_text(f"class_path: gau_alpha.AttentionMethod\ninit_args:\n  scaling: {evil}\n")
+    args = ["validate", "--ckpt_path", str(run.checkpoint), "--trainer.logger", "false"]
+    capsys.readouterr()
+    assert main([*args, "--model.method", "infoscale"]) == 0
+    assert "InfoScale" in capsys.readouterr().out
 
 
 # What a checkpoint, or a run's folder, brings besides
@@ -549,6 +563,18 @@ def test_nothing_is_written_through_a_link_in_a_runs_folder(run, tmp_path, capsy
     (theirs / "extrapolation.unfinished.2").write_text("")
     assert main(args) == 0
     assert mine.exists()
+
+
+def test_measurements_that_lie_in_a_runs_folder_are_said(run, tmp_path, caplog, monkeypatch):
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "--length_ratios", "1"]
+    args += ["--max_documents", "1", "--output_dir", "theirs"]
+    with monkeypatch.context() as patched:
+        patched.setattr(ResultCache, "close", lambda self: None)
+        assert main(args) == 0
+    with caplog.at_level("INFO"):
+        assert main(args) == 0
+    said = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("1 measurements") and "theirs/extrapolation.unfinished" in line for line in said)
 
 
 CONTROLS = "\x1b]0;x\x07\x9b31m\u202e"

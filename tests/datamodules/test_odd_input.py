@@ -292,7 +292,7 @@ def test_hugging_face_dataset_saved_to_disk(tmp_path: Path):
 
 
 def test_a_missing_dataset_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"missing'.* names no dataset that can be loaded"):
+    with pytest.raises(ValueError, match=r"missing' is no folder .* OWNER/NAME"):
         list(HuggingFaceDataset(str(tmp_path / "missing")).documents())
 
 
