@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -23,10 +23,8 @@ from gau_alpha.extrapolation.result_cache import ResultCache
 from gau_alpha.extrapolation.spans import document_fingerprint
 from gau_alpha.training.fsdp import shard
 
-T = TypeVar("T")
 
-
-class OneStep(LightningModule, Generic[T]):
+class OneStep(LightningModule):
     """A test of one step, so that Lightning sets up devices, precision and processes for work on checkpoints.
 
     Args:
@@ -39,14 +37,14 @@ class OneStep(LightningModule, Generic[T]):
         self,
         checkpoints: Sequence[LoadedCheckpoint],
         datamodule: LightningDataModule,
-        work: "Callable[[OneStep[T], Progress | None], T]",
+        work: "Callable[[OneStep, Progress | None], Any]",
     ) -> None:
         super().__init__()
         self.checkpoints = checkpoints
         self.models = ModuleList(checkpoint.model for checkpoint in checkpoints)
         self.datamodule = datamodule
         self.work = work
-        self.result: T | None = None
+        self.result: Any = None
 
     @property
     def data(self) -> Any:
@@ -91,7 +89,7 @@ class OneStep(LightningModule, Generic[T]):
 
 
 def evaluate_candidates(
-    step: OneStep[Any],
+    step: OneStep,
     progress: Progress | None,
     *,
     candidates: Sequence[Candidate],
@@ -161,7 +159,7 @@ def evaluate_candidates(
 
 
 def calibrate_checkpoint(
-    step: OneStep[Any], progress: Progress | None, *, name: str, method: AttentionMethod, **options: Any
+    step: OneStep, progress: Progress | None, *, name: str, method: AttentionMethod, **options: Any
 ) -> Calibration:
     """Calibrate a method on a checkpoint. Every process does the same work and comes to the same table.
 
