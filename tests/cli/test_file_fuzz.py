@@ -29,12 +29,12 @@ import yaml
 from fuzzing import HOSTILE, MARKER, Place
 from tiny_data import tiny_run
 
-from gau_alpha import GAUAlphaForMaskedLM, GAUAlphaModule
+from gau_alpha import GAUAlphaFineTuning, GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.cli import main
 from gau_alpha.extrapolation.calibration import Calibration
 from gau_alpha.extrapolation.report import Report
 from gau_alpha.extrapolation.result_cache import ResultCache
-from gau_alpha.finetuning import GAUAlphaFineTuning, GAUAlphaForSequenceClassification
+from gau_alpha.finetuning import GAUAlphaForSequenceClassification
 
 LONGEST = 10
 """Seconds of computing that a case may take; nearly all take less than one."""
