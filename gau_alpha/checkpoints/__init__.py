@@ -1,9 +1,8 @@
 """Models in files: Hugging Face folders and Lightning checkpoints. Everything is read as data; nothing is executed.
 
 ``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
-``folders.py`` puts them together; ``training.py`` reads Lightning checkpoints,
-``checksum.py`` knows their checksum, ``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write
-what else a folder holds.
+``folders.py`` puts them together; ``training.py`` reads Lightning checkpoints, ``checksum.py`` knows their checksum,
+``start.py`` starts a model from any of them, ``tokenizer.py`` and ``card.py`` write what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
