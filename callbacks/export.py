@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.recovery import CatchUpCallback
 from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.finetuning import HeadedModel
@@ -12,7 +13,7 @@ from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.limits import require_path
 
 
-class ExportHuggingFace(Callback):
+class ExportHuggingFace(Callback, CatchUpCallback):
     """Writes ``config.json``, ``model.safetensors``, the tokenizer and a model card when ``fit`` ends.
 
     The weights are those that training ends with. For others, ``gau-alpha convert`` turns any checkpoint into such a

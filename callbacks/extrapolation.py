@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.recovery import CatchUpCallback
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine, ExtrapolationResult, preserve_training_state
@@ -22,7 +23,7 @@ from gau_alpha.untrusted.limits import require_path, require_whole
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
 
 
-class ExtrapolationEvaluation(Callback):
+class ExtrapolationEvaluation(Callback, CatchUpCallback):
     """Measures the model at multiples of its training length, every so many optimizer steps and when training ends.
 
     Logs scalars ``extrapolation/<method>/x<ratio>/<metric>`` against the optimizer step, the ratio in three digits so

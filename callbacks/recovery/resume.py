@@ -18,6 +18,7 @@ from lightning_utilities.core.imports import RequirementCache
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from callbacks.recovery.preemption import CatchUpCallback
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.checkpoints.atomic_write import remove_unfinished
 
@@ -186,7 +187,7 @@ class AgreeOnResumePath(Callback):
             )
 
 
-class PurgeOrphanedEvents(Callback):
+class PurgeOrphanedEvents(Callback, CatchUpCallback):
     """Hides from TensorBoard the points that a resumed run will log again, and keeps those that it won't.
 
     A checkpoint of step n is saved amid what is logged at step n. What was logged before stays; what was logged
@@ -233,7 +234,7 @@ class PurgeOrphanedEvents(Callback):
         self.on_train_start(trainer, pl_module)
 
 
-class ResumePendingValidation(Callback):
+class ResumePendingValidation(Callback, CatchUpCallback):
     """Validates before a resumed run goes on, if its checkpoint was saved between a step and the validation after it.
 
     Lightning takes that validation for done. It is not: what it would have logged, and the checkpoints that are chosen

@@ -155,7 +155,7 @@ def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> li
     """Run the drill; return what is wrong."""
     corpus = write_corpus(folder / "corpus")
     alone, killed = (write_config(folder / name, corpus, steps) for name in ("alone", "killed"))
-    if start(alone).wait(timeout=300):
+    if start(alone).wait(timeout=900):
         return ["the undisturbed run failed:\n" + (alone.parent / "log.txt").read_text()[-2000:]]
     dice = random.Random(seed)
     signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
@@ -176,7 +176,7 @@ def drill(folder: Path, kills: int, terms: int, steps: int, seed: int = 0) -> li
         reported = re.findall(r"saved .*interrupted.ckpt at step (\d+)", (killed.parent / "log.txt").read_text())
         if reported and after < int(reported[-1]):
             faults.append(f"step {reported[-1]} was reported as saved and is lost")
-    if start(killed).wait(timeout=300):
+    if start(killed).wait(timeout=900):
         return [*faults, "the last start failed:\n" + (killed.parent / "log.txt").read_text()[-2000:]]
     print(dict(seen))
     if not seen["SIGKILL ended"]:
