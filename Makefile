@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check docs drill bench clean
+.PHONY: setup demo test test-quick check docs drill bench clean
 
 setup: $(VENV)/.ready
 
@@ -28,8 +28,13 @@ demo: setup
 		--methods softmax softmax_plus infoscale cosscale cosscale_infoscale windowed rerope_infoscale calibrated \
 		--span_position spread --max_tokens 40960 --entropy false --distances false --output_dir runs/demo
 
+# All tests: about half an hour on two cores.
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Those that start no process and fit no model: under 90 seconds on two cores. tests/slow_tests.py tells them apart.
+test-quick: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
 check: setup
 	$(BIN)/ruff check .

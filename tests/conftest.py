@@ -9,6 +9,14 @@ import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr that i
 import pytest
 import torch
 from safetensors.torch import load_file
+from slow_tests import is_slow
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a process or a fit; ``make test-quick`` leaves it out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and is_slow(item):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

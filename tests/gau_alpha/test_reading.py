@@ -72,10 +72,10 @@ def test_bad_json(name):
 
 
 def refused(parse, text, expected):
-    begin = time.monotonic()
+    begin = time.process_time()  # what others do meanwhile is not counted
     with pytest.raises(ValueError, match=r"^here") as caught:
         parse(text, "here")
-    assert time.monotonic() - begin < 60  # a hang, however busy the machine
+    assert time.process_time() - begin < 10
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -103,11 +103,10 @@ def sound(cls):
 # What is no number: a config and a method are checked where they are used, kernels by name in the model.
 OBJECTS = dict.fromkeys(HEADS, ("config", "method"))
 EACH = [
-    pytest.param(cls, name, value, id=f"{cls.__name__}-{name}-{str(value)[:12]}")
+    pytest.param(cls, name, id=f"{cls.__name__}-{name}")
     for cls in (*STRATEGIES, *HEADS, *CALLBACKS, *OTHERS)
     for name in arguments(cls)
     if name not in OBJECTS.get(cls, ())
-    for value in WRONG
 ]
 
 
@@ -119,15 +118,18 @@ def test_everything_is_covered():
         use(cls, cls(**sound(cls)))
 
 
-@pytest.mark.parametrize(("cls", "name", "value"), EACH)
-def test_wrong_argument(cls, name, value):
-    refusal = "none"
-    try:
-        use(cls, cls(**{**sound(cls), name: value}))
-    except ValueError as error:
-        refusal = str(error)
-    assert 0 < len(refusal) < 1000
-    assert "\n" not in refusal
+@pytest.mark.parametrize(("cls", "name"), EACH)
+def test_wrong_argument(cls, name):
+    unexplained = {}
+    for value in WRONG:
+        try:
+            use(cls, cls(**{**sound(cls), name: value}))
+        except ValueError as error:
+            if not 0 < len(str(error)) < 1000 or "\n" in str(error):
+                unexplained[repr(value)[:12]] = repr(error)
+        except Exception as error:  # all values are tried before one is told of
+            unexplained[repr(value)[:12]] = repr(error)
+    assert not unexplained
 
 
 def use(cls, made):
