@@ -13,7 +13,7 @@ from types import CodeType, FunctionType, ModuleType
 
 import pytest
 
-TESTS = f"{Path(__file__).parent}{os.sep}"
+TESTS = f"{Path(__file__).parents[1]}{os.sep}"
 PROCESSES = {"subprocess", "multiprocessing", "torch.multiprocessing", "concurrent.futures"}
 """Modules whose mention is enough."""
 

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FRONT = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [FRONT, ROOT / "CHANGELOG.md", *GUIDES, ROOT / "configs" / "README.md", *sorted(ROOT.glob("tests/*/README.md"))]
