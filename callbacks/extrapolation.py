@@ -57,7 +57,8 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         **options: Any,
     ) -> None:
         require_whole("every_n_train_steps", every_n_train_steps)
-        if isinstance(methods, str) or not isinstance(methods, Sequence):
+        names = isinstance(methods, Sequence) and not isinstance(methods, str)
+        if not names or not all(isinstance(name, str) for name in methods):
             raise ValueError(f"methods must be a list of names, got {methods!r}.")
         if not methods:
             raise ValueError(f"methods is empty: name presets, or {TRAINED!r} for the method under training.")

@@ -129,8 +129,10 @@ def models(args: list[str]) -> list[dict[str, Any]]:
 
 def _check_sections(content: Any, path: Path) -> None:
     """Refuse what jsonargparse would pass over in silence, or trip over."""
-    for name in ("model", "trainer"):
-        section = content.get(name) if isinstance(content, dict) else None
+    content = content if isinstance(content, dict) else {}
+    model = content.get("model")
+    config = model.get("config") if isinstance(model, dict) else None
+    for name, section in {"model": model, "model.config": config, "trainer": content.get("trainer")}.items():
         if not isinstance(section, dict | str | None):
             raise ValueError(
                 f"{path}: {name} must be a section of settings, or name a file of them; got {shown(section)}."

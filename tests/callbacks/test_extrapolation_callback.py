@@ -284,6 +284,7 @@ def test_what_is_wrong_is_said_before_the_first_step(tmp_path, data, callback, m
     ("wrong", "message"),
     [
         ({"every_n_train_steps": 0}, "every_n_train_steps must be at least 1, got 0"),
+        ({"methods": [1]}, r"methods must be a list of names, got \[1\]"),
         ({"methods": []}, "methods is empty.*'trained'"),
         ({"length_ratios": [0]}, "Each of length_ratios must be at least 1, got 0"),
     ],

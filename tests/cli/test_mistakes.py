@@ -58,6 +58,11 @@ def unknown_strategy(run, tmp_path):
     return [*fit(run), "--model.method.scaling", "InfoScal"]
 
 
+def config_that_is_a_list(run, tmp_path):
+    (tmp_path / "m.yaml").write_text("model: {config: []}\n")
+    return [*fit(run), "--config", str(tmp_path / "m.yaml")]
+
+
 def unknown_strategy_in_yaml(run, tmp_path):
     (tmp_path / "m.yaml").write_text("model: {method: {similarity: CosineScale}}\n")
     return [*fit(run), "--config", str(tmp_path / "m.yaml")]
@@ -172,6 +177,7 @@ MISTAKES = {
     not_utf8: ["latin.txt", "3"],
     tokenizer_without_mask: ["t.json", "[MASK]"],
     unknown_strategy: ["InfoScal", "LogLength", "CosScale"],
+    config_that_is_a_list: ["model.config", "list"],
     unknown_strategy_in_yaml: ["CosineScale", "LogLength", "CosScale"],
     unknown_command: ["'train'", "extrapolate"],
     zero_steps: ["max_steps", "at least 1"],

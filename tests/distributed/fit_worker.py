@@ -173,7 +173,9 @@ def rows(folder):
 
 def run(strategy, folder, scenario):
     Noting.scenario = scenario
-    evaluation = ExtrapolationEvaluation(2, [1, 2, 4, 8], max_tokens=None, tokens_per_batch=64, output_dir=str(folder))
+    evaluation = ExtrapolationEvaluation(
+        2, length_ratios=[1, 2, 4, 8], max_tokens=None, tokens_per_batch=64, output_dir=str(folder)
+    )
     measuring = [Gathering(), evaluation, AttentionEntropy(1)]
     good, poisoned, overflowing = (0, None), (1, POISON), (1, OVERFLOW)
     match scenario:
