@@ -22,13 +22,13 @@ from datamodules.arguments import (
 )
 from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, tokenize
 from datamodules.dataset import MaskedRows
+from datamodules.full_documents import FullDocuments
 from datamodules.masking import Masking, TokenMasking
 from datamodules.randomness import Purpose, random_order
 from datamodules.rows import Blocks, JoinedPlan, RowMaker
 from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, loader_options
 from datamodules.sources import Mixture, TextSource
 from datamodules.tokenizers import Tokenizer
-from datamodules.whole_rows import WholeRows
 from gau_alpha.vocabulary import Vocabulary
 
 DEFAULT_MASKING = TokenMasking()
@@ -121,7 +121,7 @@ class TextDataModule(LightningDataModule):
         if self._splits is None and stage != "predict":  # which reads all documents, and be it a single one
             parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
             splits = [self._split(part) for part in parts]
-            masking = self.masking.bound(self.tokenizer, _sample(parts, [training for training, _ in splits]))
+            masking = self.masking.with_tokenizer(self.tokenizer, _sample(parts, [training for training, _ in splits]))
             weights = self.source.weights if isinstance(self.source, Mixture) else None
             self._splits = (
                 self._rows(parts, [training for training, _ in splits], masking, weights),
@@ -158,7 +158,7 @@ class TextDataModule(LightningDataModule):
         """
         parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
         documents: Documents = parts[0] if len(parts) == 1 else JoinedDocuments(parts)
-        rows = WholeRows(documents, self.vocabulary.pad_id, self.batch_size * self.train_length)
+        rows = FullDocuments(documents, self.vocabulary.pad_id, self.batch_size * self.train_length)
         return DataLoader(rows, **loader_options(self.num_workers, torch.cuda.is_available()))
 
     def evaluation_documents(self) -> "WholeDocuments":

@@ -34,7 +34,7 @@ class GAUAlphaConfig:
         intermediate_size: Width E of gates and values.
         attention_key_size: Width D of queries and keys; even, since rotations act on pairs.
         num_hidden_layers: Gated attention units, one after the other.
-        type_vocab_size: Rows of the token-type embedding; a token gets row 0 unless told otherwise.
+        type_vocab_size: SequenceLayout of the token-type embedding; a token gets row 0 unless told otherwise.
         hidden_dropout_prob: Dropout on embeddings and on each unit's output.
         attention_probs_dropout_prob: Dropout on attention weights.
         initializer_range: Standard deviation of the normal distribution that weights start from.

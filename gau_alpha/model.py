@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.attention.kernels import BLOCK_SIZE, Blocked, Kernel, Observer, attend_at, build_kernel
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout, group_by_sequence
 from gau_alpha.attention.method import AttentionMethod, AttentionPlan
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.untrusted.trust import trusting
@@ -196,15 +196,7 @@ class Embeddings(nn.Module):
         self.norm_eps = config.norm_eps
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Embed tokens and their types.
-
-        Args:
-            input_ids: (B, L) int64.
-            token_type_ids: (B, L) int64. None: all are 0.
-
-        Returns:
-            (B, L, H).
-        """
+        """Embed tokens (B, L) and their types (B, L), all 0 if None, as (B, L, H)."""
         types = self.token_type_embeddings
         kind = types.weight[0] if token_type_ids is None else types(token_type_ids)  # (H,) or (B, L, H)
         x = self.word_embeddings(input_ids) + kind  # (B, L, H)
@@ -221,7 +213,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod) -> None:
         super().__init__()
-        self.recompute = False
+        self.activation_checkpointing = False
         methods = method.for_layers(config.num_hidden_layers)
         self.layer = nn.ModuleList([GAUBlock(config, layer_method) for layer_method in methods])
         self.key_size = config.attention_key_size
@@ -229,7 +221,7 @@ class Encoder(nn.Module):
     def forward(
         self,
         x: Tensor,
-        rows: Rows,
+        layout: SequenceLayout,
         kernel: Kernel,
         observer: LayerObserver | None = None,
         index: Tensor | None = None,
@@ -240,7 +232,7 @@ class Encoder(nn.Module):
 
         Args:
             x: (B, L, H).
-            rows: The batch's rows.
+            layout: Padding, documents and positions of the batch.
             kernel: How attention is computed.
             observer: Sees weights and entropies of every layer.
             index: (B, T) int64, places in each row. None: all.
@@ -253,10 +245,10 @@ class Encoder(nn.Module):
         for number, block in enumerate(blocks):
             if plan is None or block.gau.method is not planned:
                 planned = block.gau.method
-                plan = planned.plan(rows, self.key_size)
+                plan = planned.plan(layout, self.key_size)
             only = index if observer is None and number == len(blocks) - 1 else None
             watching = None if observer is None else partial(observer, number)
-            if self.recompute and self.training and watching is None:
+            if self.activation_checkpointing and self.training and watching is None:
                 x = cast(Tensor, checkpoint(block, x, plan, kernel, index=only, use_reentrant=False))
             else:
                 x = block(x, plan, kernel, watching, only)
@@ -296,14 +288,7 @@ class MaskedLMHead(nn.Module):
         self.predictions = nn.ModuleDict({"decoder": decoder})
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map hidden states to logits.
-
-        Args:
-            x: (…, H).
-
-        Returns:
-            (…, V).
-        """
+        """Map hidden states (…, H) to logits (…, V)."""
         return self.predictions["decoder"](x)
 
 
@@ -355,9 +340,9 @@ class GAUAlphaModel(nn.Module):
             raise ValueError(
                 f"token_type_ids must have shape {tuple(input_ids.shape)}, got {tuple(token_type_ids.shape)}."
             )
-        rows = Rows.layout(input_ids.shape[1], input_ids.device, attention_mask, position_ids, segment_ids)
+        layout = SequenceLayout.of(input_ids.shape[1], input_ids.device, attention_mask, position_ids, segment_ids)
         x = self.gau_alpha.embeddings(input_ids, token_type_ids)  # (B, L, H)
-        return self.gau_alpha.encoder(x, rows, self.kernel, observer, target_positions)  # (B, L | T, H)
+        return self.gau_alpha.encoder(x, layout, self.kernel, observer, target_positions)  # (B, L | T, H)
 
     @property
     def method(self) -> AttentionMethod:
@@ -369,7 +354,7 @@ class GAUAlphaModel(nn.Module):
 
         Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
         """
-        self._put(method.taken_over(self._layer_methods()))
+        self._put(method.inherit_layer_state(self._layer_methods()))
 
     @contextmanager
     def using(self, method: AttentionMethod) -> Iterator[Self]:
@@ -384,7 +369,7 @@ class GAUAlphaModel(nn.Module):
         finally:
             self._put(own)
 
-    def draw(self, module: nn.Module) -> None:
+    def _init_weights(self, module: nn.Module) -> None:
         """Draw a layer's weights anew: normal, with the config's standard deviation; biases are 0."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
@@ -409,8 +394,8 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
         kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
-        recompute: Whether training keeps only each layer's input and computes the rest again for the gradient: a third
-            more work, for rows that are too long otherwise.
+        activation_checkpointing: Whether training keeps only each layer's input and computes the rest again for the
+            gradient: a third more work, for rows that are too long otherwise.
     """
 
     def __init__(
@@ -418,12 +403,12 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         config: GAUAlphaConfig,
         method: AttentionMethod | None = None,
         kernel: str = "auto",
-        recompute: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(config, method, kernel)
-        self.gau_alpha.encoder.recompute = recompute
+        self.gau_alpha.encoder.activation_checkpointing = activation_checkpointing
         self.cls = MaskedLMHead(config)
-        self.apply(self.draw)
+        self.apply(self._init_weights)
         self.tie()
 
     def forward(
@@ -464,7 +449,7 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
             raise ValueError("target_index and target_positions say the same in two ways: give one of them.")
         wanted = None
         if target_index is not None and input_ids.ndim == 2:
-            target_positions, wanted = _in_rows(target_index, *input_ids.shape)  # (B, T), (N,)
+            target_positions, wanted = group_by_sequence(target_index, *input_ids.shape)  # (B, T), (N,)
         x = self.encode(
             input_ids, attention_mask, position_ids, segment_ids, token_type_ids, target_positions, observer
         )  # (B, L | T, H)
@@ -511,26 +496,3 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         from gau_alpha.checkpoints import save_folder
 
         save_folder(self, folder)
-
-
-def _in_rows(target_index: Tensor, batch_size: int, length: int) -> tuple[Tensor, Tensor]:
-    """Say where in its row each place stands.
-
-    Args:
-        target_index: (N,) int64, places in the flattened (B · L) batch.
-        batch_size: B.
-        length: L.
-
-    Returns:
-        (B, T) int64, places in each row, T the most that a row has and 0 where it has fewer; (N,) int64, which of these
-        B · T are the places that were asked for.
-    """
-    row = target_index // length  # (N,)
-    order = row.argsort(stable=True)  # (N,)
-    count = row.bincount(minlength=batch_size)  # (B,)
-    most = max(1, int(count.max()))  # T
-    rank = torch.empty_like(row)  # (N,) which of its row's a place is
-    rank[order] = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row[order]]
-    wanted = row * most + rank  # (N,)
-    places = row.new_zeros(batch_size * most).index_put((wanted,), target_index % length)
-    return places.view(batch_size, most), wanted

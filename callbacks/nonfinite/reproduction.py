@@ -92,7 +92,7 @@ def rerun(path: str | Path, checkpoint: str | Path | None = None, accelerator: s
         on_device = fabric.to_device(batch)
         torch.manual_seed(seed)
         with fabric.autocast():
-            loss, _, _ = module.evaluate_as_trained(on_device, facts["epoch"])
+            loss, _, _ = module.training_loss(on_device, facts["epoch"])
         loss.backward()
         losses.append(float(loss.detach()))
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]

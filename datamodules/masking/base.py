@@ -57,7 +57,7 @@ class Masking(ABC):
         """Return the rule as it is at a step; None means outside of training, where nothing may vary."""
         return self
 
-    def bound(self, tokenizer: Tokenizer, sample: NDArray[np.int32]) -> "Masking":
+    def with_tokenizer(self, tokenizer: Tokenizer, sample: NDArray[np.int32]) -> "Masking":
         """Return the rule with what it has to know of the tokenizer.
 
         Args:

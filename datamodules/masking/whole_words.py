@@ -42,7 +42,7 @@ class WholeWordMasking(GroupMasking):
         super().__post_init__()
         require_kind(Segmenter | None, segmenter=self.segmenter)
 
-    def bound(self, tokenizer: Tokenizer, sample: NDArray[np.int32]) -> "_Bound":
+    def with_tokenizer(self, tokenizer: Tokenizer, sample: NDArray[np.int32]) -> "_Bound":
         """Take the words from a tokenizer; see ``Masking.bound``.
 
         Raises:

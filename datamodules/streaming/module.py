@@ -124,7 +124,7 @@ class StreamingTextDataModule(LightningDataModule):
                 "validation_documents or leave out blank documents."
             )
         sample = np.concatenate([documents.document(number) for number in range(len(documents))])
-        self._validation = self.masking.bound(self.tokenizer, sample), documents
+        self._validation = self.masking.with_tokenizer(self.tokenizer, sample), documents
 
     def train_dataloader(self) -> StreamLoader:
         """Load training rows, in another order and with other masks every epoch."""

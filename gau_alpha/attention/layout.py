@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Rows:
+class SequenceLayout:
     """The layout of a batch of rows.
 
     A row holds one document, or several side by side (a packed row). Documents are runs of equal segment ids: an id
@@ -34,14 +34,14 @@ class Rows:
     consecutive: bool
 
     @classmethod
-    def layout(
+    def of(
         cls,
         length: int,
         device: torch.device,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         segment_ids: Tensor | None = None,
-    ) -> "Rows":
+    ) -> "SequenceLayout":
         """Lay out rows as the arguments of a model's forward pass describe them.
 
         Args:
@@ -126,3 +126,26 @@ class Rows:
 def _is_cheap_to_read(tensor: Tensor) -> bool:
     # Reading a value from a GPU waits for all that was queued before it, and splits a compiled graph.
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def group_by_sequence(target_index: Tensor, batch_size: int, length: int) -> tuple[Tensor, Tensor]:
+    """Say where in its sequence each target stands, sequences padded to the same number of targets.
+
+    Args:
+        target_index: (N,) int64, positions in the flattened (B · L) batch.
+        batch_size: B.
+        length: L.
+
+    Returns:
+        (B, T) int64, positions in each sequence, T the most that one has and 0 where it has fewer; (N,) int64, which of
+        these B · T are the positions that were asked for.
+    """
+    row = target_index // length  # (N,)
+    order = row.argsort(stable=True)  # (N,)
+    count = row.bincount(minlength=batch_size)  # (B,)
+    most = max(1, int(count.max()))  # T
+    rank = torch.empty_like(row)  # (N,) which of its row's a place is
+    rank[order] = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row[order]]
+    wanted = row * most + rank  # (N,)
+    places = row.new_zeros(batch_size * most).index_put((wanted,), target_index % length)
+    return places.view(batch_size, most), wanted

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import Strategy
-from gau_alpha.position import Position, RoPE, Rotary, View
+from gau_alpha.position import Position, RoPE, Rotary, RotaryBranch
 from gau_alpha.scaling import NoScaling, Scaling
 from gau_alpha.similarity import DotProduct, Similarity
 from gau_alpha.visibility import Full, Visibility
@@ -28,18 +28,18 @@ class AttentionPlan:
     """What a method makes of a batch's rows; computed once per forward pass and shared by all layers that agree.
 
     Attributes:
-        rows: Padding, documents and positions.
+        layout: Padding, documents and positions.
         position: Gives the bias of a block of scores, if it has one.
         visibility: Gives the mask of a block of scores.
-        views: How queries and keys are rotated, and at which distances.
+        branches: How queries and keys are rotated, and at which distances.
         num_visible_keys: (B|1, L) int64, n_i.
         temperature: (B|1, L) float32, τ(n_i).
     """
 
-    rows: Rows
+    layout: SequenceLayout
     position: Position
     visibility: Visibility
-    views: tuple[View, ...]
+    branches: tuple[RotaryBranch, ...]
     num_visible_keys: Tensor
     temperature: Tensor
 
@@ -85,13 +85,13 @@ class AttentionMethod(nn.Module):
         """Return this method with other strategies on some axes; the rest are the same objects."""
         return AttentionMethod(**{**dict(self.axes()), **axes})  # type: ignore[arg-type]
 
-    def bound(self, train_length: int) -> "AttentionMethod":
+    def with_train_length(self, train_length: int) -> "AttentionMethod":
         """Return this method with the data's ``train_length`` filled in where a strategy needs it.
 
         Raises:
             ValueError: If a strategy was built with another ``train_length``.
         """
-        return self.replace(**{axis: strategy.bound(train_length) for axis, strategy in self.axes()})
+        return self.replace(**{axis: strategy.with_train_length(train_length) for axis, strategy in self.axes()})
 
     def for_layers(self, num_layers: int) -> list["AttentionMethod"]:
         """Return the method of each layer: the same object, unless a strategy has learned or per-layer state."""
@@ -101,7 +101,7 @@ class AttentionMethod(nn.Module):
             methods.append(self._shared(axes, methods))
         return methods
 
-    def taken_over(self, layers: list["AttentionMethod"]) -> list["AttentionMethod"]:
+    def inherit_layer_state(self, layers: list["AttentionMethod"]) -> list["AttentionMethod"]:
         """Return the method of each layer of a model whose layers had ``layers`` so far.
 
         A strategy of this method that is the very object of the model's method was taken over from it, and each layer
@@ -124,7 +124,7 @@ class AttentionMethod(nn.Module):
                 return method
         return self.replace(**axes)
 
-    def reservations(self, trained: "AttentionMethod") -> list[str]:
+    def compatibility_warnings(self, trained: "AttentionMethod") -> list[str]:
         """Say what speaks against evaluating a model that was trained under another method under this one.
 
         Args:
@@ -147,19 +147,19 @@ class AttentionMethod(nn.Module):
             concerns.append("position overridden: the weights were trained without rotations")
         return concerns
 
-    def plan(self, rows: Rows, key_size: int) -> AttentionPlan:
+    def plan(self, layout: SequenceLayout, key_size: int) -> AttentionPlan:
         """Work out rotations, temperatures and counts for a batch's rows.
 
         Args:
-            rows: Padding, documents and positions.
+            layout: Padding, documents and positions.
             key_size: D.
         """
-        num_visible_keys = self.visibility.num_visible_keys(rows)  # (B|1, L)
+        num_visible_keys = self.visibility.num_visible_keys(layout)  # (B|1, L)
         return AttentionPlan(
-            rows=rows,
+            layout=layout,
             position=self.position,
             visibility=self.visibility,
-            views=self.visibility.views(self.position, rows, key_size),
+            branches=self.visibility.branches(self.position, layout, key_size),
             num_visible_keys=num_visible_keys,
             temperature=self.scaling.temperature(num_visible_keys, key_size),
         )

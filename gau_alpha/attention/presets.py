@@ -118,7 +118,7 @@ def resolve_method(name: str, base: AttentionMethod, train_length: int) -> Atten
     }
     if "visibility" in axes:  # positions drawn for training are of no concern here, and no window goes with them
         axes.setdefault("position", base.position.evaluated())
-    return base.replace(**axes).bound(train_length)
+    return base.replace(**axes).with_train_length(train_length)
 
 
 def build_strategies(description: object, where: str = "method") -> dict[str, Strategy]:

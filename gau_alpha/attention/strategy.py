@@ -31,7 +31,7 @@ class Strategy(nn.Module):
         init_args = {name: _plain(getattr(self, name)) for name in init_parameters(cls)}
         return {"class_path": _public_path(cls), "init_args": init_args}
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Return this strategy with the data's ``train_length`` filled in where it was left open.
 
         Args:

@@ -3,7 +3,7 @@
 ``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
 ``folders.py`` puts them together. ``training.py`` reads Lightning checkpoints, ``training_state.py`` holds what
 Lightning restores against what it writes, ``checksum.py`` knows their checksum, ``io.py`` writes them for Lightning.
-``start.py`` starts a model from any of them; ``tokenizer.py`` and ``card.py`` write what else a folder holds.
+``warm_start.py`` starts a model from any of them; ``tokenizer.py`` and ``card.py`` write what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
@@ -11,15 +11,14 @@ from gau_alpha.checkpoints.checksum import append_checksum, find_corruption
 from gau_alpha.checkpoints.fields import METHOD_KEY
 from gau_alpha.checkpoints.folders import (
     Stored,
+    empty_init,
     folder_config,
     folder_head,
     load_folder,
     read_folder,
     save_folder,
-    unfilled,
     write_folder,
 )
-from gau_alpha.checkpoints.start import initialise, initialise_headed
 from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import (
@@ -31,6 +30,7 @@ from gau_alpha.checkpoints.training import (
     read_training_state,
 )
 from gau_alpha.checkpoints.training_state import check_form, check_training_state
+from gau_alpha.checkpoints.warm_start import warm_start, warm_start_with_head
 
 __all__ = [
     "CARD",
@@ -47,11 +47,10 @@ __all__ = [
     "check_fit",
     "check_form",
     "check_training_state",
+    "empty_init",
     "find_corruption",
     "folder_config",
     "folder_head",
-    "initialise",
-    "initialise_headed",
     "load_folder",
     "load_plain",
     "load_weights",
@@ -63,6 +62,7 @@ __all__ = [
     "read_training_state",
     "save_folder",
     "tokenizer_files",
-    "unfilled",
+    "warm_start",
+    "warm_start_with_head",
     "write_folder",
 ]

@@ -151,7 +151,7 @@ def method_in(stored: Mapping[str, Any]) -> AttentionMethod | None:
         # The published names, where they say all of it, are read in no time; a description is parsed as a config is.
         method = _published(named, stored) or method_from(stored[METHOD_KEY], f"config.json: {METHOD_KEY}")
         if isinstance(stored[METHOD_KEY], str) and (length := train_length_in(stored)) is not None:
-            method = method.bound(length)  # no preset says what it was trained at
+            method = method.with_train_length(length)  # no preset says what it was trained at
         said = published_names(method)
         if contradicting := [name for name in named if said.get(name) != named[name]]:
             parts = [f"{name} is {shown(named[name])}" for name in contradicting]

@@ -172,15 +172,15 @@ def load_folder(
     """
     stored = read_folder(folder, method, num_hidden_layers)
     build: Any = cls  # every model takes config and method first
-    with unfilled():  # the file's tensors become the parameters
+    with empty_init():  # the file's tensors become the parameters
         model = build(stored.config, stored.method)
     check_fit(model, stored.weights, str(folder))
-    fill(model, stored.weights, stored.method)
+    assign_weights(model, stored.weights, stored.method)
     model.tie()
     return model.eval()
 
 
-def fill(model: Any, weights: dict[str, Tensor], method: AttentionMethod) -> None:
+def assign_weights(model: Any, weights: dict[str, Tensor], method: AttentionMethod) -> None:
     """Let tensors become the parameters of a model that was built unfilled, in float32.
 
     Args:
@@ -248,7 +248,7 @@ def save_folder(
 
 
 @contextmanager
-def unfilled() -> Iterator[None]:
+def empty_init() -> Iterator[None]:
     """Build models in this ``with`` block without allocating weights or drawing them at random."""
     with torch.device("meta"), _Undrawn():
         yield

@@ -80,7 +80,7 @@ def read_training_state(path: str | PathLike[str]) -> dict[str, Any]:
         )
     if isinstance(arguments["method"], str):  # a preset, which does not say what it was trained at
         method = method_from(arguments["method"], f"{path}: hyper_parameters.method")
-        arguments["method"] = method.bound(train_length).describe()
+        arguments["method"] = method.with_train_length(train_length).describe()
     return checkpoint
 
 

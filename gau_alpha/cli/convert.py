@@ -26,6 +26,7 @@ from gau_alpha.checkpoints import (
     MODEL_PREFIX,
     WEIGHTS,
     check_fit,
+    empty_init,
     folder_head,
     model_card,
     model_of,
@@ -33,7 +34,6 @@ from gau_alpha.checkpoints import (
     read_folder,
     read_training_state,
     tokenizer_files,
-    unfilled,
     write_folder,
 )
 from gau_alpha.checkpoints.atomic_write import write_atomic
@@ -177,7 +177,7 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
         length = train_length or stored.train_length
         if length is None:
             raise ValueError(f"{folder} does not say how many tokens its training rows had: give --train_length.")
-        with unfilled():
+        with empty_init():
             module = (
                 GAUAlphaModule(stored.config, length, stored.method)
                 if head is None
@@ -217,7 +217,7 @@ def _skeleton(
     config: GAUAlphaConfig, method: AttentionMethod, head: object, labels: Sequence[str], where: str
 ) -> GAUAlphaModel:
     """Build a model without weights, to know names and shapes."""
-    with unfilled():
+    with empty_init():
         if head is None:
             return GAUAlphaForMaskedLM(config, method)
         return build_head(head, where)(config, method, "auto", labels)

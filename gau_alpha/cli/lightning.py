@@ -26,9 +26,9 @@ from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint, read_training_state
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, start_in
+from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
 from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
 from gau_alpha.cli.record import RunRecord, changes
-from gau_alpha.cli.remembered import defaults_from, defaults_to_start, names_head, remembered
 from gau_alpha.cli.shipped import method_named
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
@@ -220,7 +220,7 @@ class GAUAlphaCLI(LightningCLI):
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
         if path and (Path(path).is_file() or subcommand in EVALUATIONS):
             self._subcommand_parsers[subcommand].set_defaults(defaults_from(path))
-            stored = remembered(Path(path)).data
+            stored = checkpoint_defaults(Path(path)).data
         elif (start := start_in(args)) and Path(start).exists():
             self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
         self.config = parser.parse_args(args)
@@ -342,7 +342,7 @@ class FineTuningCLI(GAUAlphaCLI):
             if folder.is_dir():
                 named = tokenizer_class_in(folder)
             else:
-                tokenizer = remembered(folder).tokenizer
+                tokenizer = checkpoint_defaults(folder).tokenizer
                 named = None if tokenizer is None else tokenizer.as_dict()
                 if tokenizer is not None:
                     announce(tokenizer, start)

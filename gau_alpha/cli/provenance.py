@@ -24,7 +24,7 @@ PACKAGES = (
 """Packages whose versions a run records."""
 
 
-def surroundings() -> dict[str, Any]:
+def environment_info() -> dict[str, Any]:
     """Describe package versions, interpreter, machine, command line and git revision as plain data."""
     versions = {}
     for package in PACKAGES:

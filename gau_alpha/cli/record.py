@@ -11,7 +11,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from gau_alpha.checkpoints import tokenizer_files
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.cli.provenance import surroundings
+from gau_alpha.cli.provenance import environment_info
 
 RUN_KEY = "run"
 """The entry of a checkpoint that holds the run's resolved config, its tokenizer's files and surroundings."""
@@ -74,7 +74,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
-    return {"world": world, **surroundings()}
+    return {"world": world, **environment_info()}
 
 
 def _free(path: Path) -> Path:

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.recovery import CatchUpCallback, in_order
 from gau_alpha.attention.presets import TRAINED, resolve_method
-from gau_alpha.cli.provenance import surroundings
+from gau_alpha.cli.provenance import environment_info
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationResult, Status
 from gau_alpha.extrapolation.calibration import Calibration, calibration_path
 from gau_alpha.extrapolation.candidates import open_checkpoints, pair_up
@@ -113,7 +113,7 @@ class GAUAlphaTrainer(Trainer):
         assert step.result is not None, "the test has run"
         results, run, cache = step.result
         if self.is_global_zero:
-            report = Report(results, {**run, "precision": str(self.precision), **surroundings()})
+            report = Report(results, {**run, "precision": str(self.precision), **environment_info()})
             report.write(folder, latex=latex)
             report.print()
             print(f"report: {folder / NAME}.html\nall rows: {folder / NAME}.json")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gau_alpha.attention.kernels import attend_at
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionPlan
 from gau_alpha.extrapolation.calibration import Calibration
 from gau_alpha.extrapolation.isolation import preserve_training_state
@@ -93,7 +93,7 @@ def calibrate(
     chosen = long_enough[-num_documents:]
     device = next(model.parameters()).device
     everything = torch.full((1,), longest, device=device)
-    seen = model.method.visibility.num_visible_keys(Rows.layout(longest, device))
+    seen = model.method.visibility.num_visible_keys(SequenceLayout.of(longest, device))
     if not bool((seen == everything).all()):
         raise ValueError(
             f"{model.method.visibility!r} lets a query see at most {int(seen.max())} of {longest} keys, so entropy "
@@ -225,7 +225,7 @@ class _Layers:
 
     def enter(self, block: GAUBlock) -> None:
         """Works out queries and keys of a layer."""
-        self.plan = block.gau.method.plan(Rows.layout(self.x[0].shape[1], self.x[0].device), self.key_size)
+        self.plan = block.gau.method.plan(SequenceLayout.of(self.x[0].shape[1], self.x[0].device), self.key_size)
         self.pairs = []
         for x, (index, _) in zip(self.x, self.queries, strict=True):
             query, key = block.gau.query_and_key(x)  # (B, L, D) each

@@ -80,7 +80,7 @@ class Candidate:
     @property
     def compatibility_warnings(self) -> list[str]:
         """What speaks against the method on weights that were trained under another."""
-        return self.method.reservations(self.trained_method or self.model.method)
+        return self.method.compatibility_warnings(self.trained_method or self.model.method)
 
 
 def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedCheckpoint]:

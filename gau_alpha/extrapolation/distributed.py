@@ -102,7 +102,7 @@ def shard_batches(num_examples: int, rows: int, rank: int, world_size: int) -> l
 
     Args:
         num_examples: Number of rows in all.
-        rows: Rows per batch.
+        rows: SequenceLayout per batch.
         rank: Rank of this process.
         world_size: Number of processes W.
     """

@@ -109,7 +109,9 @@ class ExtrapolationEngine:
         """
         if not methods:
             raise ValueError("methods is empty: name at least one.")
-        candidates = [Candidate(name, model, method.bound(self.train_length)) for name, method in methods.items()]
+        candidates = [
+            Candidate(name, model, method.with_train_length(self.train_length)) for name, method in methods.items()
+        ]
         return self.compare(candidates, progress=progress)
 
     def compare(

@@ -23,7 +23,7 @@ def smaller_and_smaller(rows: int, block_size: int | None) -> Iterator[tuple[int
     """What to try when memory runs out: fewer rows per batch, then fewer queries per block.
 
     Args:
-        rows: Rows per batch to begin with.
+        rows: SequenceLayout per batch to begin with.
         block_size: Queries per block to begin with; None if the kernel has no blocks.
 
     Yields:

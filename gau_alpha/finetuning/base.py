@@ -74,7 +74,7 @@ class HeadedModel(GAUAlphaModel, ABC):
             raise ValueError(f"kernel must be a name, got {kernel!r}.")
         super().__init__(config, method, kernel)
         self.labels = tuple(labels)
-        self.gau_alpha.apply(self.draw)
+        self.gau_alpha.apply(self._init_weights)
 
     @abstractmethod
     def evaluate(self, batch: Mapping[str, Tensor]) -> Outcome:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import METHODS
 from gau_alpha.checkpoints.fields import read_fields
-from gau_alpha.checkpoints.folders import CONFIG, fill, read_folder, unfilled
+from gau_alpha.checkpoints.folders import CONFIG, assign_weights, empty_init, read_folder
 from gau_alpha.checkpoints.head_fields import HEAD_KEY, head_arguments_in, head_class_in, labels_in
-from gau_alpha.checkpoints.start import ENCODER
 from gau_alpha.checkpoints.tensors import HEAD, check_fit
+from gau_alpha.checkpoints.warm_start import ENCODER
 from gau_alpha.untrusted.registry import built
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def load_headed(
     given = list(inspect.signature(cls).parameters)[:4]  # config, method, kernel and labels are not the head's own
     said = built(METHODS.arguments(cls, said, f"{folder}: {HEAD_KEY}", given))
     arguments = {**said, **(own_arguments or {})}
-    with unfilled():  # the file's tensors become the parameters
+    with empty_init():  # the file's tensors become the parameters
         model = cls(stored.config, stored.method, labels=chosen, **arguments)
     head = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ENCODER)}
     check_fit(model, weights if trained else {**weights, **head}, str(folder))
@@ -76,7 +76,7 @@ def load_headed(
             + (f"; {', '.join(sorted(unused))} are not used." if unused else "."),
             stacklevel=3,
         )
-    fill(model, weights, stored.method)
+    assign_weights(model, weights, stored.method)
     return model.eval()
 
 
@@ -109,4 +109,4 @@ def _draw(model: "HeadedModel", names: list[str]) -> None:
         owners[owner] = model.get_submodule(owner)
         setattr(owners[owner], leaf, nn.Parameter(torch.empty_like(getattr(owners[owner], leaf), device="cpu")))
     for module in owners.values():
-        model.draw(module)
+        model._init_weights(module)

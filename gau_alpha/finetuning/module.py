@@ -8,14 +8,14 @@ from torchmetrics import Metric, MetricCollection
 
 from gau_alpha import finetuning
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.checkpoints import initialise_headed
+from gau_alpha.checkpoints import warm_start_with_head
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.finetuning import HeadedModel
-from gau_alpha.training.arguments import MODULES, stored_arguments
+from gau_alpha.training.compatibility import MODULES, stored_arguments
 from gau_alpha.training.loss import Batch
 from gau_alpha.training.metrics import TokenAverage
 from gau_alpha.training.module import GAUAlphaModule
-from gau_alpha.training.optimization import Linear, Schedule
+from gau_alpha.training.schedules import Linear, Schedule
 from gau_alpha.untrusted.printable import printable
 from gau_alpha.untrusted.registry import Registry, exported, shown
 
@@ -130,7 +130,7 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         return self._head(config, method, kernel, self._labels)
 
     def _start_from(self, source: str) -> None:
-        initialise_headed(self.model, source)
+        warm_start_with_head(self.model, source)
 
     def _build_metrics(self, prefix: str) -> TaskMetrics:
         measured = self.model.metrics()

@@ -53,7 +53,7 @@ class GAUAlphaForMultipleChoice(HeadedModel):
         self._pool = pooling_of(pooling)
         self.dropout = nn.Dropout(classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, 1)
-        self.draw(self.classifier)
+        self._init_weights(self.classifier)
 
     def forward(
         self,

@@ -48,7 +48,7 @@ class GAUAlphaForQuestionAnswering(HeadedModel):
         require_whole("longest_answer", longest_answer)
         self.longest_answer = longest_answer
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
-        self.draw(self.qa_outputs)
+        self._init_weights(self.qa_outputs)
 
     def forward(
         self,

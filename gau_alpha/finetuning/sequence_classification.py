@@ -50,7 +50,7 @@ class GAUAlphaForSequenceClassification(HeadedModel):
         self._pool = pooling_of(pooling)
         self.dropout = nn.Dropout(classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, len(labels))
-        self.draw(self.classifier)
+        self._init_weights(self.classifier)
 
     def forward(
         self,

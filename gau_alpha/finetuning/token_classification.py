@@ -46,7 +46,7 @@ class GAUAlphaForTokenClassification(HeadedModel):
         self.classifier_dropout = classifier_dropout
         self.dropout = nn.Dropout(classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, len(labels))
-        self.draw(self.classifier)
+        self._init_weights(self.classifier)
 
     def forward(
         self,

@@ -1,16 +1,16 @@
 """What the scores know of where query and key stand: the axis ``position``.
 
-A strategy rotates queries and keys (``views``), adds to the scores (``bias``), or does neither. To add one: subclass
+A strategy rotates queries and keys (``branches``), adds to the scores (``bias``), or does neither. To add one: subclass
 ``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``. ``tests/gau_alpha/test_strategies.py`` finds
 the class by itself.
 """
 
-from gau_alpha.position.base import Position, Rotary, Rotation, View, exact_dtype, frequencies, rotate
+from gau_alpha.position.base import Position, Rotary, RotaryBranch, Rotation, exact_dtype, frequencies, rotate
 from gau_alpha.position.bias import ALiBi, KerpleLog, Sandwich
 from gau_alpha.position.extension import DynamicNTK, NTKAware, PositionInterpolation, YaRN
 from gau_alpha.position.rerope import LeakyReRoPE, ReRoPE
 from gau_alpha.position.rope import NoPosition, RoPE
-from gau_alpha.position.training_ids import PoSE, RandomizedPositions
+from gau_alpha.position.sampled_positions import PoSE, RandomizedPositions
 
 __all__ = [
     "ALiBi",
@@ -26,9 +26,9 @@ __all__ = [
     "ReRoPE",
     "RoPE",
     "Rotary",
+    "RotaryBranch",
     "Rotation",
     "Sandwich",
-    "View",
     "YaRN",
     "exact_dtype",
     "frequencies",

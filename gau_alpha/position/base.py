@@ -1,4 +1,4 @@
-"""Rotations, biases and the views that a position strategy is made of.
+"""Rotations, biases and the branches that a position strategy is made of.
 
 B batch (1 where all rows agree), L length, D key size.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import Strategy
 
 
@@ -49,23 +49,27 @@ def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class View:
+class RotaryBranch:
     """One way to place queries and keys, and the signed distances (key minus query) at which it holds.
 
-    Most strategies have one view that holds everywhere. One that treats near and far keys differently (ReRoPE) has
+    Most strategies have one branch that holds everywhere. One that treats near and far keys differently (ReRoPE) has
     several, whose distances do not overlap.
 
     Attributes:
         query: Rotation of the queries.
         key: Rotation of the keys.
-        low: Smallest distance at which the view holds.
-        high: Largest distance at which it holds.
+        min_distance: Smallest distance at which the branch holds.
+        max_distance: Largest distance at which it holds.
     """
 
     query: Rotation | None = None
     key: Rotation | None = None
-    low: float = -math.inf
-    high: float = math.inf
+    min_distance: float = -math.inf
+    max_distance: float = math.inf
+
+    def holds_at(self, distance: Tensor) -> Tensor:
+        """Say at which signed distances (…) the branch holds: bool (…)."""
+        return (distance >= self.min_distance) & (distance <= self.max_distance)
 
 
 class Position(Strategy):
@@ -74,18 +78,18 @@ class Position(Strategy):
     biased: bool = False
     """Whether ``bias`` has anything to add."""
 
-    places_far_keys: bool = False
+    remaps_far_keys: bool = False
     """Whether far keys get other distances than their own."""
 
-    draws_ids: bool = False
-    """Whether training rows get position ids from ``training_ids``."""
+    samples_positions: bool = False
+    """Whether training rows get position ids from ``sample_position_ids``."""
 
     def evaluated(self) -> "Position":
         """Return the strategy that stands in for this one outside training."""
         return self
 
-    def training_ids(self, sample_ids: list[int], epoch: int, length: int) -> Tensor:
-        """Draw the position ids of training rows. Called only if ``draws_ids``.
+    def sample_position_ids(self, sample_ids: list[int], epoch: int, length: int) -> Tensor:
+        """Draw the position ids of training rows. Called only if ``samples_positions``.
 
         Args:
             sample_ids: Number of each row in the corpus (B entries).
@@ -97,17 +101,17 @@ class Position(Strategy):
         """
         raise NotImplementedError
 
-    def views(self, rows: Rows, key_size: int) -> tuple[View, ...]:
+    def branches(self, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
         """Place queries and keys.
 
         Args:
-            rows: Positions, padding and documents of the batch.
+            layout: Positions, padding and documents of the batch.
             key_size: D.
 
         Returns:
-            The views; together they hold at every distance. Without rotation: one that leaves everything in place.
+            The branches; together they hold at every distance. Without rotation: one that leaves everything in place.
         """
-        return (View(),)
+        return (RotaryBranch(),)
 
     def bias(self, distance: Tensor) -> Tensor:
         """Compute what is added to a score.
@@ -124,12 +128,12 @@ class Position(Strategy):
 class Rotary(Position):
     """Rotates a query and a key by angles that grow with their positions, so that scores depend on the distance."""
 
-    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
+    def angles(self, positions: Tensor, layout: SequenceLayout, key_size: int) -> Tensor:
         """Compute the angles at given positions.
 
         Args:
             positions: (B|1, L), the positions to rotate to, integer or not.
-            rows: The batch's rows, for strategies whose angles depend on a document's length.
+            layout: The batch's rows, for strategies whose angles depend on a document's length.
             key_size: D.
 
         Returns:
@@ -137,10 +141,10 @@ class Rotary(Position):
         """
         raise NotImplementedError
 
-    def views(self, rows: Rows, key_size: int) -> tuple[View, ...]:
+    def branches(self, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
         """Rotate queries and keys by the angles at their own positions."""
-        rotation = Rotation.by(self.angles(rows.position_ids, rows, key_size))
-        return (View(rotation, rotation),)
+        rotation = Rotation.by(self.angles(layout.position_ids, layout, key_size))
+        return (RotaryBranch(rotation, rotation),)
 
 
 def frequencies(base: float, key_size: int, device: torch.device) -> Tensor:

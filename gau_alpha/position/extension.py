@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position.base import exact_dtype, frequencies
 from gau_alpha.position.rope import RoPE
@@ -41,13 +41,13 @@ class ExtendedRoPE(RoPE):
         self.train_length = train_length
         self.factor = factor
 
-    def extension(self, rows: Rows) -> Tensor:
+    def extension(self, layout: SequenceLayout) -> Tensor:
         """Compute s for each token's document, (B|1, L, 1) float64."""
-        dtype = exact_dtype(rows.device)
+        dtype = exact_dtype(layout.device)
         if self.factor is not None:
-            return torch.full((1, 1, 1), self.factor, device=rows.device, dtype=dtype)
+            return torch.full((1, 1, 1), self.factor, device=layout.device, dtype=dtype)
         train_length = require_train_length(self, self.train_length)
-        return (rows.document_length.to(dtype) / train_length).clamp_min(1.0)[..., None]  # (B|1, L, 1)
+        return (layout.document_length.to(dtype) / train_length).clamp_min(1.0)[..., None]  # (B|1, L, 1)
 
 
 class PositionInterpolation(ExtendedRoPE):
@@ -58,9 +58,9 @@ class PositionInterpolation(ExtendedRoPE):
 
     paper = "arXiv 2306.15595"
 
-    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
+    def angles(self, positions: Tensor, layout: SequenceLayout, key_size: int) -> Tensor:
         """Compute (p / s) · base^(−2m/d)."""
-        return positions[..., None] / self.extension(rows) * frequencies(self.base, key_size, rows.device)
+        return positions[..., None] / self.extension(layout) * frequencies(self.base, key_size, layout.device)
 
 
 class NTKAware(ExtendedRoPE):
@@ -71,13 +71,13 @@ class NTKAware(ExtendedRoPE):
 
     paper = "arXiv 2309.00071, sec. 3.1"
 
-    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
+    def angles(self, positions: Tensor, layout: SequenceLayout, key_size: int) -> Tensor:
         """Compute p · (base · s^(d/(d−2)))^(−2m/d)."""
-        return positions[..., None] * _frequencies_of(self.base, self.stretch(rows), key_size)
+        return positions[..., None] * _frequencies_of(self.base, self.stretch(layout), key_size)
 
-    def stretch(self, rows: Rows) -> Tensor:
+    def stretch(self, layout: SequenceLayout) -> Tensor:
         """Compute what the base is stretched for, (B|1, L, 1)."""
-        return self.extension(rows)
+        return self.extension(layout)
 
 
 class DynamicNTK(NTKAware):
@@ -99,9 +99,9 @@ class DynamicNTK(NTKAware):
         require_number("alpha", alpha, least=1)
         self.alpha = alpha
 
-    def stretch(self, rows: Rows) -> Tensor:
+    def stretch(self, layout: SequenceLayout) -> Tensor:
         """Compute a·s − (a − 1)."""
-        return self.alpha * self.extension(rows) - (self.alpha - 1)
+        return self.alpha * self.extension(layout) - (self.alpha - 1)
 
 
 class YaRN(ExtendedRoPE):
@@ -141,11 +141,11 @@ class YaRN(ExtendedRoPE):
         self.beta_fast = beta_fast
         self.beta_slow = beta_slow
 
-    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
+    def angles(self, positions: Tensor, layout: SequenceLayout, key_size: int) -> Tensor:
         """Compute p · ((1 − ramp) + ramp / s) · base^(−2m/d)."""
-        ramp = self._ramp(key_size, rows.device)  # (D/2,)
-        share = (1 - ramp) + ramp / self.extension(rows)  # (B|1, L, D/2)
-        return positions[..., None] * share * frequencies(self.base, key_size, rows.device)
+        ramp = self._ramp(key_size, layout.device)  # (D/2,)
+        share = (1 - ramp) + ramp / self.extension(layout)  # (B|1, L, D/2)
+        return positions[..., None] * share * frequencies(self.base, key_size, layout.device)
 
     def _ramp(self, key_size: int, device: torch.device) -> Tensor:
         first = max(math.floor(self._pair_turning(self.beta_fast, key_size)), 0)

@@ -12,9 +12,9 @@ from typing import Self
 
 import torch
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
-from gau_alpha.position.base import Rotation, View, exact_dtype
+from gau_alpha.position.base import RotaryBranch, Rotation, exact_dtype
 from gau_alpha.position.rope import RoPE
 from gau_alpha.untrusted.limits import require_number, require_whole
 
@@ -37,7 +37,7 @@ class LeakyReRoPE(RoPE):
             not above 1.
     """
 
-    places_far_keys = True
+    remaps_far_keys = True
     paper = "Su 2023, Rectified Rotary Position Embeddings"
 
     def __init__(
@@ -60,34 +60,34 @@ class LeakyReRoPE(RoPE):
         self.beyond_training = beyond_training
         self._check_window()
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length``, and half of it for a window that was left out."""
-        bound = super().bound(train_length)
+        bound = super().with_train_length(train_length)
         if bound.window is None:
             bound = copy.deepcopy(bound)
             bound.window = max(1, train_length // 2)
         bound._check_window()
         return bound
 
-    def views(self, rows: Rows, key_size: int) -> tuple[View, ...]:
+    def branches(self, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
         """Rotate near keys by their distance, far keys on either side by the shortened one."""
         train_length = require_train_length(self, self.train_length)
         window = require_train_length(self, self.window)
-        (near,) = super().views(rows, key_size)
-        if rows.length <= train_length:
+        (near,) = super().branches(layout, key_size)
+        if layout.length <= train_length:
             return (near,)
         # A document's queries and keys share their regime: short ones keep true positions in every view.
-        positions = rows.position_ids.to(exact_dtype(rows.device))  # (B|1, L)
-        short = rows.document_length <= train_length  # (B|1, L)
+        positions = layout.position_ids.to(exact_dtype(layout.device))  # (B|1, L)
+        short = layout.document_length <= train_length  # (B|1, L)
         leak, shift = positions / self.factor, window * (1 - 1 / self.factor)
         keys, left, right = (
-            Rotation.by(self.angles(torch.where(short, positions, far), rows, key_size))
+            Rotation.by(self.angles(torch.where(short, positions, far), layout, key_size))
             for far in (leak, leak + shift, leak - shift)
         )
         return (
-            View(near.query, near.key, low=1 - window, high=window - 1),
-            View(left, keys, high=-window),
-            View(right, keys, low=window),
+            RotaryBranch(near.query, near.key, min_distance=1 - window, max_distance=window - 1),
+            RotaryBranch(left, keys, max_distance=-window),
+            RotaryBranch(right, keys, min_distance=window),
         )
 
     def _check_window(self) -> None:

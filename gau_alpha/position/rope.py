@@ -5,7 +5,7 @@ B batch (1 where all rows agree), L length, D key size.
 
 from torch import Tensor
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.position.base import Position, Rotary, frequencies
 from gau_alpha.untrusted.limits import require_number
 
@@ -29,7 +29,7 @@ class RoPE(Rotary):
         require_number("base", base, above=1)
         self.base = base
 
-    def angles(self, positions: Tensor, rows: Rows, key_size: int) -> Tensor:
+    def angles(self, positions: Tensor, layout: SequenceLayout, key_size: int) -> Tensor:
         """Compute p · base^(−2m/d)."""
         return positions[..., None] * frequencies(self.base, key_size, positions.device)
 

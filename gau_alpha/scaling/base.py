@@ -55,9 +55,9 @@ class Product(Scaling):
         self.training_free = all(scaling.training_free for scaling in scalings)
         self.paper = ", ".join(scaling.paper for scaling in scalings if scaling.paper)
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length`` in every factor."""
-        bound = [scaling.bound(train_length) for scaling in self.factors()]
+        bound = [scaling.with_train_length(train_length) for scaling in self.factors()]
         unchanged = all(new is old for new, old in zip(bound, self.scalings, strict=True))
         return self if unchanged else type(self)(bound)
 

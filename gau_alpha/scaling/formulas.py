@@ -38,7 +38,7 @@ class LogLength(Scaling):
         self.base = base
         self.minimum = minimum
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length`` for a base of None."""
         return self if self.base is not None else type(self)(train_length, self.minimum)
 
@@ -73,14 +73,14 @@ class InfoScale(Scaling):
         self.train_length = train_length
         self.minimum = minimum
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length``.
 
         Raises:
             ValueError: If it is below 2, or the strategy was built with another.
         """
         _require_two(train_length)
-        return super().bound(train_length)
+        return super().with_train_length(train_length)
 
     def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
         """Compute √(1 − n^(−2/d)) / √(1 − n_train^(−2/d))."""
@@ -148,7 +148,7 @@ class Llama4Temperature(Scaling):
         self.alpha = alpha
         self.floor_scale = floor_scale
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in train_length + 1 for a ``floor_scale`` that was left out."""
         if self.floor_scale is not None:
             return self

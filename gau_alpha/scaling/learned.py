@@ -38,14 +38,14 @@ class ScalableSoftmax(Scaling):
         self.s = nn.Parameter(torch.tensor(1 / math.log(train_length or math.e)))
         self.b = nn.Parameter(torch.tensor(0.0)) if bias else None
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length`` and start s from it, unless it is known already.
 
         Raises:
             ValueError: If ``train_length`` is below 2, or the strategy was built with another.
         """
         _require_two(train_length)
-        bound = super().bound(train_length)
+        bound = super().with_train_length(train_length)
         if bound is not self:
             nn.init.constant_(bound.s, 1 / math.log(train_length))
         return bound

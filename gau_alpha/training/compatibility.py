@@ -1,4 +1,4 @@
-"""A checkpoint compared with the module that is to load it, before its weights are loaded.
+"""A checkpoint compared with the module that is to load it, before its weights are loaded; what it may name.
 
 A checkpoint is what Lightning read of the file. A strategy that deals weights over processes loads them itself, and has
 taken them out before.
@@ -15,13 +15,40 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.checkpoints import check_fit, check_form, plain_names
+from gau_alpha.checkpoints import MODELS, check_fit, check_form, plain_names
 from gau_alpha.config import SHAPING, GAUAlphaConfig
+from gau_alpha.training import schedules
+from gau_alpha.training.schedules import Schedule
 from gau_alpha.untrusted.limits import LARGEST_WHOLE
-from gau_alpha.untrusted.registry import shown
+from gau_alpha.untrusted.registry import Registry, exported, shown
+
+MODULES = MODELS | Registry({Schedule: exported(schedules, Schedule)})
+"""What a checkpoint may name of a module."""
+
+NOT_KEPT = ("init_from", "activation_checkpointing")
+"""Arguments that are the run's and no part of what a checkpoint is."""
 
 
-def ready_to_train(checkpoint: dict[str, Any], module: Module, config: GAUAlphaConfig) -> None:
+def stored_arguments(cls: type, stored: object, where: str, registry: Registry = MODULES) -> dict[str, Any]:
+    """Hold the hyperparameters of a checkpoint against the constructor of a module.
+
+    Args:
+        cls: The module's class.
+        stored: As it saves them.
+        where: The file, for messages.
+        registry: What they may name.
+
+    Returns:
+        The constructor's arguments: plain data, or descriptions, of which ``gau_alpha.untrusted.registry.built`` makes
+        objects.
+
+    Raises:
+        ValueError: If an argument is unknown or of the wrong type, or names a class that is not ours and not trusted.
+    """
+    return registry.arguments(cls, stored, f"{where}: hyper_parameters", NOT_KEPT)
+
+
+def validate_and_remap_for_training(checkpoint: dict[str, Any], module: Module, config: GAUAlphaConfig) -> None:
     """Check that training can go on from a checkpoint, and name its weights as the module does.
 
     Args:
@@ -41,7 +68,7 @@ def ready_to_train(checkpoint: dict[str, Any], module: Module, config: GAUAlphaC
     _fit_names(checkpoint, module)
 
 
-def ready_to_evaluate(
+def validate_and_remap_for_evaluation(
     checkpoint: dict[str, Any], module: Module, config: GAUAlphaConfig, method: AttentionMethod, train_length: int
 ) -> None:
     """Check that a checkpoint can be evaluated, and make its weights those of the module, with its method.

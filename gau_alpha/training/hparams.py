@@ -29,7 +29,7 @@ class HasSummaryMetrics(Protocol):
         ...
 
 
-def readable(stored: Mapping[str, Any]) -> dict[str, Value]:
+def flatten_hparams(stored: Mapping[str, Any]) -> dict[str, Value]:
     """Flatten the hyperparameters of a module into text and numbers.
 
     A class becomes its name, and its arguments entries of their own: ``similarity`` is ``CosScale`` and
@@ -44,11 +44,11 @@ def readable(stored: Mapping[str, Any]) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for name, value in stored.items():
         if name in ("config", "method"):
-            values |= readable(value)
+            values |= flatten_hparams(value)
         elif isinstance(value, Mapping) and "class_path" in value:
             values[name] = _class_name(value)
             arguments = {key: one for key, one in value.get("init_args", {}).items() if key != "train_length"}
-            values |= {f"{name}/{key}": one for key, one in readable(arguments).items()}
+            values |= {f"{name}/{key}": one for key, one in flatten_hparams(arguments).items()}
         elif isinstance(value, list | tuple):
             values[name] = ", ".join(_class_name(one) if isinstance(one, Mapping) else str(one) for one in value)
         elif value is not None:
@@ -64,10 +64,10 @@ def log_hyperparameters(loggers: Iterable[Logger], stored: Mapping[str, Any], su
 
     Args:
         loggers: The trainer's.
-        stored: What the module saved; see ``readable``.
+        stored: What the module saved; see ``flatten_hparams``.
         summary_metrics: Scalars that TensorBoard shows beside the hyperparameters.
     """
-    values = readable(stored)
+    values = flatten_hparams(stored)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.hparams.update(values)  # which it writes to hparams.yaml
@@ -78,7 +78,7 @@ def log_hyperparameters(loggers: Iterable[Logger], stored: Mapping[str, Any], su
 
 
 def numbers_of_strategies() -> list[str]:
-    """Name every number that any strategy of any axis is built with, as ``readable`` does: ``visibility/radius``.
+    """Name every number that any strategy of any axis is built with, as ``flatten_hparams`` does.
 
     TensorBoard takes its columns from one run of all that it shows, and another run may have another method.
     """

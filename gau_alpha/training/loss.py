@@ -1,4 +1,4 @@
-"""Loss and right predictions of a batch, at its targets alone.
+"""Loss and right predictions of a batch, at its targets alone; and the gradient of the mean over them.
 
 B batch, L length, H hidden size, N targets, V vocabulary.
 """
@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -19,7 +20,7 @@ LOGITS_AT_ONCE = 2**26
 """Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
 
 
-def sums_at_targets(model: GAUAlphaForMaskedLM, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def masked_lm_loss(model: GAUAlphaForMaskedLM, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Evaluate a batch; logits are made at its targets only.
 
     Args:
@@ -50,6 +51,23 @@ def layout(batch: Batch) -> Batch:
     """Keep of a batch what the model's ``forward`` takes: (B, L) each."""
     names = ("input_ids", "attention_mask", "position_ids", "segment_ids")
     return {name: batch[name] for name in names if name in batch}
+
+
+def average_over_targets(module: LightningModule, targets: Tensor) -> None:
+    """Divide a module's gradients by the targets of the step: over all processes and accumulated batches.
+
+    Args:
+        module: Its losses were sums; its gradients are changed in place.
+        targets: () number of targets that this process has counted.
+    """
+    trainer = module.trainer
+    everywhere = cast(Tensor, trainer.strategy.reduce(targets, reduce_op="sum"))
+    # Lightning divides by the accumulated batches, DDP and FSDP by the ranks.
+    pieces = trainer.accumulate_grad_batches * trainer.world_size
+    factor = pieces / everywhere.clamp_min(1)
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor.to(parameter.grad.dtype))
 
 
 def _sums_of(model: GAUAlphaForMaskedLM, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,26 +20,25 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.checkpoints import initialise, load_weights, plain_names, read_checkpoint
+from gau_alpha.checkpoints import load_weights, plain_names, read_checkpoint, warm_start
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.training.arguments import stored_arguments
 from gau_alpha.training.compatibility import (
     check_optimizer_state,
     check_start,
     check_trainer_state,
-    ready_to_evaluate,
-    ready_to_train,
+    stored_arguments,
+    validate_and_remap_for_evaluation,
+    validate_and_remap_for_training,
 )
 from gau_alpha.training.fsdp import shard
-from gau_alpha.training.gradients import average_over_targets
 from gau_alpha.training.hparams import HasSummaryMetrics, log_hyperparameters
 from gau_alpha.training.logging import TrainingLog, log_epoch
-from gau_alpha.training.loss import Batch, layout, sums_at_targets
+from gau_alpha.training.loss import Batch, average_over_targets, layout, masked_lm_loss
 from gau_alpha.training.metrics import MaskedLMMetrics
-from gau_alpha.training.optimization import Cosine, Schedule, parameter_groups
+from gau_alpha.training.optimizers import parameter_groups
 from gau_alpha.training.pooling import first_token, mean_token
-from gau_alpha.training.resumable_schedule import FollowingSchedule, ResumableSchedule
+from gau_alpha.training.schedules import Cosine, FollowingSchedule, ResumableSchedule, Schedule
 from gau_alpha.untrusted.limits import require_number, require_path, require_whole
 from gau_alpha.untrusted.registry import built, shown
 from gau_alpha.untrusted.trust import named_classes, trusting
@@ -63,7 +62,7 @@ class GAUAlphaModule(LightningModule):
         init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
             more layers than ``config`` asks for. A checkpoint to go on with replaces these weights, and then there need
             be nothing at ``init_from`` any more.
-        recompute: Whether training keeps only each layer's input in memory and computes the rest again for the
+        activation_checkpointing: Whether training keeps only each layer's input and computes the rest again for the
             gradient: a third more work, for rows that are too long otherwise.
 
     Raises:
@@ -83,7 +82,7 @@ class GAUAlphaModule(LightningModule):
         schedule: Schedule | None = None,
         kernel: str = "auto",
         init_from: str | None = None,
-        recompute: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         objects = (
@@ -105,9 +104,9 @@ class GAUAlphaModule(LightningModule):
         self.weight_decay = weight_decay
         self.betas = (betas[0], betas[1])
         self._resumable_schedule = ResumableSchedule(schedule or Cosine())
-        bound = (method or AttentionMethod()).bound(train_length)
+        bound = (method or AttentionMethod()).with_train_length(train_length)
         self.model = self._build_model(config, bound, kernel)
-        self.model.gau_alpha.encoder.recompute = recompute
+        self.model.gau_alpha.encoder.activation_checkpointing = activation_checkpointing
         # A checkpoint to go on with brings the weights; the run that wrote it may have started from what is gone now.
         self._missing_start = init_from if init_from is not None and not Path(init_from).exists() else None
         if init_from is not None and self._missing_start is None:
@@ -161,12 +160,12 @@ class GAUAlphaModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss; ``on_before_optimizer_step`` divides the gradient by the number of targets."""
-        nll, correct, count = self.evaluate_as_trained(batch, self.current_epoch)
+        nll, correct, count = self.training_loss(batch, self.current_epoch)
         self.train_metrics.add(nll, correct, count)
         self._step_targets = count if self._step_targets is None else self._step_targets + count
         return nll
 
-    def evaluate_as_trained(self, batch: Batch, epoch: int) -> tuple[Tensor, Any, Tensor]:
+    def training_loss(self, batch: Batch, epoch: int) -> tuple[Tensor, Any, Tensor]:
         """Evaluate as a training step does.
 
         Args:
@@ -177,9 +176,9 @@ class GAUAlphaModule(LightningModule):
             Summed loss, right predictions and number of targets, () each.
         """
         position = self.model.method.position
-        if position.draws_ids:
+        if position.samples_positions:
             length = batch["input_ids"].shape[-1]
-            ids = position.training_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
+            ids = position.sample_position_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
             batch = {**batch, "position_ids": ids.to(self.device)}
         return self._evaluate(batch)
 
@@ -302,11 +301,11 @@ class GAUAlphaModule(LightningModule):
         self._missing_start = None
         check_trainer_state(checkpoint, self.trainer)
         if self.trainer.state.fn is TrainerFn.FITTING:
-            ready_to_train(checkpoint, self, self.model.config)
+            validate_and_remap_for_training(checkpoint, self, self.model.config)
             self._resumable_schedule.resume(checkpoint, self.trainer, self.learning_rate)
             self._training_log.remember(checkpoint)
         else:
-            ready_to_evaluate(checkpoint, self, self.model.config, self.model.method, self.train_length)
+            validate_and_remap_for_evaluation(checkpoint, self, self.model.config, self.model.method, self.train_length)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -356,7 +355,7 @@ class GAUAlphaModule(LightningModule):
         return GAUAlphaForMaskedLM(config, method, kernel)
 
     def _start_from(self, source: str) -> None:
-        initialise(self.model, source)
+        warm_start(self.model, source)
 
     def _build_metrics(self, prefix: str) -> Any:
         return MaskedLMMetrics(prefix)
@@ -370,7 +369,7 @@ class GAUAlphaModule(LightningModule):
             path: Of the checkpoint, for messages.
 
         Returns:
-            The constructor's arguments; see ``gau_alpha.training.arguments.stored_arguments``.
+            The constructor's arguments; see ``gau_alpha.training.compatibility.stored_arguments``.
 
         Raises:
             ValueError: If they are of another task, or do not fit.
@@ -385,7 +384,7 @@ class GAUAlphaModule(LightningModule):
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
         """Return summed loss, right predictions and number of targets, () each: what metrics add."""
-        return sums_at_targets(self.model, batch)
+        return masked_lm_loss(self.model, batch)
 
 
 def _check_rates(learning_rate: float, weight_decay: float, betas: Sequence[float]) -> None:

@@ -11,9 +11,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
-from gau_alpha.position import Position, Rotary, Rotation, View
+from gau_alpha.position import Position, Rotary, RotaryBranch, Rotation
 from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.visibility.base import Visibility
 
@@ -47,9 +47,9 @@ class AttentionSinks(Visibility):
         self.sinks = sinks
         self.train_length = train_length
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length``, and half of it for a radius that was left out."""
-        bound = super().bound(train_length)
+        bound = super().with_train_length(train_length)
         if bound.radius is None:
             bound = copy.deepcopy(bound)
             bound.radius = max(1, train_length // 2)
@@ -66,55 +66,55 @@ class AttentionSinks(Visibility):
             raise ValueError(
                 f"{name} gives keys other positions by rotating them; {type(position).__name__} rotates nothing."
             )
-        if position.places_far_keys:
+        if position.remaps_far_keys:
             raise ValueError(f"{name} and {type(position).__name__} both replace far distances; use one of them.")
-        if position.draws_ids:
+        if position.samples_positions:
             raise ValueError(
                 f"{type(position).__name__} trains on long distances, which {name} hides; use one or the other."
             )
 
-    def mask(self, queries: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+    def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide keys beyond the radius that are no sinks, in documents longer than train_length."""
         near = (keys - queries[:, None]).abs() <= self._reach  # (Lq, Lk)
-        sink = rows.offset[:, keys] < self.sinks  # (B|1, Lk)
-        short = rows.document_length[:, queries] <= self._train_length  # (B|1, Lq)
+        sink = layout.offset[:, keys] < self.sinks  # (B|1, Lk)
+        short = layout.document_length[:, queries] <= self._train_length  # (B|1, Lq)
         return near | sink[:, None, :] | short[:, :, None]  # (B|1, Lq, Lk)
 
-    def key_ranges(self, start: int, stop: int, rows: Rows) -> tuple[tuple[int, int], ...]:
+    def key_ranges(self, start: int, stop: int, layout: SequenceLayout) -> tuple[tuple[int, int], ...]:
         """Bound the keys by the reach of the first and the last query, and add the sinks."""
-        if rows.length <= self._train_length or rows.real is not None or rows.segments is not None:
-            return super().key_ranges(start, stop, rows)  # where documents start and end is not known here
-        first, last = max(0, start - self._reach), min(rows.length, stop + self._reach)
+        if layout.length <= self._train_length or layout.real is not None or layout.segments is not None:
+            return super().key_ranges(start, stop, layout)  # where documents start and end is not known here
+        first, last = max(0, start - self._reach), min(layout.length, stop + self._reach)
         return ((0, last),) if first <= self.sinks else ((0, self.sinks), (first, last))
 
-    def num_visible_keys(self, rows: Rows) -> Tensor:
+    def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach and the sinks outside it; all of a document of up to train_length."""
-        index = torch.arange(rows.length, device=rows.device)[None]  # (1, L)
-        start = torch.maximum(index - self._reach, rows.document_start)
-        stop = torch.minimum(index + self._reach + 1, rows.document_stop)
+        index = torch.arange(layout.length, device=layout.device)[None]  # (1, L)
+        start = torch.maximum(index - self._reach, layout.document_start)
+        stop = torch.minimum(index + self._reach + 1, layout.document_stop)
         before_start, before_stop, length = (
-            rows.count_real(rows.document_start, end) for end in (start, stop, rows.document_stop)
+            layout.count_real(layout.document_start, end) for end in (start, stop, layout.document_stop)
         )
         first, second, all_sinks = (count.clamp_max(self.sinks) for count in (before_start, before_stop, length))
         counted = before_stop - before_start + first + (all_sinks - second)  # (B|1, L)
         return torch.where(length <= self._train_length, length, counted)
 
-    def views(self, position: Position, rows: Rows, key_size: int) -> tuple[View, ...]:
+    def branches(self, position: Position, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
         """Place keys left of the window, which are sinks, where the cache has them."""
         self.check(position)
         assert isinstance(position, Rotary)
-        (near,) = position.views(rows, key_size)
-        if rows.length <= self._train_length:
+        (near,) = position.branches(layout, key_size)
+        if layout.length <= self._train_length:
             return (near,)
-        short = rows.document_length <= self._train_length  # (B|1, L)
-        query, key = self._far_positions(rows.offset)
+        short = layout.document_length <= self._train_length  # (B|1, L)
+        query, key = self._far_positions(layout.offset)
         far_query, far_key = (
-            Rotation.by(position.angles(torch.where(short, rows.offset, positions), rows, key_size))
+            Rotation.by(position.angles(torch.where(short, layout.offset, positions), layout, key_size))
             for positions in (query, key)
         )
         return (
-            View(near.query, near.key, low=-self._reach),
-            View(far_query, far_key, high=-self._reach - 1),
+            RotaryBranch(near.query, near.key, min_distance=-self._reach),
+            RotaryBranch(far_query, far_key, max_distance=-self._reach - 1),
         )
 
     def _far_positions(self, offset: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position import Position
 from gau_alpha.untrusted.limits import require_whole
@@ -19,13 +19,13 @@ from gau_alpha.visibility.base import Visibility
 class Full(Visibility):
     """Every query sees every key."""
 
-    def mask(self, queries: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+    def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide nothing."""
         return None
 
-    def num_visible_keys(self, rows: Rows) -> Tensor:
+    def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Return the document's length."""
-        return rows.document_length
+        return layout.document_length
 
 
 class Window(Visibility):
@@ -46,7 +46,7 @@ class Window(Visibility):
             require_whole("radius", radius)
         self.radius = radius
 
-    def bound(self, train_length: int) -> Self:
+    def with_train_length(self, train_length: int) -> Self:
         """Fill in half of ``train_length`` for a radius that was left out."""
         if self.radius is not None:
             return self
@@ -54,20 +54,20 @@ class Window(Visibility):
         bound.radius = max(1, train_length // 2)
         return bound
 
-    def mask(self, queries: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+    def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide keys beyond the radius."""
         return ((keys - queries[:, None]).abs() <= self._reach)[None]  # (1, Lq, Lk)
 
-    def key_ranges(self, start: int, stop: int, rows: Rows) -> tuple[tuple[int, int], ...]:
+    def key_ranges(self, start: int, stop: int, layout: SequenceLayout) -> tuple[tuple[int, int], ...]:
         """Bound the keys by the reach of the first and the last query."""
-        return ((max(0, start - self._reach), min(rows.length, stop + self._reach)),)
+        return ((max(0, start - self._reach), min(layout.length, stop + self._reach)),)
 
-    def num_visible_keys(self, rows: Rows) -> Tensor:
+    def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach."""
-        index = torch.arange(rows.length, device=rows.device)[None]  # (1, L)
-        start = torch.maximum(index - self._reach, rows.document_start)
-        stop = torch.minimum(index + self._reach + 1, rows.document_stop)
-        return rows.count_real(start, stop)
+        index = torch.arange(layout.length, device=layout.device)[None]  # (1, L)
+        start = torch.maximum(index - self._reach, layout.document_start)
+        stop = torch.minimum(index + self._reach + 1, layout.document_stop)
+        return layout.count_real(start, stop)
 
     def check(self, position: Position) -> None:
         """Refuse positions that are drawn for training: a window never shows their long distances.
@@ -75,7 +75,7 @@ class Window(Visibility):
         Raises:
             ValueError: If it is such a position.
         """
-        if position.draws_ids:
+        if position.samples_positions:
             raise ValueError(
                 f"{type(position).__name__} trains on long distances, which a Window hides; use one or the other."
             )

@@ -54,7 +54,7 @@ def main() -> None:
         print(f"{folder}: {len(texts)} documents, entropy over that at 1×, mean over layers (layers from … to …)")
         for name, method in methods.items():
             with torch.no_grad():
-                measured = entropies(module, texts, data.vocabulary, method.bound(module.train_length))
+                measured = entropies(module, texts, data.vocabulary, method.with_train_length(module.train_length))
             mean = measured.mean(1) / measured[0].mean()
             layers = measured / measured[0]
             for ratio, all_layers, each in zip(RATIOS, mean, layers, strict=True):

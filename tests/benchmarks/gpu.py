@@ -12,7 +12,7 @@ from harness import MatrixProduct, Timing, machine, table
 from torch.utils.flop_counter import FlopCounterMode
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.training.optimization import parameter_groups
+from gau_alpha.training.optimizers import parameter_groups
 
 VOCABULARY, ROWS, LENGTH, LONG, RUNS = 12_000, 64, 512, 32_768, 7
 

@@ -11,7 +11,7 @@ import time
 import torch
 
 from gau_alpha.attention.kernels import KERNELS
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.position import ALiBi, ReRoPE
 from gau_alpha.visibility import Window
@@ -38,9 +38,9 @@ def matrix_rate() -> float:
 
 
 def compare(name: str, length: int, rate: float) -> None:
-    plan = METHODS[name].plan(Rows.layout(length, torch.device("cpu")), KEY_SIZE)
+    plan = METHODS[name].plan(SequenceLayout.of(length, torch.device("cpu")), KEY_SIZE)
     query, key, value = (torch.randn(1, length, width) for width in (KEY_SIZE, KEY_SIZE, VALUE_WIDTH))
-    kernels = {kernel: build() for kernel, build in KERNELS.items() if kernel != "fused" or len(plan.views) == 1}
+    kernels = {kernel: build() for kernel, build in KERNELS.items() if kernel != "fused" or len(plan.branches) == 1}
     times: dict[str, list[float]] = {kernel: [] for kernel in kernels}
     for run in range(RUNS + 1):
         for kernel, attend in kernels.items():

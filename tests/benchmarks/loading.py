@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.checkpoints import read_folder, unfilled
+from gau_alpha.checkpoints import empty_init, read_folder
 
 REPEATS = 9
 LAYERS = 6
@@ -28,7 +28,7 @@ LAYERS = 6
 
 def make(folder: Path) -> None:
     """Write the model, and its first six layers as a file of their own."""
-    with unfilled():
+    with empty_init():
         model = GAUAlphaForMaskedLM(GAUAlphaConfig(12_000))
     model.to_empty(device="cpu").tie()
     for parameter in model.parameters():

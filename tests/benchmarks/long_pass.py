@@ -5,8 +5,8 @@ mode. Agreement is counted at every target: in how many places the most likely t
 """
 
 import torch
+from baseline_model import PlainGAU
 from harness import MatrixProduct, alternately, main, ratios, table
-from opponent import PlainGAU
 from torch.utils.flop_counter import FlopCounterMode
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM

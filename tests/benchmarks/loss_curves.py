@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from baseline_model import PlainGAU, plain_loss
 from harness import main, table
-from opponent import PlainGAU, plain_loss
 from torch import nn
 
 from datamodules import PythonStandardLibrary, TextDataModule, TokenizerFile
 from datamodules.tokenizers.training import train_tokenizer
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.training.optimization import parameter_groups
+from gau_alpha.training.optimizers import parameter_groups
 
 VOCABULARY, LENGTH, ROWS, RATE = 12_000, 64, 8, 3e-4
 
@@ -57,7 +57,7 @@ def ours(state: dict, layers: int, dropout: float, batches: list[dict[str, torch
     module.model.load_state_dict(state)
 
     def loss_of(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        nll, _, count = module.evaluate_as_trained(batch, 0)
+        nll, _, count = module.training_loss(batch, 0)
         return nll / count
 
     return curve_of(module.model, loss_of, batches, seed)

@@ -19,7 +19,7 @@ import configs
 from callbacks.attention_entropy import AttentionEntropy
 from datamodules import ByteTokenizer, PythonStandardLibrary, TextDataModule
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.training.optimization import parameter_groups
+from gau_alpha.training.optimizers import parameter_groups
 
 
 class Stopwatch(Callback):

@@ -7,8 +7,8 @@ part, in turns, and multiplied: passes do not differ.
 
 import numpy as np
 import torch
+from baseline_model import PlainGAU
 from harness import alternately, main, ratios, table
-from opponent import PlainGAU
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine

@@ -6,13 +6,13 @@ step need at the rate of a 2048³ product measured in the same turns.
 
 import numpy as np
 import torch
+from baseline_model import PlainBERT, PlainGAU, plain_step
 from harness import MatrixProduct, Timing, alternately, main, ratios, table
-from opponent import PlainBERT, PlainGAU, plain_step
 from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import TokenMasking
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.training.optimization import parameter_groups
+from gau_alpha.training.optimizers import parameter_groups
 from gau_alpha.vocabulary import Vocabulary
 
 VOCABULARY, TOKENS = 12_000, 8_192

@@ -10,7 +10,7 @@ from harness import alternately, main, table
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.attention.kernels import Blocked
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.visibility import Full, Window
 
 CONFIG = GAUAlphaConfig(258, 192, 384, 64, 4)
@@ -32,7 +32,7 @@ def report(quick: bool) -> list[str]:
     ids, targets = torch.randint(2, 258, (1, length)), torch.arange(0, length, 8)
     visibility = FullAtFirst()
     visibility.queries = queries
-    plan = AttentionMethod(visibility=visibility).plan(Rows.layout(length, ids.device), CONFIG.attention_key_size)
+    plan = AttentionMethod(visibility=visibility).plan(SequenceLayout.of(length, ids.device), CONFIG.attention_key_size)
     query, key = torch.randn(2, 1, length, CONFIG.attention_key_size).unbind()
     value = torch.randn(1, length, CONFIG.intermediate_size)
 

@@ -18,7 +18,7 @@ from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation.spans import EvaluationSpans
 from gau_alpha.scaling import Scaling
 from gau_alpha.training.module import GAUAlphaModule
-from gau_alpha.training.optimization import Linear
+from gau_alpha.training.schedules import Linear
 from gau_alpha.vocabulary import Vocabulary
 
 TRAIN_LENGTH = 16

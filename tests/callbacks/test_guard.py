@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from callbacks.nonfinite import Guard, NotFiniteError, load, rerun
 from callbacks.recovery.seeding import DropoutSeed
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
-from gau_alpha.training.optimization import Linear
+from gau_alpha.training.schedules import Linear
 
 POISON = 29
 """The token whose embedding is not a number: a row that holds it has no finite loss, any other has."""

@@ -43,15 +43,15 @@ def final(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, run):
-    folder = tmp_path_factory.mktemp("undisturbed")
+def preserve_training_state(tmp_path_factory, run):
+    folder = tmp_path_factory.mktemp("preserve_training_state")
     assert main(config(folder, run)) == 0
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (signal.SIGUSR1, 8)])
-def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, undisturbed, capsys, number, step):
+def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, preserve_training_state, capsys, number, step):
     folder = tmp_path / "runs"
     with pytest.raises(SystemExit) as ended:
         main(config(folder, run, callbacks=[send_signal(number, step)]))
@@ -61,7 +61,7 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, undisturbed, capsys, 
     capsys.readouterr()
     assert main(config(folder, run)) == 0
     assert "trainer.callbacks" in capsys.readouterr().out  # the changed config is listed
-    assert differences(final(undisturbed), final(folder)) == []
+    assert differences(final(preserve_training_state), final(folder)) == []
 
 
 @pytest.mark.slow
@@ -91,13 +91,13 @@ def test_a_run_measured_in_epochs_goes_on_with_the_next_batch(tmp_path, run, kin
 
 
 @pytest.fixture
-def folder(tmp_path, undisturbed):
+def folder(tmp_path, preserve_training_state):
     """A finished run of one's own."""
-    return shutil.copytree(undisturbed, tmp_path / "runs")
+    return shutil.copytree(preserve_training_state, tmp_path / "runs")
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, undisturbed, caplog):
+def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, preserve_training_state, caplog):
     checkpoints = folder / "run/first/checkpoints"
     (checkpoints / ".last.ckpt.99").write_text("half")
     for path in (checkpoints / "last.ckpt", checkpoints / "epoch=0-step=12.ckpt"):
@@ -108,7 +108,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, 
     assert "step=8.ckpt, the latest valid checkpoint, saved at step 8" in caplog.text
     assert not (checkpoints / ".last.ckpt.99").exists()
     resumed = max(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    assert differences(final(undisturbed), resumed) == []
+    assert differences(final(preserve_training_state), resumed) == []
 
 
 @pytest.mark.slow

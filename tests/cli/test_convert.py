@@ -74,7 +74,7 @@ def resume(run, checkpoint, folder):
     config["trainer"] |= {"max_steps": 6, "default_root_dir": str(folder)}
     config["trainer"]["logger"]["init_args"] |= {"save_dir": str(folder)}
     # With a rate that had fallen to 0 there would be nothing to go on with.
-    config["model"]["schedule"] = {"class_path": "gau_alpha.training.optimization.Linear", "init_args": {"final": 0.5}}
+    config["model"]["schedule"] = {"class_path": "gau_alpha.training.schedules.Linear", "init_args": {"final": 0.5}}
     path = folder.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(config))
     assert main(["fit", "--config", str(path), "--ckpt_path", str(checkpoint)]) == 0

@@ -41,7 +41,7 @@ def test_the_checkpoint_before_survives_a_full_disk(tmp_path, run, kind):
     config = yaml.safe_load(run.config.read_text())
     there = {"default_root_dir": str(folder), "logger": False, "callbacks": callbacks, "limit_val_batches": 0}
     config["trainer"].update(there)
-    config["model"]["schedule"] = {"class_path": "gau_alpha.training.optimization.Linear", "init_args": {"final": 0.5}}
+    config["model"]["schedule"] = {"class_path": "gau_alpha.training.schedules.Linear", "init_args": {"final": 0.5}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     script = Path(__file__).with_name("full_disk.py")
     command = [*before, sys.executable, str(script), str(tmp_path / "config.yaml"), str(folder), kind]

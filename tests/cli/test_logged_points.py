@@ -35,20 +35,20 @@ def fit(folder, run, *interrupt):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, run):
-    folder = tmp_path_factory.mktemp("undisturbed") / "runs"
+def preserve_training_state(tmp_path_factory, run):
+    folder = tmp_path_factory.mktemp("preserve_training_state") / "runs"
     assert fit(folder, run) == 0
     return logged_points(folder / "run/first")
 
 
 @pytest.mark.slow
-def test_steps_are_optimizer_steps_under_accumulation(undisturbed):
-    steps = {tag: [step for one, step in undisturbed if one == tag] for tag, _ in undisturbed}
+def test_steps_are_optimizer_steps_under_accumulation(preserve_training_state):
+    steps = {tag: [step for one, step in preserve_training_state if one == tag] for tag, _ in preserve_training_state}
     assert steps["train/loss"] == steps["train/learning_rate"] == [3, 6, 9, 12]
     assert steps["validation/loss"] == [4, 8, 12]
     assert steps["attention/entropy/mean"] == [2, 4, 6, 8, 10, 12, 14]
     assert steps["extrapolation/perplexity"] == steps["extrapolation/seconds"] == [4, 8, 12, 14]
-    assert Counter(map(len, undisturbed.values())) == {1: len(undisturbed)}
+    assert Counter(map(len, preserve_training_state.values())) == {1: len(preserve_training_state)}
 
 
 @pytest.mark.slow
@@ -62,12 +62,12 @@ def test_steps_are_optimizer_steps_under_accumulation(undisturbed):
     ],
     ids=lambda moments: "-".join(f"{signal.Signals(number).name}_{moment}_{step}" for number, step, moment in moments),
 )
-def test_two_interruptions_leave_the_points_of_none(tmp_path, run, undisturbed, interruptions):
+def test_two_interruptions_leave_the_points_of_none(tmp_path, run, preserve_training_state, interruptions):
     folder = tmp_path / "runs"
     for number, step, moment in interruptions:
         assert fit(folder, run, number, step, moment) == (143 if number == signal.SIGTERM else -9)
     assert fit(folder, run) == 0
-    assert logged_points(folder / "run/first") == undisturbed
+    assert logged_points(folder / "run/first") == preserve_training_state
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_csv_files_are_kept(tmp_path, run):
     for steps in (3, 5):
         config["trainer"]["max_steps"] = steps
         config["model"]["schedule"] = {
-            "class_path": "gau_alpha.training.optimization.Cosine",
+            "class_path": "gau_alpha.training.schedules.Cosine",
             "init_args": {"final": 0.1},
         }
         (tmp_path / "csv.yaml").write_text(yaml.safe_dump(config))

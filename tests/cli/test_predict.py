@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from callbacks.predictions import PredictionWriter, as_table
 from datamodules import ByteTokenizer
-from datamodules.whole_rows import batch_bounds
+from datamodules.full_documents import batch_bounds
 from gau_alpha import GAUAlphaModule
 from gau_alpha.cli import main
 

@@ -26,7 +26,7 @@ def started(run, folder, tmp_path):
     """A run that started from the folder: its own folder."""
     args = ["fit", "--config", str(run.config), "--trainer.logger.save_dir", str(tmp_path), "--trainer.max_steps", "2"]
     # a rate to go on with when all steps are done
-    args += ["--model.schedule", "gau_alpha.training.optimization.Cosine", "--model.schedule.final", "0.1"]
+    args += ["--model.schedule", "gau_alpha.training.schedules.Cosine", "--model.schedule.final", "0.1"]
     assert main([*args, "--model.init_from", str(folder)]) == 0
     return tmp_path / "run/first"
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from gau_alpha import GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli import main
-from gau_alpha.cli.provenance import surroundings
+from gau_alpha.cli.provenance import environment_info
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.extrapolation import ResultCache
 from gau_alpha.training.fsdp import ShardedStrategy
@@ -378,7 +378,7 @@ def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way)
     Path("a.txt").write_text("text")
     git("add", "a.txt")
     git("commit", "--quiet", "--message", "first")
-    assert surroundings()["git"]["dirty"] is False
+    assert environment_info()["git"]["dirty"] is False
     marking = f"touch {tmp_path / MARKER}"
     if way == "fsmonitor":
         git("config", "core.fsmonitor", f"{marking}; false")
@@ -396,9 +396,9 @@ def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way)
         hook.write_text(f"#!/bin/sh\n{marking}\n")
         hook.chmod(0o755)
     os.utime("a.txt", (1, 1))  # so that its content is compared
-    assert surroundings()["git"]["dirty"] is False
+    assert environment_info()["git"]["dirty"] is False
     Path("a.txt").write_text("other")
-    found = surroundings()["git"]
+    found = environment_info()["git"]
     assert found["dirty"] is True
     assert len(found["revision"]) >= 40
     assert not Path(MARKER).exists()
@@ -410,9 +410,9 @@ def test_git_leaves_out_what_the_repository_leaves_out(tmp_path):
     subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *commit], check=True)
     Path("runs").mkdir()
     Path("runs/a").write_text("")
-    assert surroundings()["git"]["dirty"] is True
+    assert environment_info()["git"]["dirty"] is True
     Path(".git/info/exclude").write_text("runs/\n")
-    assert surroundings()["git"]["dirty"] is False
+    assert environment_info()["git"]["dirty"] is False
 
 
 @pytest.mark.slow

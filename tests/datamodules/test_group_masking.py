@@ -49,7 +49,7 @@ def rules(tokenizer, rate=0.15):
     (sample,) = tokenizer.encode_batch([WORDS])
     return {
         "tokens": TokenMasking(rate),
-        "words": WholeWordMasking(rate).bound(tokenizer, sample),
+        "words": WholeWordMasking(rate).with_tokenizer(tokenizer, sample),
         "spans": SpanMasking(rate),
         "long spans": SpanMasking(rate, mean_length=8.0),
     }
@@ -135,7 +135,7 @@ def test_a_word_longer_than_its_share_of_the_row_is_hidden_as_often_as_the_rate_
     tokenizer = ByteTokenizer()
     rows = rows_of(tokenizer, "extraordinarily " * 8000, 16)
     (sample,) = tokenizer.encode_batch([WORDS])
-    _, labels = WholeWordMasking(0.2).bound(tokenizer, sample).apply(*rows, 0, 0, tokenizer.vocabulary)
+    _, labels = WholeWordMasking(0.2).with_tokenizer(tokenizer, sample).apply(*rows, 0, 0, tokenizer.vocabulary)
     assert (labels != IGNORED).mean() == pytest.approx(0.2, rel=0.03)
 
 
@@ -231,7 +231,7 @@ def test_jieba_is_optional(monkeypatch):
 def test_text_without_words_is_refused(tmp_path: Path):
     (sample,) = CharacterTokenizer("ACGT").encode_batch(["ACGT" * 100])
     with pytest.raises(ValueError, match="a word has 400 tokens on average"):
-        WholeWordMasking().bound(CharacterTokenizer("ACGT"), sample)
+        WholeWordMasking().with_tokenizer(CharacterTokenizer("ACGT"), sample)
 
 
 def test_a_tokenizer_that_tells_no_words_is_refused():
@@ -239,7 +239,7 @@ def test_a_tokenizer_that_tells_no_words_is_refused():
         word_table = ByteTokenizer.__mro__[1].word_table
 
     with pytest.raises(ValueError, match="Opaque does not tell where words begin"):
-        WholeWordMasking().bound(Opaque(), np.zeros(3, dtype=np.int32))
+        WholeWordMasking().with_tokenizer(Opaque(), np.zeros(3, dtype=np.int32))
 
 
 def test_rates_over_time():

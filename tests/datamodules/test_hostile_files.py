@@ -177,7 +177,7 @@ def use(made: object) -> None:
     elif isinstance(made, RateMasking):
         rows = np.full((2, 8), 65)
         sample = np.full(8, 65, dtype=np.int32)
-        rule = made.at(3).bound(ByteTokenizer(), np.tile([65, 32], 8).astype(np.int32)[: len(sample)])
+        rule = made.at(3).with_tokenizer(ByteTokenizer(), np.tile([65, 32], 8).astype(np.int32)[: len(sample)])
         rule.apply(rows, np.ones_like(rows), np.arange(2), 0, 0, ByteTokenizer().vocabulary)
     elif isinstance(made, RateSchedule):
         assert all(0 < made.at(step) <= 1 for step in (0, 7, 10**6, None))

@@ -22,7 +22,7 @@ from callbacks.extrapolation import ExtrapolationEvaluation
 from callbacks.nonfinite import Guard, NotFiniteError
 from callbacks.recovery import AgreeOnResumePath, CollectiveTimeoutHint
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
-from gau_alpha.training.optimization import Linear
+from gau_alpha.training.schedules import Linear
 from gau_alpha.vocabulary import Vocabulary
 
 RANK = int(os.environ["LOCAL_RANK"])

@@ -138,8 +138,8 @@ def test_two_nodes_validate_as_one_process_does(nodes, fitted, capfd):
 def test_a_killed_worker_is_started_again_and_its_group_goes_on(tmp_path, corpus):
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     options = [*on_cpu("ddp.yaml", 2), "--auto_resume", "true"]
-    undisturbed = run_together(alone, ["fit", "--config", str(write_config(alone, corpus)), *options], 2)
-    assert [one.code for one in undisturbed] == [0, 0], undisturbed
+    preserve_training_state = run_together(alone, ["fit", "--config", str(write_config(alone, corpus)), *options], 2)
+    assert [one.code for one in preserve_training_state] == [0, 0], preserve_training_state
     config = write_config(killed, corpus, [{"class_path": f"{__name__}.KillOnce"}])
     command = [*TORCHRUN, "--standalone", "--nproc_per_node", "2", "--max-restarts", "1", "-m", "gau_alpha.cli"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}

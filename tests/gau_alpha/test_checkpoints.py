@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from strategy_cases import CASES
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
-from gau_alpha.checkpoints import tensors, unfilled
+from gau_alpha.checkpoints import empty_init, tensors
 from gau_alpha.position import ALiBi, RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling, ScalableSoftmax
 from gau_alpha.similarity import CosScale, DotProduct
@@ -348,7 +348,7 @@ print(peak() - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_loading_the_base_model_takes_little_more_memory_than_its_file(tmp_path):
-    with unfilled():
+    with empty_init():
         model = GAUAlphaForMaskedLM(GAUAlphaConfig(12_000))
     model.to_empty(device="cpu").tie()
     for parameter in model.parameters():

@@ -5,13 +5,13 @@ from lightning.pytorch.loggers import Logger
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.position import YaRN
 from gau_alpha.scaling import InfoScale, Product, ScalableSoftmax, YaRNTemperature
-from gau_alpha.training.hparams import log_hyperparameters, numbers_of_strategies, readable
+from gau_alpha.training.hparams import flatten_hparams, log_hyperparameters, numbers_of_strategies
 from gau_alpha.visibility import Window
 
 
 def test_classes_become_names_and_their_arguments_numbers():
     method = AttentionMethod(scaling=InfoScale(minimum=0.5), position=YaRN(factor=4), visibility=Window(radius=8))
-    values = readable(GAUAlphaModule(GAUAlphaConfig(20, 16, 24, 8, 2), 16, method).hparams)
+    values = flatten_hparams(GAUAlphaModule(GAUAlphaConfig(20, 16, 24, 8, 2), 16, method).hparams)
     assert all(isinstance(value, str | bool | int | float) for value in values.values())
     assert (values["scaling"], values["scaling/minimum"]) == ("InfoScale", 0.5)
     assert (values["position"], values["position/factor"], values["position/beta_fast"]) == ("YaRN", 4, 32)
@@ -23,7 +23,7 @@ def test_classes_become_names_and_their_arguments_numbers():
 
 def test_what_is_none_is_left_out_and_nested_strategies_are_named():
     product = AttentionMethod(scaling=Product([YaRNTemperature(), ScalableSoftmax(bias=True)]))
-    values = readable({"method": product.describe(), "absent": None})
+    values = flatten_hparams({"method": product.describe(), "absent": None})
     assert values["scaling/scalings"] == "YaRNTemperature, ScalableSoftmax"
     assert "absent" not in values
 

@@ -10,7 +10,7 @@ import torch
 from strategy_cases import CASES, KEY_SIZE
 
 from gau_alpha.attention.kernels import Blocked, Fused, Reference, attend_at, build_kernel
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.model import take
 from gau_alpha.scaling import InfoScale
@@ -30,7 +30,7 @@ def test_blocked_equals_reference(seed):
         segments = torch.from_numpy(generator.integers(0, 4, (batch, length))).sort(dim=1).values
     visibility = Window(int(generator.integers(1, 40))) if seed % 4 < 2 else Full()
     method = AttentionMethod(CosScale(8.0), InfoScale(16), visibility=visibility)
-    plan = method.plan(Rows.layout(length, torch.device("cpu"), mask, segment_ids=segments), 16)
+    plan = method.plan(SequenceLayout.of(length, torch.device("cpu"), mask, segment_ids=segments), 16)
     block_size = int(generator.integers(1, length + 20))
     inputs = [torch.randn(batch, length, width, requires_grad=True) for width in (16, 16, 24)]
     upstream = torch.randn(batch, length, 24)
@@ -48,7 +48,7 @@ def test_blocked_equals_reference(seed):
 
 def test_a_query_without_keys_gives_zeros_and_no_nan():
     mask = torch.tensor([[True, True, False, False], [False, False, False, False]])
-    plan = AttentionMethod().plan(Rows.layout(4, mask.device, mask), 8)
+    plan = AttentionMethod().plan(SequenceLayout.of(4, mask.device, mask), 8)
     inputs = [torch.randn(2, 4, 8, requires_grad=True) for _ in range(3)]
     for kernel in (Reference(), Blocked(3), Fused()):
         out = kernel(*inputs, plan)
@@ -58,7 +58,7 @@ def test_a_query_without_keys_gives_zeros_and_no_nan():
 
 
 def test_dropout_keeps_the_mean_and_zeroes_weights():
-    plan = AttentionMethod().plan(Rows.layout(64, torch.device("cpu")), 8)
+    plan = AttentionMethod().plan(SequenceLayout.of(64, torch.device("cpu")), 8)
     query, key = torch.randn(2, 50, 64, 8).unbind()
     value = torch.ones(50, 64, 1)
     for kernel in (Reference(), Blocked(10), Fused()):
@@ -70,7 +70,7 @@ def test_dropout_keeps_the_mean_and_zeroes_weights():
 def test_observer_sees_every_weight_once():
     mask = torch.arange(30)[None] < torch.tensor([[30], [17]])
     method = AttentionMethod(visibility=Window(4))
-    plan = method.plan(Rows.layout(30, mask.device, mask), 8)
+    plan = method.plan(SequenceLayout.of(30, mask.device, mask), 8)
     query, key, value = torch.randn(3, 2, 30, 8).unbind()
     whole = {}
     for name, kernel in (("reference", Reference()), ("blocked", Blocked(7))):
@@ -89,7 +89,7 @@ def test_observer_sees_every_weight_once():
 
 
 def test_fused_never_shows_weights():
-    plan = AttentionMethod().plan(Rows.layout(4, torch.device("cpu")), 8)
+    plan = AttentionMethod().plan(SequenceLayout.of(4, torch.device("cpu")), 8)
     query, key, value = torch.randn(3, 1, 4, 8).unbind()
     with pytest.raises(ValueError, match="'fused' never forms attention weights; use one of: auto, blocked, reference"):
         Fused()(query, key, value, plan, observer=lambda *_: None)
@@ -103,7 +103,7 @@ def test_a_few_queries_get_what_they_get_among_all(name):
         real = torch.arange(length) < torch.from_numpy(generator.integers(0, length + 1, (3, 1)))
         segments = torch.from_numpy(generator.integers(0, 3, (3, length))).sort(dim=1).values
         for mask, packed in ((None, None), (real, None), (None, segments), (real, segments)):
-            plan = method.plan(Rows.layout(length, real.device, mask, segment_ids=packed), KEY_SIZE)
+            plan = method.plan(SequenceLayout.of(length, real.device, mask, segment_ids=packed), KEY_SIZE)
             query, key = method.similarity.prepare(*torch.randn(2, 3, length, KEY_SIZE).unbind())
             value = torch.randn(3, length, 5)
             seen = []
@@ -128,7 +128,7 @@ def test_entropy_without_logarithms_equals_a_float64_loop(sharpness):
     """From uniform attention, through weights of e^−64 and below, to a single key that takes all."""
     mask = torch.arange(40)[None] < torch.tensor([[40], [23]])
     method = AttentionMethod(visibility=Window(9))
-    plan = method.plan(Rows.layout(40, mask.device, mask), 8)
+    plan = method.plan(SequenceLayout.of(40, mask.device, mask), 8)
     query, key, value = torch.randn(3, 2, 40, 8).unbind()
     for kernel in (Reference(), Blocked(7)):
         seen = []

@@ -227,13 +227,13 @@ def test_targets_in_rectangles_equal_targets_in_lists(name):
         model(input_ids, target_index=flat, target_positions=positions)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_of_targets_are_those_of_computing_everything(name, recompute):
+def test_gradients_of_targets_are_those_of_computing_everything(name, activation_checkpointing):
     config = GAUAlphaConfig(
         30, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5
     )
-    model = GAUAlphaForMaskedLM(config, CASES[name].method, recompute=recompute)
+    model = GAUAlphaForMaskedLM(config, CASES[name].method, activation_checkpointing=activation_checkpointing)
     input_ids = torch.randint(0, 30, (4, 19))
     mask = (torch.arange(19) < torch.tensor([19, 12, 19, 3])[:, None]).long()  # (4, 19)
     index = torch.tensor([40, 3, 0, 20, 58, 41, 3])  # in no order, one twice, none in the last row

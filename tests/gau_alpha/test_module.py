@@ -17,7 +17,8 @@ from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
 from gau_alpha.scaling import InfoScale, NoScaling, Product, ScalableSoftmax
 from gau_alpha.training.metrics import MaskedLMMetrics, TokenAverage
-from gau_alpha.training.optimization import Cosine, Linear, parameter_groups
+from gau_alpha.training.optimizers import parameter_groups
+from gau_alpha.training.schedules import Cosine, Linear
 
 CONFIG = GAUAlphaConfig(
     20, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3
@@ -150,9 +151,11 @@ def test_recomputed_layers_give_the_same_bits_dropout_included():
     config = GAUAlphaConfig(20, 16, 24, 8, 2, initializer_range=0.3)
     batch = {name: torch.stack([row[name] for row in rows([2, 5])]) for name in ("input_ids", "labels")}
     results, calls = [], []
-    for recompute in (False, True):
+    for activation_checkpointing in (False, True):
         torch.manual_seed(0)
-        module = GAUAlphaModule(config, 12, AttentionMethod(scaling=ScalableSoftmax()), recompute=recompute)
+        module = GAUAlphaModule(
+            config, 12, AttentionMethod(scaling=ScalableSoftmax()), activation_checkpointing=activation_checkpointing
+        )
         module.model.gau_alpha.encoder.layer[0].gau.o_dense.register_forward_hook(lambda *_: calls.append(1))
         torch.manual_seed(1)
         results.append(gradients_of(module, batch)[1])
@@ -272,7 +275,7 @@ def test_learned_strategies_learn_and_reload(name, tmp_path):
 
 
 def test_scalable_softmax_starts_at_one():
-    tau = ScalableSoftmax().bound(64).temperature(torch.tensor([8, 64, 4096]), 8)
+    tau = ScalableSoftmax().with_train_length(64).temperature(torch.tensor([8, 64, 4096]), 8)
     torch.testing.assert_close(tau, torch.tensor([0.5, 1.0, 2.0]))
 
 
@@ -300,7 +303,7 @@ def test_drawn_positions_are_used_in_training_alone(position):
     module.training_step(batch, 0)
     module.validation_step(batch, 0)
     drawn, evaluated = given
-    assert torch.equal(drawn, position.training_ids([7, 3], epoch=0, length=12))
+    assert torch.equal(drawn, position.sample_position_ids([7, 3], epoch=0, length=12))
     assert drawn.max() > 12
     assert evaluated is None
 

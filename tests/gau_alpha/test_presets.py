@@ -24,7 +24,7 @@ def test_the_promised_presets_are_there():
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_applies(name):
-    base = AttentionMethod(CosScale(8.0)).bound(64)
+    base = AttentionMethod(CosScale(8.0)).with_train_length(64)
     method = resolve_method(name, base, 64)
     for axis, strategy in load_preset(name).items():
         assert type(getattr(method, axis)) is type(strategy)
@@ -86,7 +86,9 @@ def test_an_unknown_preset_lists_the_known():
         ("alibi", AttentionMethod(position=ALiBi()), None),
     ],
 )
-def test_reservations(preset, trained, concern):
-    concerns = resolve_method(preset, trained.bound(64), 64).reservations(trained.bound(64))
+def test_compatibility_warnings(preset, trained, concern):
+    concerns = resolve_method(preset, trained.with_train_length(64), 64).compatibility_warnings(
+        trained.with_train_length(64)
+    )
     assert concerns == [] if concern is None else concern in concerns[0]
     assert len(concerns) <= 1

@@ -9,7 +9,7 @@ from slow_attention import attention
 from strategy_cases import CASES, KEY_SIZE, TRAIN_LENGTH
 
 from gau_alpha.attention.kernels import Blocked, Fused, Reference
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import AXIS_TYPES, build_strategies, known_strategies, load_preset
 from gau_alpha.position import (
@@ -64,7 +64,7 @@ def random_rows(generator, batch=2):
 
 
 def layout(real, segments):
-    return Rows.layout(
+    return SequenceLayout.of(
         real.shape[1], torch.device("cpu"), torch.from_numpy(real), segment_ids=torch.from_numpy(segments)
     )
 
@@ -79,7 +79,7 @@ def test_slow_loop(name, kernel):
         query, key, value = (generator.normal(size=(*real.shape, width)) for width in (KEY_SIZE, KEY_SIZE, 3))
         prepared = case.method.similarity.prepare(torch.tensor(query).float(), torch.tensor(key).float())
         plan = case.method.plan(layout(real, segments), KEY_SIZE)
-        if kernel == "fused" and len(plan.views) > 1:
+        if kernel == "fused" and len(plan.branches) > 1:
             with pytest.raises(ValueError, match=r"'fused' cannot serve .* use one of: auto, blocked, reference"):
                 KERNELS[kernel](*prepared, torch.tensor(value).float(), plan)
             continue
@@ -114,7 +114,7 @@ def test_shifting_all_positions_changes_nothing(name):
     query, key, value = torch.randn(3, 1, length, KEY_SIZE).unbind()
     prepared = method.similarity.prepare(query, key)
     here, there = (
-        Reference()(*prepared, value, method.plan(Rows.layout(length, query.device, position_ids=ids), KEY_SIZE))
+        Reference()(*prepared, value, method.plan(SequenceLayout.of(length, query.device, position_ids=ids), KEY_SIZE))
         for ids in (torch.arange(length)[None], torch.arange(length)[None] + 1000)
     )
     torch.testing.assert_close(here, there, atol=2e-6, rtol=0)
@@ -129,7 +129,7 @@ def test_reversing_the_row_reverses_the_output(name):
     method = CASES[name].method
     query, key, value = torch.randn(3, 1, 19, KEY_SIZE).unbind()
     prepared = method.similarity.prepare(query, key)
-    plan = method.plan(Rows.layout(19, query.device), KEY_SIZE)
+    plan = method.plan(SequenceLayout.of(19, query.device), KEY_SIZE)
     # Reversed, a key that stood 3 to the right stands 3 to the left. Conjugating each pair of dimensions turns it back.
     mirror = torch.tensor([1.0, -1.0]).repeat(KEY_SIZE // 2)
     forward = Reference()(*prepared, value, plan)
@@ -157,7 +157,7 @@ def test_up_to_train_length_it_is_plain_rope(name, padded):
     query, key, value = torch.randn(3, 2, 20 if padded else TRAIN_LENGTH, KEY_SIZE).unbind()
     prepared = method.similarity.prepare(query, key)
     mask = torch.arange(20)[None] < torch.tensor([[20], [TRAIN_LENGTH]]) if padded else None
-    rows = Rows.layout(query.shape[1], query.device, mask)
+    rows = SequenceLayout.of(query.shape[1], query.device, mask)
     ours, plain = (Blocked(4)(*prepared, value, one.plan(rows, KEY_SIZE)) for one in (method, AttentionMethod()))
     if padded:  # other views of the long row cut products elsewhere, which changes rounding
         torch.testing.assert_close(ours[1, :TRAIN_LENGTH], plain[1, :TRAIN_LENGTH], atol=1e-6, rtol=0)
@@ -176,7 +176,7 @@ def test_finite_at_far_positions(name):
     method = CASES[name].method
     query, key, value = torch.randn(3, 1, 40, KEY_SIZE).unbind()
     far = torch.linspace(0, 131_071, 40).long()[None]
-    plan = method.plan(Rows.layout(40, query.device, position_ids=far), KEY_SIZE)
+    plan = method.plan(SequenceLayout.of(40, query.device, position_ids=far), KEY_SIZE)
     assert Reference()(*method.similarity.prepare(query, key), value, plan).isfinite().all()
 
 
@@ -206,9 +206,9 @@ def rotations():
 
 def test_rotations_keep_norms():
     x = torch.randn(2, 50, KEY_SIZE)
-    rows = Rows.layout(50, x.device)
+    rows = SequenceLayout.of(50, x.device)
     for position in rotations():
-        for view in position.views(rows, KEY_SIZE):
+        for view in position.branches(rows, KEY_SIZE):
             for rotation in (view.query, view.key):
                 torch.testing.assert_close(rotate(x, rotation).norm(dim=-1), x.norm(dim=-1))
     assert rotations()
@@ -217,11 +217,11 @@ def test_rotations_keep_norms():
 def test_far_angles_are_exact():
     """At position 131,071 float32 frequencies would be off by 0.007 rad, more than neighbours differ by at low ones."""
     far = torch.tensor([[131_071]])
-    rows = Rows.layout(1, far.device, position_ids=far)
+    rows = SequenceLayout.of(1, far.device, position_ids=far)
     angles = RoPE().angles(far, rows, 128)[0, 0]
     exact = np.array([131_071 * 10_000.0 ** (-2 * m / 128) for m in range(64)])
     np.testing.assert_allclose(angles.numpy(), exact, atol=1e-3, rtol=0)
-    (view,) = RoPE().views(rows, 128)
+    (view,) = RoPE().branches(rows, 128)
     np.testing.assert_allclose(view.query.cos[0, 0].numpy(), np.cos(exact), atol=1e-6)
     np.testing.assert_allclose(view.query.sin[0, 0].numpy(), np.sin(exact), atol=1e-6)
 
@@ -242,7 +242,7 @@ def test_infoscale_below_and_above_train_length():
 
 
 def test_window_at_least_as_wide_as_the_row_is_full():
-    rows = Rows.layout(10, torch.device("cpu"))
+    rows = SequenceLayout.of(10, torch.device("cpu"))
     index = torch.arange(10)
     assert Window(9).mask(index, index, rows).all()
     assert torch.equal(Window(9).num_visible_keys(rows), Full().num_visible_keys(rows).expand(1, 10))
@@ -293,7 +293,7 @@ VISIBLE = {
 @pytest.mark.parametrize("visibility", VISIBLE, ids=repr)
 def test_visible_sets(visibility):
     index = torch.arange(10)
-    rows = Rows.layout(10, index.device)
+    rows = SequenceLayout.of(10, index.device)
     seen = visibility.mask(index, index, rows)[0]
     expected = [line.strip() for line in VISIBLE[visibility].split()]
     assert ["".join("#" if one else "." for one in row) for row in seen.tolist()] == expected
@@ -305,7 +305,7 @@ def test_visible_sets(visibility):
 @pytest.mark.parametrize("visibility", [Window(3), AttentionSinks(3, 2, 4), LMInfinite(2, 3, 4)], ids=repr)
 @pytest.mark.parametrize("block", [1, 4, 30])
 def test_key_ranges_leave_no_visible_key_out(visibility, block):
-    rows = Rows.layout(30, torch.device("cpu"))
+    rows = SequenceLayout.of(30, torch.device("cpu"))
     index = torch.arange(30)
     for start in range(0, 30, block):
         stop = min(start + block, 30)
@@ -324,10 +324,10 @@ def test_yarns_temperature_is_counted_once():
     ones = torch.ones(1, length, KEY_SIZE)
     scores = {}
     for name, axes in (("rope", {}), ("yarn", load_preset("yarn"))):
-        method = AttentionMethod().replace(**axes).bound(train_length)
-        plan = method.plan(Rows.layout(length, ones.device), KEY_SIZE)
+        method = AttentionMethod().replace(**axes).with_train_length(train_length)
+        plan = method.plan(SequenceLayout.of(length, ones.device), KEY_SIZE)
         query, key = method.similarity.prepare(ones, ones)
-        (view,) = plan.views
+        (view,) = plan.branches
         turned = rotate(query, view.query) * plan.temperature[..., None] @ rotate(key, view.key).transpose(1, 2)
         scores[name] = turned[0].diagonal()
     ratio = (0.1 * math.log(length / train_length) + 1) ** 2
@@ -337,44 +337,44 @@ def test_yarns_temperature_is_counted_once():
 def test_far_keys_keep_their_side():
     """The published ReRoPE rotates far right keys as far left ones; then reversal would not be a symmetry."""
     query, key = torch.randn(2, 1, 40, KEY_SIZE).unbind()
-    rows = Rows.layout(40, query.device)
-    near, left, right = ReRoPE(8, 16).views(rows, KEY_SIZE)
+    rows = SequenceLayout.of(40, query.device)
+    near, left, right = ReRoPE(8, 16).branches(rows, KEY_SIZE)
     to_left = (rotate(query, left.query)[0, 30] * rotate(key, left.key)[0, 1]).sum()
     to_right = (rotate(query, right.query)[0, 1] * rotate(key, right.key)[0, 30]).sum()
-    plain = RoPE().views(rows, KEY_SIZE)[0]
+    plain = RoPE().branches(rows, KEY_SIZE)[0]
     for far, q, k, distance in ((to_left, 30, 1, 8), (to_right, 1, 30, -8)):
         zero = Rotation(plain.query.cos[:, :1], plain.query.sin[:, :1])
         at = Rotation(plain.query.cos[:, 8:9], plain.query.sin[:, 8:9] * (1 if distance > 0 else -1))
         expected = (rotate(query[:, q : q + 1], at) * rotate(key[:, k : k + 1], zero)).sum()
         torch.testing.assert_close(far, expected)
-    assert (near.low, near.high, left.high, right.low) == (-7, 7, -8, 8)
+    assert (near.min_distance, near.max_distance, left.max_distance, right.min_distance) == (-7, 7, -8, 8)
 
 
 @pytest.mark.parametrize("strategy", [PoSE(4096), PoSE(4096, chunks=5), RandomizedPositions(4096)], ids=repr)
 def test_drawn_ids(strategy):
-    drawn = strategy.training_ids(list(range(10_000)), epoch=0, length=64)
+    drawn = strategy.sample_position_ids(list(range(10_000)), epoch=0, length=64)
     assert drawn.shape == (10_000, 64)
     assert (drawn.diff(dim=1) > 0).all()
     assert drawn.min() >= 0
     assert drawn.max() == 4095
-    assert torch.equal(drawn[[3, 8]], strategy.training_ids([3, 8], epoch=0, length=64))
+    assert torch.equal(drawn[[3, 8]], strategy.sample_position_ids([3, 8], epoch=0, length=64))
     assert not torch.equal(drawn[3], drawn[4])
-    assert not torch.equal(drawn[3], strategy.training_ids([3], epoch=1, length=64)[0])
+    assert not torch.equal(drawn[3], strategy.sample_position_ids([3], epoch=1, length=64)[0])
     reached = torch.zeros(4096, dtype=torch.bool)
     for token in range(64):
         reached[(drawn - drawn[:, token : token + 1]).abs().unique()] = True
     assert reached.all()
-    assert len(strategy.training_ids([-1], epoch=0, length=1)[0]) == 1
-    assert not torch.equal(drawn[3], type(strategy)(4096, seed=1).training_ids([3], epoch=0, length=64)[0])
+    assert len(strategy.sample_position_ids([-1], epoch=0, length=1)[0]) == 1
+    assert not torch.equal(drawn[3], type(strategy)(4096, seed=1).sample_position_ids([3], epoch=0, length=64)[0])
 
 
 def test_drawn_ids_never_leak_into_evaluation():
-    rows = Rows.layout(20, torch.device("cpu"))
-    (drawn,), (plain,) = (position.views(rows, KEY_SIZE) for position in (PoSE(4096), RoPE()))
+    rows = SequenceLayout.of(20, torch.device("cpu"))
+    (drawn,), (plain,) = (position.branches(rows, KEY_SIZE) for position in (PoSE(4096), RoPE()))
     assert torch.equal(drawn.query.cos, plain.query.cos)
     method = AttentionMethod(scaling=InfoScale(6), position=PoSE(4096))
-    ids = PoSE(4096).training_ids([0], epoch=0, length=20)
-    counted = method.plan(Rows.layout(20, ids.device, position_ids=ids), KEY_SIZE).temperature
+    ids = PoSE(4096).sample_position_ids([0], epoch=0, length=20)
+    counted = method.plan(SequenceLayout.of(20, ids.device, position_ids=ids), KEY_SIZE).temperature
     assert torch.equal(counted, method.plan(rows, KEY_SIZE).temperature)  # τ counts keys, not ids
 
 
@@ -389,12 +389,12 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: InfoScale(1), "train_length must be at least 2"),
         (lambda: RoPE(0.5), "base must be above 1"),
         (lambda: InfoScale().temperature(torch.tensor([3]), 8), "does not know train_length"),
-        (lambda: InfoScale(32).bound(64), "was given train_length 32, but the data has rows of 64"),
+        (lambda: InfoScale(32).with_train_length(64), "was given train_length 32, but the data has rows of 64"),
         (lambda: AttentionMethod(position=ALiBi(), visibility=LMInfinite()), "LMInfinite .* ALiBi rotates nothing"),
         (lambda: AttentionMethod(position=ReRoPE(), visibility=AttentionSinks()), "both replace far distances"),
         (lambda: AttentionMethod(position=PoSE(64), visibility=Window(3)), "PoSE trains on long distances"),
         (lambda: AttentionMethod(position=PoSE(64), visibility=AttentionSinks()), "PoSE trains on long distances"),
-        (lambda: ReRoPE(100).bound(64), "window 100 is above train_length 64.*beyond_training"),
+        (lambda: ReRoPE(100).with_train_length(64), "window 100 is above train_length 64.*beyond_training"),
         (lambda: ReRoPE(0), "window must be at least 1"),
         (lambda: LeakyReRoPE(factor=0.5), "factor must be at least 1"),
         (lambda: ALiBi(-1), "slope must be positive"),
@@ -404,7 +404,7 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: PositionInterpolation(factor=0.5), "factor must be at least 1"),
         (lambda: DynamicNTK(alpha=0), "alpha must be at least 1"),
         (lambda: PoSE(64, chunks=1), "chunks must be at least 2"),
-        (lambda: PoSE(64).training_ids([0], 0, 65), "target_length 64 is below the 65 tokens"),
+        (lambda: PoSE(64).sample_position_ids([0], 0, 65), "target_length 64 is below the 65 tokens"),
         (lambda: AttentionSinks(sinks=0), "sinks must be at least 1"),
         (lambda: Product([]), "scalings is empty"),
         (lambda: Llama4Temperature(alpha=-1), "alpha must be at least 0"),
@@ -419,9 +419,9 @@ def test_nonsense_is_refused(build, message):
 
 def test_binding_fills_in_train_length():
     open_method = AttentionMethod(DotProduct(), InfoScale(), RoPE(), Window())
-    bound = open_method.bound(64)
+    bound = open_method.with_train_length(64)
     assert bound.scaling.train_length == 64
     assert bound.visibility.radius == 32
     assert open_method.scaling.train_length is None
-    assert bound.bound(64).describe() == bound.describe()
+    assert bound.with_train_length(64).describe() == bound.describe()
     assert TRAIN_LENGTH != 64  # the cases above would hide a hard-wired length

@@ -9,8 +9,7 @@ import torch
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.training.logging import TrainingLog
 from gau_alpha.training.metrics import MaskedLMMetrics
-from gau_alpha.training.optimization import Cosine, Linear
-from gau_alpha.training.resumable_schedule import ResumableSchedule, count_steps
+from gau_alpha.training.schedules import Cosine, Linear, ResumableSchedule, count_steps
 
 
 def trainer_for(steps):

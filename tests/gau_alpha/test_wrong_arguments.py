@@ -15,7 +15,7 @@ import gau_alpha.position
 import gau_alpha.scaling
 import gau_alpha.similarity
 import gau_alpha.visibility
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import Strategy
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.finetuning import HeadedModel
@@ -24,7 +24,7 @@ from gau_alpha.position import Position, RoPE, Rotary
 from gau_alpha.scaling import NoScaling, Scaling
 from gau_alpha.similarity import Similarity
 from gau_alpha.training.module import GAUAlphaModule
-from gau_alpha.training.optimization import Cosine, Linear, Schedule
+from gau_alpha.training.schedules import Cosine, Linear, Schedule
 from gau_alpha.visibility import Visibility
 
 WRONG = [
@@ -141,28 +141,28 @@ def use(cls, made):
 
 
 def use_strategy(made):
-    bound = made.bound(TRAIN_LENGTH)
+    bound = made.with_train_length(TRAIN_LENGTH)
     bound.describe()
     for length in (4, 32):
-        rows = Rows.layout(length, torch.device("cpu"))
+        rows = SequenceLayout.of(length, torch.device("cpu"))
         if isinstance(bound, Scaling):
             tau = bound.for_layer(0, 2).temperature(torch.arange(1, length + 1), 8)
             assert not tau.isnan().any()
         if isinstance(bound, Similarity):
             bound.prepare(torch.randn(1, length, 8), torch.randn(1, length, 8))
         if isinstance(bound, Position):
-            bound.evaluated().views(rows, 8)
+            bound.evaluated().branches(rows, 8)
             index = torch.arange(length)
             if bound.biased:
                 assert not bound.bias((index - index[:, None])[None]).isnan().any()
-            if bound.draws_ids and bound.target_length >= length:
-                bound.training_ids([0, 1], 0, length)
+            if bound.samples_positions and bound.target_length >= length:
+                bound.sample_position_ids([0, 1], 0, length)
         if isinstance(bound, Visibility):
             index = torch.arange(length)
             bound.mask(index, index, rows)
             bound.key_ranges(0, length, rows)
             bound.num_visible_keys(rows)
-            bound.views(RoPE(), rows, 8)
+            bound.branches(RoPE(), rows, 8)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def use_strategy(made):
         (lambda: GAUAlphaModule(CONFIG, 8, betas=(0.9,)), "betas must be two numbers"),
         (lambda: GAUAlphaModule(CONFIG, 8, weight_decay=-0.1), "weight_decay must be at least 0"),
         (lambda: GAUAlphaModule(CONFIG, 8, learning_rate=math.inf), "learning_rate must be positive and at most 3e"),
-        (lambda: gau_alpha.scaling.ScalableSoftmax().bound(1), "train_length must be at least 2"),
-        (lambda: gau_alpha.scaling.InfoScale().bound(1), "train_length must be at least 2"),
-        (lambda: gau_alpha.scaling.LogLength(None).bound(1), "base must be above 1"),
+        (lambda: gau_alpha.scaling.ScalableSoftmax().with_train_length(1), "train_length must be at least 2"),
+        (lambda: gau_alpha.scaling.InfoScale().with_train_length(1), "train_length must be at least 2"),
+        (lambda: gau_alpha.scaling.LogLength(None).with_train_length(1), "base must be above 1"),
         (lambda: gau_alpha.position.RandomizedPositions(10**12), "target_length must be at most 16,777,216"),
         (lambda: gau_alpha.position.Sandwich(size=10**12), "size must be at most 65,536"),
         (lambda: gau_alpha.position.LeakyReRoPE(factor=math.nan), "factor must be at least 1, got nan"),
@@ -196,5 +196,5 @@ def test_message(build, message):
 
 
 def stretched_pair():
-    rows = Rows.layout(32, torch.device("cpu"))
-    return gau_alpha.position.NTKAware(8).views(rows, 2)
+    rows = SequenceLayout.of(32, torch.device("cpu"))
+    return gau_alpha.position.NTKAware(8).branches(rows, 2)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionPlan
-from gau_alpha.position import View
+from gau_alpha.position import RotaryBranch
 
 BLOCK_SIZE = 128
 """Queries per block, unless told otherwise: windows then touch few hidden keys, and scores of long rows stay small."""
@@ -136,35 +136,35 @@ def entropy(weights: Tensor, score: Tensor) -> Tensor:
     return torch.where(largest > 0, -largest.clamp_min(torch.finfo(weights.dtype).tiny).log() - mean_score, 0.0)
 
 
-def reaches(view: View, rows: Rows, near: int, far: int) -> bool:
-    """Say whether a view holds at any of the distances from ``near`` to ``far``.
+def reaches(branch: RotaryBranch, layout: SequenceLayout, near: int, far: int) -> bool:
+    """Say whether a branch holds at any of the distances from ``near`` to ``far``.
 
     Args:
-        view: The view.
-        rows: The batch's rows.
+        branch: The branch.
+        layout: Padding, documents and positions of the batch.
         near: Least distance, in tokens; negative to the left.
         far: Largest distance.
     """
-    return not rows.consecutive or (view.low <= far and view.high >= near)
+    return not layout.consecutive or (branch.min_distance <= far and branch.max_distance >= near)
 
 
-def distances(queries: Tensor, keys: Tensor, rows: Rows) -> Tensor:
+def distances(queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor:
     """Say how far to the right of each query each key stands.
 
     Args:
         queries: (Lq,) indices.
         keys: (Lk,) indices.
-        rows: The batch's rows.
+        layout: Padding, documents and positions of the batch.
 
     Returns:
         (B|1, Lq, Lk) int64, negative to the left.
     """
-    if rows.consecutive:
+    if layout.consecutive:
         return (keys - queries[:, None])[None]  # (1, Lq, Lk)
-    return rows.position_ids[:, None, keys] - rows.position_ids[:, queries, None]  # (B|1, Lq, Lk)
+    return layout.position_ids[:, None, keys] - layout.position_ids[:, queries, None]  # (B|1, Lq, Lk)
 
 
-def rows_of(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
+def slice_keys(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:
     """Take ranges of dimension 1; a single range is not copied.
 
     Args:

@@ -32,15 +32,15 @@ class Reference:
     ) -> Tensor:
         """Attend; see ``Kernel``."""
         index = torch.arange(query.shape[1], device=query.device)  # (L,)
-        distance = plan.rows.position_ids[:, None, :] - plan.rows.position_ids[:, :, None]  # (B|1, L, L)
+        distance = plan.layout.position_ids[:, None, :] - plan.layout.position_ids[:, :, None]  # (B|1, L, L)
         score = query.new_zeros(query.shape[0], len(index), len(index))  # (B, L, L)
-        for view in plan.views:
-            similarity = product(rotate(query, view.query), rotate(key, view.key))  # (B, L, L)
-            score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
+        for branch in plan.branches:
+            similarity = product(rotate(query, branch.query), rotate(key, branch.key))  # (B, L, L)
+            score = torch.where(branch.holds_at(distance), similarity, score)
         if plan.position.biased:
             score = score + plan.position.bias(distance)
         score = score * plan.temperature[:, :, None]
-        visible = allowed(plan.visibility, index, index, plan.rows)
+        visible = allowed(plan.visibility, index, index, plan.layout)
         if visible is None:
             visible = torch.ones_like(score, dtype=torch.bool)
         weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1) * visible

@@ -13,17 +13,17 @@ from gau_alpha.attention.kernels.base import (
     centred,
     entropy,
     product,
-    rows_of,
+    slice_keys,
     weights_of,
 )
-from gau_alpha.attention.layout import Rows
+from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionPlan
 from gau_alpha.position import rotate
 from gau_alpha.visibility import Visibility, allowed
 
 
 def attend_at(
-    index: Tensor,
+    query_positions: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -35,7 +35,7 @@ def attend_at(
     """Attend from a few queries of each row: what the last layer has to do if only these are asked about.
 
     Args:
-        index: (B, T) int64, places of the queries in their rows. Blocks reach over fewer keys if they ascend.
+        query_positions: (B, T) int64, places of the queries in their rows. Blocks reach over fewer keys if they ascend.
         query: (B, T, D) float32, the prepared queries at these places.
         key: (B, L, D) float32, all prepared keys.
         value: (B, L, E).
@@ -47,36 +47,40 @@ def attend_at(
     Returns:
         (B, T, E), zero for a query that sees no key.
     """
-    rows = plan.rows
-    turned = [rotate(key, view.key) for view in plan.views]  # (B, L, D) each
+    layout = plan.layout
+    rotated_keys = [rotate(key, branch.key) for branch in plan.branches]  # (B, L, D) each
     context = []
-    for mine, asking in zip(index.split(block_size, dim=1), query.split(block_size, dim=1), strict=True):
-        ranges = plan.visibility.key_ranges(int(mine.min()), int(mine.max()) + 1, rows)
-        seen = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
-        temperature = _at(plan.temperature, mine)[:, :, None]  # (B, Tq, 1)
+    for query_idx, query_block in zip(
+        query_positions.split(block_size, dim=1), query.split(block_size, dim=1), strict=True
+    ):
+        ranges = plan.visibility.key_ranges(int(query_idx.min()), int(query_idx.max()) + 1, layout)
+        key_idx = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
+        temperature = _at(plan.temperature, query_idx)[:, :, None]  # (B, Tq, 1)
         distance = None
-        if len(plan.views) > 1 or plan.position.biased:
-            positions = _at(rows.position_ids, mine)  # (B, Tq)
-            distance = rows.position_ids[:, None, seen] - positions[:, :, None]  # (B, Tq, Lk)
+        if len(plan.branches) > 1 or plan.position.biased:
+            positions = _at(layout.position_ids, query_idx)  # (B, Tq)
+            distance = layout.position_ids[:, None, key_idx] - positions[:, :, None]  # (B, Tq, Lk)
         score = None
-        for view, keys in zip(plan.views, turned, strict=True):
-            rotation = None if view.query is None else type(view.query)(*(_at(part, mine) for part in view.query))
-            similarity = product(rotate(asking, rotation) * temperature, rows_of(keys, ranges))  # (B, Tq, Lk)
+        for branch, keys in zip(plan.branches, rotated_keys, strict=True):
+            rotation = (
+                None if branch.query is None else type(branch.query)(*(_at(part, query_idx) for part in branch.query))
+            )
+            similarity = product(rotate(query_block, rotation) * temperature, slice_keys(keys, ranges))  # (B, Tq, Lk)
             if score is None or distance is None:
                 score = similarity
             else:
-                score = torch.where((distance >= view.low) & (distance <= view.high), similarity, score)
-        assert score is not None, "a method has at least one view"
+                score = torch.where(branch.holds_at(distance), similarity, score)
+        assert score is not None, "a method has at least one branch"
         if plan.position.biased:
             assert distance is not None, "made above"
             score = score + plan.position.bias(distance) * temperature
-        visible = _allowed_at(plan.visibility, mine, seen, rows)
+        visible = _allowed_at(plan.visibility, query_idx, key_idx, layout)
         score = centred(score, visible)
-        weights = weights_of(score, visible, _at(plan.num_visible_keys, mine), observer is not None)
+        weights = weights_of(score, visible, _at(plan.num_visible_keys, query_idx), observer is not None)
         if observer is not None:
-            observer(weights, mine, seen, entropy(weights, score))
+            observer(weights, query_idx, key_idx, entropy(weights, score))
         weights = F.dropout(weights, dropout) if dropout else weights
-        context.append(weights.to(value.dtype) @ rows_of(value, ranges))  # (B, Tq, E)
+        context.append(weights.to(value.dtype) @ slice_keys(value, ranges))  # (B, Tq, E)
     return torch.cat(context, dim=1)
 
 
@@ -85,14 +89,14 @@ def _at(x: Tensor, index: Tensor) -> Tensor:
     return x[0][index] if x.shape[0] == 1 else x[torch.arange(len(index), device=x.device)[:, None], index]
 
 
-def _allowed_at(visibility: Visibility, index: Tensor, keys: Tensor, rows: Rows) -> Tensor | None:
+def _allowed_at(visibility: Visibility, query_positions: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
     """``allowed`` for queries that differ from row to row: (B, T) and (Lk,) to (B, T, Lk)."""
-    mask = allowed(visibility, index[0], keys, rows)
+    mask = allowed(visibility, query_positions[0], keys, layout)
     if mask is None:
         return None
     if mask.shape[0] == 1:  # the rule is the same for all rows
-        mask = allowed(visibility, index.flatten(), keys, rows)
+        mask = allowed(visibility, query_positions.flatten(), keys, layout)
         assert mask is not None
-        return mask.unflatten(1, index.shape)[0]
-    masks = [allowed(visibility, mine, keys, rows) for mine in index]
+        return mask.unflatten(1, query_positions.shape)[0]
+    masks = [allowed(visibility, query_idx, keys, layout) for query_idx in query_positions]
     return torch.stack([mask[row] for row, mask in enumerate(masks) if mask is not None])

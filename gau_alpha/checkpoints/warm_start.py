@@ -36,7 +36,7 @@ class Start(NamedTuple):
     labels: tuple[str, ...] | None
 
 
-def initialise(model: Any, source: str | PathLike[str]) -> None:
+def warm_start(model: Any, source: str | PathLike[str]) -> None:
     """Start a model from the weights of another: a folder, or a Lightning checkpoint.
 
     The other may be deeper; its first layers are taken. The attention method stays the model's own. What the method
@@ -54,10 +54,10 @@ def initialise(model: Any, source: str | PathLike[str]) -> None:
     _take(model, start.weights, str(source), head_is_new=False)
 
 
-def initialise_headed(model: Any, source: str | PathLike[str]) -> None:
+def warm_start_with_head(model: Any, source: str | PathLike[str]) -> None:
     """Start a model with a head from another: one with the same head and labels, or any with the same encoder.
 
-    As ``initialise``; but a head that the other does not have, or has for other labels, stays as it was drawn, and a
+    As ``warm_start``; but a head that the other does not have, or has for other labels, stays as it was drawn, and a
     warning names its tensors.
 
     Args:

@@ -28,7 +28,7 @@ class WholeBatch(TypedDict):
     sample_ids: Tensor
 
 
-class WholeRows(Dataset[WholeBatch]):
+class FullDocuments(Dataset[WholeBatch]):
     """All documents, one after the other. An item is a whole batch.
 
     Args:

@@ -2,7 +2,7 @@
 
 Both are what one would write first: logits of every position, all scores at once, rotations by stacked sines and
 cosines, torch's default AdamW. ``PlainGAU`` has the parameter names of ours, so one state dict serves both, and
-``test_opponent.py`` holds that both compute the same.
+``test_baseline_model.py`` holds that both compute the same.
 
 B batch, L length, D key size, E value width, H hidden size, V vocabulary.
 """

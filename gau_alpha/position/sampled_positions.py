@@ -29,7 +29,7 @@ class TrainingIds(RoPE):
         ValueError: If ``target_length`` is below 2 or above 2²⁴, ``seed`` is negative or ``base`` is not above 1.
     """
 
-    draws_ids = True
+    samples_positions = True
     training_free = False
 
     def __init__(self, target_length: int, base: float = 10_000.0, seed: int = 0) -> None:
@@ -43,7 +43,7 @@ class TrainingIds(RoPE):
         """Return plain RoPE."""
         return RoPE(self.base)
 
-    def training_ids(self, sample_ids: list[int], epoch: int, length: int) -> Tensor:
+    def sample_position_ids(self, sample_ids: list[int], epoch: int, length: int) -> Tensor:
         """Draw strictly increasing ids for each row, (B, L) int64.
 
         Raises:

@@ -22,7 +22,7 @@ def names_head(args: list[str]) -> bool:
     if typed or any(model.get("head") for model in models(args)):
         return True
     path = checkpoint_in(args)
-    return bool(path and Path(path).is_file() and "head" in remembered(Path(path)).arguments)
+    return bool(path and Path(path).is_file() and "head" in checkpoint_defaults(Path(path)).arguments)
 
 
 def defaults_to_start(path: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def defaults_to_start(path: Path) -> dict[str, Any]:
     if path.is_dir():
         config, described = folder_config(path)
     else:
-        arguments = remembered(path).arguments
+        arguments = checkpoint_defaults(path).arguments
         config, described = arguments["config"].arguments, arguments["method"].as_dict()["init_args"]
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
     if described is not None:
@@ -47,7 +47,7 @@ def _without_length(strategy: dict[str, Any]) -> dict[str, Any]:
 
 def defaults_from(path: str) -> dict[str, Any]:
     """Return a checkpoint's model, and the data it was trained on, as defaults of a parser."""
-    found = remembered(Path(path))
+    found = checkpoint_defaults(Path(path))
     arguments = {name: value for name, value in described(found.arguments).items() if name not in FILLED_IN}
     config = arguments.pop("config")["init_args"]
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
@@ -55,7 +55,7 @@ def defaults_from(path: str) -> dict[str, Any]:
     return defaults | ({} if found.data is None else {"data": found.data.as_dict()})
 
 
-class Remembered(NamedTuple):
+class CheckpointDefaults(NamedTuple):
     """What a checkpoint remembers, held against our tables.
 
     Attributes:
@@ -72,7 +72,7 @@ class Remembered(NamedTuple):
         return None if self.data is None else self.data.arguments.get("tokenizer")
 
 
-def remembered(path: Path) -> Remembered:
+def checkpoint_defaults(path: Path) -> CheckpointDefaults:
     """Read what a checkpoint remembers of its model and its data.
 
     Args:
@@ -83,7 +83,7 @@ def remembered(path: Path) -> Remembered:
     """
     stored = _read_once(path, path.stat().st_mtime_ns if path.is_file() else 0)
     kind = GAUAlphaFineTuning if "head" in stored["hyper_parameters"] else GAUAlphaModule
-    return Remembered(kind.stored_arguments(stored["hyper_parameters"], str(path)), data_of(stored, str(path)))
+    return CheckpointDefaults(kind.stored_arguments(stored["hyper_parameters"], str(path)), data_of(stored, str(path)))
 
 
 @lru_cache(maxsize=1)
