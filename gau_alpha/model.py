@@ -196,7 +196,7 @@ class Embeddings(nn.Module):
         self.norm_eps = config.norm_eps
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Embed tokens (B, L) and their types (B, L), all 0 if None, as (B, L, H)."""
+        """Embed ``input_ids`` and ``token_type_ids`` (B, L), all 0 if None, as (B, L, H)."""
         types = self.token_type_embeddings
         kind = types.weight[0] if token_type_ids is None else types(token_type_ids)  # (H,) or (B, L, H)
         x = self.word_embeddings(input_ids) + kind  # (B, L, H)

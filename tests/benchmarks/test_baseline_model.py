@@ -1,7 +1,7 @@
 """The plain model that ours is timed against computes what ours computes, so that the comparison is one."""
 
 import torch
-from benchmarks.baseline_model import PlainGAU, plain_loss
+from baseline_model import PlainGAU, plain_loss
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
 
