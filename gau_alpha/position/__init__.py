@@ -1,7 +1,7 @@
 """What the scores know of where query and key stand: the axis ``position``.
 
 A strategy rotates queries and keys (``branches``), adds to the scores (``bias``), or does neither. To add one: subclass
-``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``. ``tests/gau_alpha/test_strategies.py`` finds
+``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``. ``tests/gau_alpha/attention/test_strategies.py`` finds
 the class by itself.
 """
 
