@@ -138,7 +138,10 @@ class Parser(LightningArgumentParser):
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
     def _check_value_key(self, action: Action, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Let a YAML name a preset: all that a file says comes through here, each value with its action."""
+        """Let a YAML name a preset: all that a file says comes through here, each value with its action.
+
+        A public ``type=`` can't: jsonargparse takes the type of a class's argument from its signature.
+        """
         if action.dest == "model.method" and isinstance(value, str):
             value = method_named(value)
         return super()._check_value_key(action, value, *args, **kwargs)
@@ -193,7 +196,7 @@ class GAUAlphaCLI(LightningCLI):
         return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in EVALUATIONS}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        # add_arguments_to_parser, which is public, is not told the command.
+        # add_arguments_to_parser, which is public, is not told the command; no issue of Lightning's asks for it yet.
         usage = f"gau-alpha {subcommand}{' --ckpt_path FILE' if subcommand in EVALUATIONS else ''} [options]"
         parser = super()._prepare_subcommand_parser(klass, subcommand, usage=usage, **kwargs)
         if subcommand in EVALUATIONS:
@@ -238,7 +241,8 @@ class GAUAlphaCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's own version lets the checkpoint override what was typed.
 
-        It is called whatever ``load_from_checkpoint_support`` says; nothing public turns it off.
+        It is called whatever ``load_from_checkpoint_support`` says; nothing public turns it off. Lightning's pull
+        request 21455 lets what was typed win; this can go once that is released.
         """
 
     def before_instantiate_classes(self) -> None:

@@ -33,7 +33,8 @@ class GAUAlphaTrainer(Trainer):
 
         Lightning calls no hook of training then, and what was killed after the last step would stay undone. Public
         hooks come too early or too late for it: on_fit_start before steps and batches are restored, on_fit_end after
-        the strategy was torn down.
+        the strategy was torn down. (Lightning's pull request 12932 has the order of hooks for such a run; no issue asks for
+        one that is called in it.)
         """
         callbacks: list[Callback] = self.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         callbacks[:] = in_order(callbacks)  # a module's configure_callbacks makes Lightning sort them its own way
