@@ -28,6 +28,7 @@ from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
 from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
+from gau_alpha.cli.identity import ALLOW_MISMATCH, check_belongs
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.shipped import method_named
 from gau_alpha.cli.stored_data import announce, run_of
@@ -181,6 +182,7 @@ class GAUAlphaCLI(LightningCLI):
         """Link what the data knows to the model, and offer ``auto_resume``."""
         parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
+        parser.add_argument("--allow_mismatch", type=bool, default=False, help=ALLOW_MISMATCH)
         parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
@@ -300,6 +302,7 @@ class GAUAlphaCLI(LightningCLI):
         config = self.config_init[self.config.subcommand]
         if self._resumes():
             config.ckpt_path = choose_resume_path(self.trainer, config.ckpt_path)
+        self._check_data(config)
         path = config.ckpt_path if self.config.subcommand == "fit" else None
         if isinstance(path, str) and Path(path).is_dir():
             read_training_state(path)  # explains why it is refused; strategies of Lightning would unpickle it
@@ -313,13 +316,30 @@ class GAUAlphaCLI(LightningCLI):
             for line in self._changes_since(path):
                 print(printable(f"changed since {path} was saved: {line}"))
 
+    def _check_data(self, config: Any) -> None:
+        """Hold the data against every checkpoint that the command names."""
+        paths = config.ckpt_path if isinstance(config.ckpt_path, list) else [config.ckpt_path]
+        found = {
+            path: check_belongs(read_checkpoint(path), path, self.datamodule, config.allow_mismatch)
+            for path in paths
+            if isinstance(path, str) and Path(path).is_file()
+        }
+        assert isinstance(self.trainer, GAUAlphaTrainer)
+        self.trainer.notes = {str(Path(path)): "; ".join(one) for path, one in found.items()}
+
     def _changes_since(self, path: str) -> list[str]:
         """List the settings that differ from those of the run that saved a checkpoint."""
         before = run_of(read_checkpoint(path), path).get("config")
         if not isinstance(before, dict):
             return []
         now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_unset=False))
-        asked = ("ckpt_path", "auto_resume", "config", "trust")  # how to start, and nothing of the run itself
+        asked = (
+            "ckpt_path",
+            "auto_resume",
+            "allow_mismatch",
+            "config",
+            "trust",
+        )  # how to start, and nothing of the run itself
         before, now = ({name: value for name, value in x.items() if name not in asked} for x in (before, now))
         return changes(before, now)
 

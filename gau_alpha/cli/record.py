@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from gau_alpha.checkpoints import tokenizer_files
+from gau_alpha.checkpoints import TOKENIZER_KEY, tokenizer_files
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.provenance import environment_info
 
@@ -30,6 +30,7 @@ class RunRecord(SaveConfigCallback):
         tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
         # read once: the file may change while the run goes on
         self._tokenizer = {} if tokenizer is None else tokenizer_files(tokenizer)
+        self._fingerprint = None if tokenizer is None else tokenizer.fingerprint()
         if self.already_saved or (stage != "fit" and not trainer.loggers):
             return  # an evaluation that logs nowhere leaves no files but those it is asked for
         log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
@@ -44,7 +45,8 @@ class RunRecord(SaveConfigCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the record into the checkpoint, as plain data."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        checkpoint[RUN_KEY] = {"config": config, "tokenizer": self._tokenizer, **_record(trainer)}
+        tokenizer = {"tokenizer": self._tokenizer, TOKENIZER_KEY: self._fingerprint}
+        checkpoint[RUN_KEY] = {"config": config, **tokenizer, **_record(trainer)}
 
 
 def changes(before: Any, now: Any, name: str = "") -> list[str]:

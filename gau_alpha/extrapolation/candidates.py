@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
-from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint
+from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
 from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
@@ -25,6 +27,7 @@ class LoadedCheckpoint:
         model: The model with the checkpoint's weights, under the method asked for.
         trained_method: The method that it was trained with.
         train_length: Tokens per row that it was trained on.
+        recipe: What it has in common with a checkpoint that differs in nothing but seeds and names, as JSON.
     """
 
     path: Path
@@ -32,6 +35,7 @@ class LoadedCheckpoint:
     model: GAUAlphaForMaskedLM
     trained_method: AttentionMethod
     train_length: int
+    recipe: str
 
     def suits(self, method: str) -> bool:
         """Say whether the model was trained with the similarity that a method fixes, if it fixes one."""
@@ -47,10 +51,6 @@ class LoadedCheckpoint:
             while part := file.read(1 << 20):
                 digest.update(part)
         return digest.hexdigest()
-
-    def recipe(self) -> str:
-        """What two checkpoints have in common if they differ in nothing but the seed of training."""
-        return json.dumps([self.trained_method.describe(), asdict(self.model.config), self.train_length])
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,16 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         load_weights(model, weights, path)
         model.set_method(model.method.replace(**asked))
         train_length = checkpoint["hyper_parameters"]["train_length"]
-        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length))
+        made = json.dumps(recipe(checkpoint), sort_keys=True, default=repr)
+        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, made))
     return loaded
 
 
 def pair_up(
-    checkpoints: list[LoadedCheckpoint], methods: list[str], calibrations: list[str] | None = None
+    checkpoints: list[LoadedCheckpoint],
+    methods: list[str],
+    calibrations: list[str] | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Candidate]:
     """Decide which method is evaluated on which checkpoint.
 
@@ -136,6 +140,7 @@ def pair_up(
         checkpoints: The checkpoints.
         methods: Names of presets, ``trained``, ``calibrated``, or ``NAME_calibrated`` for a preset NAME.
         calibrations: Files with the tables of calibrated methods; if None, those next to the checkpoints.
+        notes: What a reader should know of a checkpoint's results, by its path.
 
     Raises:
         ValueError: If a method is unknown, named twice, or suits none of several checkpoints; or if a calibration is
@@ -151,10 +156,10 @@ def pair_up(
         suited = [one for one in checkpoints if len(checkpoints) == 1 or one.suits(name)]
         if not suited:
             raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
-        alike = Counter(one.recipe() for one in suited)
+        alike = Counter(one.recipe for one in suited)
         shown = display_name(name)
         for checkpoint in suited:
-            several = alike[checkpoint.recipe()] > 1
+            several = alike[checkpoint.recipe] > 1
             # Where some were trained with one similarity and some with another, a group says with which.
             kind = "" if len(alike) == 1 else f" ({checkpoint.trained_method.similarity!r})"
             method = resolve_method(base_of(name), checkpoint.model.method, checkpoint.train_length)
@@ -169,6 +174,7 @@ def pair_up(
                     method=method,
                     group=f"{shown}{kind}" if several else "",
                     trained_method=checkpoint.trained_method,
+                    note=notes.get(str(checkpoint.path), ""),
                     calibration=calibration,
                     checkpoint=checkpoint,
                 )
