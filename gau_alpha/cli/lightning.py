@@ -30,6 +30,9 @@ from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from
 from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.shipped import method_named
+from gau_alpha.cli.split_check import HELP as SPLIT_HELP
+from gau_alpha.cli.split_check import OPTION as OTHER_SPLIT
+from gau_alpha.cli.split_check import check_split
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
 from gau_alpha.cli.trainer import GAUAlphaTrainer
@@ -178,6 +181,7 @@ class GAUAlphaCLI(LightningCLI):
         """Link what the data knows to the model, and offer ``auto_resume``."""
         parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
+        parser.add_argument(f"--{OTHER_SPLIT}", type=bool, default=False, help=SPLIT_HELP)
         parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
@@ -296,6 +300,9 @@ class GAUAlphaCLI(LightningCLI):
         config = self.config_init[self.config.subcommand]
         if self._resumes():
             config.ckpt_path = choose_resume_path(self.trainer, config.ckpt_path)
+        if self.config.subcommand != "predict" and not config[OTHER_SPLIT] and config.ckpt_path:  # predict reads all
+            paths = config.ckpt_path if isinstance(config.ckpt_path, list) else [config.ckpt_path]
+            check_split(self.datamodule, map(str, paths))
         path = config.ckpt_path if self.config.subcommand == "fit" else None
         if isinstance(path, str) and Path(path).is_dir():
             read_training_state(path)  # explains why it is refused; strategies of Lightning would unpickle it
@@ -315,7 +322,13 @@ class GAUAlphaCLI(LightningCLI):
         if not isinstance(before, dict):
             return []
         now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_unset=False))
-        asked = ("ckpt_path", "auto_resume", "config", "trust")  # how to start, and nothing of the run itself
+        asked = (
+            "ckpt_path",
+            "auto_resume",
+            "config",
+            "trust",
+            OTHER_SPLIT,
+        )  # how to start, and nothing of the run itself
         before, now = ({name: value for name, value in x.items() if name not in asked} for x in (before, now))
         return changes(before, now)
 
