@@ -319,8 +319,9 @@ class GAUAlphaCLI(LightningCLI):
     def _check_data(self, config: Any) -> None:
         """Hold the data against every checkpoint that the command names."""
         paths = config.ckpt_path if isinstance(config.ckpt_path, list) else [config.ckpt_path]
+        evaluates = self.config.subcommand != "predict"  # which reads all that there is
         found = {
-            path: check_belongs(read_checkpoint(path), path, self.datamodule, config.allow_mismatch)
+            path: check_belongs(read_checkpoint(path), path, self.datamodule, evaluates, config.allow_mismatch)
             for path in paths
             if isinstance(path, str) and Path(path).is_file()
         }
