@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from lightning.pytorch import Callback
 
 from callbacks.nonfinite import Guard
+from callbacks.recovery.identity import RunIdentity
 from callbacks.recovery.preemption import CatchUpCallback, PreemptionCheckpoint
 from callbacks.recovery.resume import AgreeOnResumePath, PurgeOrphanedEvents, ResumePendingValidation
 from callbacks.recovery.seeding import DropoutSeed
@@ -18,6 +19,7 @@ __all__ = [
     "PreemptionCheckpoint",
     "PurgeOrphanedEvents",
     "ResumePendingValidation",
+    "RunIdentity",
     "in_order",
     "installed_callbacks",
 ]
@@ -25,6 +27,7 @@ __all__ = [
 # Hooks run in the order of the trainer's list.
 _BEFORE = (
     AgreeOnResumePath,  # before anything is written: a process that sees no checkpoint would purge what others resume
+    RunIdentity,  # before anything else is written: it is listed as the run's
     PurgeOrphanedEvents,  # before anything is logged: what the others log belongs to the resumed run
     Guard,  # before anything counts, logs or saves a step that it refuses
 )

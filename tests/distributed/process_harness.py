@@ -4,6 +4,7 @@
 - ``start_scripts`` starts a script of this folder as the processes of one node; ``heard`` is what they print.
 - ``start_cli`` starts one command; ``interrupt`` sends it a signal once something has happened.
 - ``SendSignal``, named in a config, lets a process interrupt itself at an exact moment of a step.
+- ``holding`` has another process hold a lock.
 - ``differences`` compares what two runs have saved, ``logged_points`` reads what TensorBoard shows of one.
 """
 
@@ -15,7 +16,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.checkpoints.lock import Lock
 from gau_alpha.cli import main
 
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "schedule")
@@ -117,6 +120,28 @@ def _worker(args: list[str], environment: dict[str, str], output: Path) -> None:
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     print(f"threads of gloo left: {sum('gloo' in name for name in threads)} of {len(threads)}")
     raise SystemExit(code)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[int | None]:
+    """Have another process hold a lock; it is killed at the end. Yields its number."""
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    process = fork.Process(target=_hold, args=(path, ready))
+    process.start()
+    assert ready.wait(30)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.join()
+
+
+def _hold(path: Path, ready: Any) -> None:
+    lock = Lock(path)
+    lock.acquire("")
+    ready.set()
+    time.sleep(600)
 
 
 def start_scripts(script: str, *arguments: object, processes: int = 2) -> list[subprocess.Popen[str]]:
