@@ -18,13 +18,14 @@ class RunIdentity(Callback):
 
     Args:
         start: How the run starts.
+        trainer: Built, but not started: what its loggers' folders hold by now is not the run's.
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, trainer: Trainer) -> None:
         self._start = start
         self._run_id: str | None = None
         self._parent: str | None = None
-        self._before: set[Path] = set()
+        self._before = {path for path in _logs(trainer) if not start.folder.lists(path)}
 
     def describe(self) -> dict[str, str | None]:
         """Return ``id`` and ``parent``, the id of the run that this one was continued from, as plain data."""
@@ -35,7 +36,6 @@ class RunIdentity(Callback):
         if stage != "fit":
             return
         if trainer.is_global_zero:
-            self._before = _logs(trainer) - {self._start.folder.path / name for name in self._start.folder.files}
             self._run_id = self._start.folder.begin()
             LISTENERS.append(self._start.folder.add)
         self._run_id = trainer.strategy.broadcast(self._run_id)

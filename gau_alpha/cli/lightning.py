@@ -316,7 +316,7 @@ class GAUAlphaCLI(LightningCLI):
             start = start_run(self.trainer, config.ckpt_path, self._resumes(), config.overwrite)
             config.ckpt_path = start.ckpt_path
             self.config.fit.overwrite = False  # done: the run's record is no command to remove it
-            identity = RunIdentity(start)
+            identity = RunIdentity(start, self.trainer)
             self._held.callback(identity.release)
             callbacks.append(identity)
         path = config.ckpt_path if self.config.subcommand == "fit" else None

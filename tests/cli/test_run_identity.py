@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,10 @@ def fit(run, folder, *more):
 
 def owner(path):
     return run_id_of(read_checkpoint(path))
+
+
+COSINE = ("--model.schedule", "gau_alpha.training.schedules.Cosine", "--model.schedule.final", "0.1")
+"""A schedule that a longer run can go on from."""
 
 
 @pytest.fixture
@@ -102,7 +107,7 @@ def test_a_list_that_leads_out_of_the_folder_is_refused(run, own, tmp_path, caps
 def test_auto_resume_takes_only_checkpoints_of_its_own_run(run, tmp_path, caplog):
     shutil.copy(run.checkpoint, "kept.ckpt")  # in the working directory, where Lightning would look under SLURM
     shutil.copy(run.checkpoint, "hpc_ckpt_1.ckpt")
-    args = fit(run, tmp_path, "--auto_resume", "true")
+    args = fit(run, tmp_path, "--auto_resume", "true", *COSINE)
     with caplog.at_level("INFO"):
         assert main(args) == 0
     last = tmp_path / EXPERIMENT / "checkpoints/last.ckpt"
@@ -126,14 +131,16 @@ def test_auto_resume_begins_nothing_among_checkpoints_of_an_unknown_run(run, own
 
 @pytest.mark.slow
 def test_a_new_run_from_a_named_checkpoint_remembers_its_parent(run, tmp_path, capsys):
-    more = ("--ckpt_path", str(run.checkpoint), "--trainer.max_steps", "4")
+    assert main(fit(run, "parent", *COSINE)) == 0
+    parent = Path("parent", EXPERIMENT, "checkpoints/last.ckpt").absolute()
+    more = ("--ckpt_path", str(parent), "--trainer.max_steps", "4", *COSINE)
     assert main(fit(run, tmp_path, *more)) == 0
     last = tmp_path / EXPERIMENT / "checkpoints/last.ckpt"
-    assert read_checkpoint(last)["run"]["parent"] == owner(run.checkpoint) != owner(last)
+    assert read_checkpoint(last)["run"]["parent"] == owner(parent) != owner(last)
     assert main(fit(run, tmp_path, *more)) == 2, "the folder holds the new run now"
     assert "was saved by another" in capsys.readouterr().err
-    assert main(fit(run, tmp_path, "--ckpt_path", str(last), "--trainer.max_steps", "5")) == 0, "its own"
-    assert read_checkpoint(last)["run"]["parent"] == owner(run.checkpoint)
+    assert main(fit(run, tmp_path, "--ckpt_path", str(last), "--trainer.max_steps", "5", *COSINE)) == 0, "its own"
+    assert read_checkpoint(last)["run"]["parent"] == owner(parent)
 
 
 @pytest.mark.parametrize("stored", ["../../x", "A" * 32, 7, None, ["a"]])
