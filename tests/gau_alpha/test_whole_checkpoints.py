@@ -1,6 +1,7 @@
 """Checkpoints on disk: checksum, disk full, which one a run goes on from, schedules of changed length."""
 
 import errno
+import hashlib
 import os
 import random
 import zipfile
@@ -14,6 +15,7 @@ from callbacks.recovery.preemption import _confine
 from callbacks.recovery.resume import latest_valid_checkpoint
 from gau_alpha.checkpoints import find_corruption, load_plain
 from gau_alpha.checkpoints.atomic_write import NotWrittenError, remove_unfinished, write_atomic
+from gau_alpha.checkpoints.checksum import read_hashed
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 
 CONTENT = {"state_dict": {"weight": torch.arange(300.0)}, "global_step": 7}
@@ -112,6 +114,22 @@ def test_processes_of_one_number_write_under_different_names(tmp_path, monkeypat
     for _ in range(2):
         write_atomic(tmp_path / "a", lambda path: (names.append(path.name), path.write_text("x")))
     assert len(set(names)) == 2
+
+
+def test_what_was_read_is_what_is_hashed(tmp_path):
+    path, other = saved(tmp_path / "a.ckpt"), saved(tmp_path / "b.ckpt", {**CONTENT, "global_step": 8})
+    hashes = [hashlib.sha256(one.read_bytes()).hexdigest() for one in (path, other)]
+
+    def replaced_meanwhile(path):
+        content = load_plain(path)
+        if other.exists():
+            other.replace(path)
+        return content
+
+    content, digest = read_hashed(path, replaced_meanwhile)
+    assert (content["global_step"], digest) == (8, hashes[1])
+    with pytest.raises(ValueError, match="replaced while it was read"):
+        read_hashed(path, lambda path: saved(path))
 
 
 def aged(path, seconds):
