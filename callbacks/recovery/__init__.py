@@ -9,6 +9,7 @@ from callbacks.recovery.identity import RunIdentity
 from callbacks.recovery.preemption import CatchUpCallback, PreemptionCheckpoint
 from callbacks.recovery.resume import AgreeOnResumePath, PurgeOrphanedEvents, ResumePendingValidation
 from callbacks.recovery.seeding import DropoutSeed
+from callbacks.recovery.stopping import EndOnSignal
 from callbacks.recovery.timeout_hint import CollectiveTimeoutHint
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "CatchUpCallback",
     "CollectiveTimeoutHint",
     "DropoutSeed",
+    "EndOnSignal",
     "PreemptionCheckpoint",
     "PurgeOrphanedEvents",
     "ResumePendingValidation",
@@ -59,6 +61,7 @@ def installed_callbacks(own: Iterable[Callback], resume_path: str | None) -> lis
             *([] if any(isinstance(callback, Guard) for callback in own) else [Guard()]),
             CollectiveTimeoutHint(),
             DropoutSeed(),
+            EndOnSignal(),
             PreemptionCheckpoint(),
             ResumePendingValidation(),
         ]

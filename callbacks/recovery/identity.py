@@ -71,7 +71,7 @@ class RunIdentity(Callback):
         """List what loggers have written."""
         self._list_logs(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """List what loggers have written."""
         self._list_logs(trainer)
 

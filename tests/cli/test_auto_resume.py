@@ -50,14 +50,16 @@ def preserve_training_state(tmp_path_factory, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (signal.SIGUSR1, 8)])
-def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, preserve_training_state, capsys, number, step):
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (signal.SIGUSR1, 8), (signal.SIGINT, 5)])
+def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, preserve_training_state, capsys, caplog, number, step):
     folder = tmp_path / "runs"
+    caplog.set_level("INFO")
     with pytest.raises(SystemExit) as ended:
         main(config(folder, run, callbacks=[send_signal(number, step)]))
     assert ended.value.code == 128 + number
     assert read_checkpoint(folder / "run/first/checkpoints/interrupted.ckpt")["global_step"] == step
-    assert signal.getsignal(number) in (signal.SIG_DFL, None)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, None)
+    assert "--auto_resume true resumes from there" in caplog.text
     capsys.readouterr()
     assert main(config(folder, run)) == 0
     assert "trainer.callbacks" in capsys.readouterr().out  # the changed config is listed

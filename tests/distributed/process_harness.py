@@ -218,15 +218,19 @@ class SendSignal(Callback):
         step: Optimizer step, counted from 1.
         moment: ``in`` the step, amid it; ``validating`` after it; ``after`` it, when the next batch begins.
         ranks: Processes that are sent it; all if None.
+        group: Whether workers get it, too, as by Ctrl-C in a terminal; the process must have a group of its own.
     """
 
-    def __init__(self, number: int, step: int, moment: str = "in", ranks: list[int] | None = None) -> None:
-        self.number, self.step, self.moment, self.ranks = number, step, moment, ranks
+    def __init__(
+        self, number: int, step: int, moment: str = "in", ranks: list[int] | None = None, group: bool = False
+    ) -> None:
+        self.number, self.step, self.moment, self.ranks, self.group = number, step, moment, ranks, group
 
     def _send(self, trainer, moment, step):
         mine = self.ranks is None or trainer.global_rank in self.ranks
         if mine and (self.moment, self.step) == (moment, step) and not trainer.sanity_checking:
-            os.kill(os.getpid(), self.number)
+            self.step = -1  # once, though a step may have several batches
+            (os.killpg if self.group else os.kill)(os.getpid(), self.number)
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self._send(trainer, "in", trainer.global_step + 1)
@@ -238,9 +242,11 @@ class SendSignal(Callback):
         self._send(trainer, "after", trainer.global_step)
 
 
-def send_signal(number: int, step: int, moment: str = "in", ranks: list[int] | None = None) -> dict[str, Any]:
+def send_signal(
+    number: int, step: int, moment: str = "in", ranks: list[int] | None = None, group: bool = False
+) -> dict[str, Any]:
     """Name ``SendSignal`` in a config."""
-    arguments = {"number": int(number), "step": step, "moment": moment, "ranks": ranks}
+    arguments = {"number": int(number), "step": step, "moment": moment, "ranks": ranks, "group": group}
     return {"class_path": f"{__name__}.SendSignal", "init_args": arguments}
 
 
