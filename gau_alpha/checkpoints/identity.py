@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+RUN_KEY = "run"
+"""The entry of a checkpoint that holds the run's id, resolved config, its tokenizer's files and surroundings."""
+
 TOKENIZER_KEY = "tokenizer_fingerprint"
 """The entry of the run's record that tells tokenizers apart by what they do, not by where they lie."""
 
@@ -19,7 +22,7 @@ def tokenizer_fingerprint(checkpoint: Mapping[str, Any]) -> str | None:
     Args:
         checkpoint: What ``read_checkpoint`` returned.
     """
-    found = _section(checkpoint, "run").get(TOKENIZER_KEY)
+    found = _section(checkpoint, RUN_KEY).get(TOKENIZER_KEY)
     return found if isinstance(found, str) else None
 
 
@@ -33,7 +36,7 @@ def recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         Plain data: optimizer steps, hyperparameters, and, where the run left its record, data, tokenizer, batches and
         processes.
     """
-    run = _section(checkpoint, "run")
+    run = _section(checkpoint, RUN_KEY)
     config = _section(run, "config")
     trainer = _section(config, "trainer")
     return {

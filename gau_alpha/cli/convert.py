@@ -40,7 +40,7 @@ from gau_alpha.checkpoints import (
     write_folder,
 )
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.cli.record import RUN_KEY
+from gau_alpha.checkpoints.identity import RUN_KEY
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig

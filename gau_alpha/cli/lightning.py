@@ -5,7 +5,7 @@ What the user types or puts in a YAML wins over what a checkpoint remembers, and
 
 from argparse import Action
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NoReturn
@@ -20,7 +20,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.predictions import PredictionWriter
 from callbacks.recovery import installed_callbacks
-from callbacks.recovery.resume import AUTO_RESUME, choose_resume_path, fix_version, keep_tables
+from callbacks.recovery.identity import RunIdentity
+from callbacks.recovery.resume import AUTO_RESUME, fix_version
+from callbacks.recovery.start import OVERWRITE, start_run
 from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint, read_training_state
@@ -65,7 +67,7 @@ def run(args: list[str]) -> None:
             f"{args[0]} measures how hidden tokens are predicted, and a model with a head for another task predicts "
             f"none. How it does on long texts says `gau-alpha validate` with data.evaluation_length null."
         )
-    with restoring_explained():
+    with restoring_explained(), ExitStack() as held:
         (FineTuningCLI if fine_tunes else GAUAlphaCLI)(
             GAUAlphaFineTuning if fine_tunes else GAUAlphaModule,
             LightningDataModule,
@@ -79,6 +81,7 @@ def run(args: list[str]) -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
             args=gather_lists(args) if args[0] in EVALUATIONS else args,
+            held=held,
         )
     if dist.is_available() and dist.is_initialized():
         # Ends gloo's threads. One that lets go of a tensor while Python itself is ending aborts the process ("terminate
@@ -176,13 +179,26 @@ class Parser(LightningArgumentParser):
 
 
 class GAUAlphaCLI(LightningCLI):
-    """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above."""
+    """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above.
+
+    It runs the command when it is made.
+
+    Args:
+        *args: Lightning's.
+        held: Gets what is to be let go of once the command has ended, however it ends.
+        **kwargs: Lightning's.
+    """
+
+    def __init__(self, *args: Any, held: ExitStack, **kwargs: Any) -> None:
+        self._held = held
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the data knows to the model, and offer ``auto_resume``."""
         parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
         parser.add_argument("--allow_mismatch", type=bool, default=False, help=ALLOW_MISMATCH)
+        parser.add_argument("--overwrite", type=bool, default=False, help=OVERWRITE)
         parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
@@ -298,21 +314,26 @@ class GAUAlphaCLI(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        """Choose what is resumed from, install what every run has, say what method is in effect."""
+        """Claim the run's folder, choose what is resumed from, install what every run has, say what is in effect."""
         config = self.config_init[self.config.subcommand]
-        if self._resumes():
-            config.ckpt_path = choose_resume_path(self.trainer, config.ckpt_path)
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        recorded = any(isinstance(one, RunRecord) for one in callbacks)  # fast_dev_run is not
+        if self.config.subcommand == "fit" and recorded and (self.trainer.loggers or self.trainer.checkpoint_callbacks):
+            start = start_run(self.trainer, config.ckpt_path, self._resumes(), config.overwrite)
+            config.ckpt_path = start.ckpt_path
+            self.config.fit.overwrite = False  # done: the run's record is no command to remove it
+            identity = RunIdentity(start, self.trainer)
+            self._held.callback(identity.release)
+            callbacks.append(identity)
         self._check_data(config)
         path = config.ckpt_path if self.config.subcommand == "fit" else None
         if isinstance(path, str) and Path(path).is_dir():
             read_training_state(path)  # explains why it is refused; strategies of Lightning would unpickle it
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         callbacks[:] = installed_callbacks(callbacks, path)
         if not self.trainer.is_global_zero:
             return
         print(printable(f"method: {self.model.model.method.summary()}"))
         if path and Path(path).is_file():
-            keep_tables(self.trainer)
             for line in self._changes_since(path):
                 print(printable(f"changed since {path} was saved: {line}"))
 
@@ -338,6 +359,7 @@ class GAUAlphaCLI(LightningCLI):
             "ckpt_path",
             "auto_resume",
             "allow_mismatch",
+            "overwrite",
             "config",
             "trust",
         )  # how to start, and nothing of the run itself

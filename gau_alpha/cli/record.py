@@ -9,12 +9,10 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from gau_alpha.checkpoints import TOKENIZER_KEY, tokenizer_files
+from callbacks.recovery.identity import identity_of
+from gau_alpha.checkpoints import RUN_KEY, TOKENIZER_KEY, tokenizer_files
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.provenance import environment_info
-
-RUN_KEY = "run"
-"""The entry of a checkpoint that holds the run's resolved config, its tokenizer's files and surroundings."""
 
 
 class RunRecord(SaveConfigCallback):
@@ -22,7 +20,7 @@ class RunRecord(SaveConfigCallback):
 
     They lie beside the logs, and in every checkpoint.
 
-    Existing files are never overwritten: a second run in the same folder writes ``config_1.yaml`` and so on.
+    Existing files are never overwritten: a run that goes on in its folder writes ``config_1.yaml`` and so on.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -76,7 +74,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
-    return {"world": world, **environment_info()}
+    return {**identity_of(trainer), "world": world, **environment_info()}
 
 
 def _free(path: Path) -> Path:

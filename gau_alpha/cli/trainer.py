@@ -117,14 +117,15 @@ class GAUAlphaTrainer(Trainer):
         self.test(step, verbose=False)
         assert step.result is not None, "the test has run"
         results, run, cache = step.result
-        if self.is_global_zero:
+        if cache is not None:  # on the first process
             report = Report(results, {**run, "precision": str(self.precision), **environment_info()})
             report.write(folder, latex=latex)
             report.print()
             print(f"report: {folder / NAME}.html\nall rows: {folder / NAME}.json")
             if any(result.status is Status.OUT_OF_TIME for result in results):
                 print(f"out of time: the same command goes on from {unfinished}")
-            elif cache is not None:
+                cache.release()
+            else:
                 cache.close()
         return results
 

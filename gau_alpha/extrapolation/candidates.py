@@ -1,17 +1,17 @@
 """What is compared: methods on models, and the checkpoints that these come from."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
 from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
+from gau_alpha.checkpoints.checksum import read_hashed
 from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
@@ -27,6 +27,7 @@ class LoadedCheckpoint:
         model: The model with the checkpoint's weights, under the method asked for.
         trained_method: The method that it was trained with.
         train_length: Tokens per row that it was trained on.
+        sha256: Of the bytes that were read, by which a calibration or an interrupted evaluation knows them again.
         recipe: What it has in common with a checkpoint that differs in nothing but seeds and names, as JSON.
     """
 
@@ -35,6 +36,7 @@ class LoadedCheckpoint:
     model: GAUAlphaForMaskedLM
     trained_method: AttentionMethod
     train_length: int
+    sha256: str
     recipe: str
 
     def suits(self, method: str) -> bool:
@@ -42,15 +44,6 @@ class LoadedCheckpoint:
         base = base_of(method)
         similarity = None if base == TRAINED else load_preset(base).get("similarity")
         return similarity is None or type(similarity) is type(self.trained_method.similarity)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of the file, by which a calibration or an interrupted evaluation knows it again."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
     """
     if not paths:
         raise ValueError("This needs --ckpt_path and one or more checkpoints.")
-    checkpoints = [read_checkpoint(path) for path in paths]
+    checkpoints, hashes = zip(*(_read(path) for path in paths), strict=True)
     read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
     asked = {
         axis: strategy
@@ -104,8 +97,8 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         if strategy.describe() != getattr(read[0][1], axis).describe()
     }
     loaded: list[LoadedCheckpoint] = []
-    for path, label, checkpoint, (config, method, weights) in zip(
-        paths, _labels(paths), checkpoints, read, strict=True
+    for path, label, checkpoint, sha256, (config, method, weights) in zip(
+        paths, _labels(paths), checkpoints, hashes, read, strict=True
     ):
         if config.vocab_size != module.model.config.vocab_size:
             raise ValueError(
@@ -121,8 +114,14 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         model.set_method(model.method.replace(**asked))
         train_length = checkpoint["hyper_parameters"]["train_length"]
         made = json.dumps(recipe(checkpoint), sort_keys=True, default=repr)
-        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, made))
+        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256, made))
     return loaded
+
+
+def _read(path: str) -> tuple[dict[str, Any], str]:
+    if not Path(path).is_file():
+        return read_checkpoint(path), ""  # which says what is there instead
+    return read_hashed(Path(path), read_checkpoint)
 
 
 def pair_up(

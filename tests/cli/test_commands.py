@@ -46,9 +46,9 @@ def test_fit_leaves_config_record_and_checkpoint(run):
     assert checkpoint["global_step"] == 3
 
 
-def test_a_second_run_in_the_folder_overwrites_no_config(run, tmp_path):
+def test_a_run_that_goes_on_overwrites_no_config(run, tmp_path):
     args = ["fit", "--config", str(run.config), "--trainer.max_steps", "1", "--trainer.callbacks", "[]"]
-    args += ["--trainer.logger.save_dir", str(tmp_path)]
+    args += ["--trainer.logger.save_dir", str(tmp_path), "--auto_resume", "true"]
     assert main(args) == 0
     first = (tmp_path / "run/first/config.yaml").read_text()
     assert main([*args, "--model.learning_rate", "0.5"]) == 0
