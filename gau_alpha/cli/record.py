@@ -25,10 +25,12 @@ class RunRecord(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files, on the first process."""
-        tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+        data = getattr(trainer, "datamodule", None)
+        tokenizer = getattr(data, "tokenizer", None)
         # read once: the file may change while the run goes on
         self._tokenizer = {} if tokenizer is None else tokenizer_files(tokenizer)
         self._fingerprint = None if tokenizer is None else tokenizer.fingerprint()
+        self._data = data.identity() if stage == "fit" and hasattr(data, "identity") else None
         if self.already_saved or (stage != "fit" and not trainer.loggers):
             return  # an evaluation that logs nowhere leaves no files but those it is asked for
         log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
@@ -43,8 +45,8 @@ class RunRecord(SaveConfigCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the record into the checkpoint, as plain data."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        tokenizer = {"tokenizer": self._tokenizer, TOKENIZER_KEY: self._fingerprint}
-        checkpoint[RUN_KEY] = {"config": config, **tokenizer, **_record(trainer)}
+        read = {"tokenizer": self._tokenizer, TOKENIZER_KEY: self._fingerprint, "data": self._data}
+        checkpoint[RUN_KEY] = {"config": config, **read, **_record(trainer)}
 
 
 def changes(before: Any, now: Any, name: str = "") -> list[str]:

@@ -141,6 +141,13 @@ def test_runs_are_summed_up_only_if_they_differ_in_seeds_and_names_alone(run, tm
     assert groups(run.checkpoint, faster) == {""}
 
 
+def test_a_checkpoint_says_what_data_it_was_trained_on(run):
+    data = torch.load(run.checkpoint)["run"]["data"]
+    assert data["split"] == {"by": "text", "split_seed": 0, "validation_fraction": 0.1}
+    assert data["corpus"]["documents"] == 12
+    assert len(data["corpus"]["sha256"]) == 64
+
+
 def test_a_recipe_is_plain_data_of_a_hostile_record(run):
     """Whatever stands in the place of the record: no exception, and equal only to itself."""
     content = torch.load(run.checkpoint)
