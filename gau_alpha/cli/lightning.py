@@ -27,7 +27,7 @@ from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint, read_training_state
 from gau_alpha.checkpoints.io import WholeCheckpointIO
-from gau_alpha.cli.arguments import checkpoint_in, start_in
+from gau_alpha.cli.arguments import checkpoint_in, replacing_data, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
 from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
 from gau_alpha.cli.identity import ALLOW_MISMATCH, check_belongs
@@ -244,7 +244,7 @@ class GAUAlphaCLI(LightningCLI):
             stored = checkpoint_defaults(Path(path)).data
         elif (start := start_in(args)) and Path(start).exists():
             self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(replacing_data(args))
         seed = self.config[subcommand].seed_everything
         if not isinstance(seed, bool) and seed is not None:
             require_whole("seed_everything", seed, least=0, most=2**32 - 1)  # what all generators take

@@ -25,12 +25,12 @@ class RunRecord(SaveConfigCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files, on the first process."""
-        data = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         tokenizer = getattr(data, "tokenizer", None)
         # read once: the file may change while the run goes on
         self._tokenizer = {} if tokenizer is None else tokenizer_files(tokenizer)
         self._fingerprint = None if tokenizer is None else tokenizer.fingerprint()
-        self._data = data.identity() if stage == "fit" and hasattr(data, "identity") else None
+        self._data = None if stage != "fit" or not hasattr(data, "identity") else data.identity()
         if self.already_saved or (stage != "fit" and not trainer.loggers):
             return  # an evaluation that logs nowhere leaves no files but those it is asked for
         log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
