@@ -4,15 +4,16 @@ A cache is found by content: its key hashes what the source would yield, how the
 format of the file. Nothing that only shapes rows (train length, mask rate, split) is part of it.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ _SCHEMA = pa.schema({"input_ids": pa.large_list(pa.int32()), "text_hash": pa.uin
 _BATCH_DOCUMENTS = 1024
 _BATCH_CHARACTERS = 4_000_000
 _MANY_UNKNOWN = 0.01
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Documents(Protocol):
@@ -60,6 +62,7 @@ class TokenizedDocuments:
     Attributes:
         lengths: (documents,) number of tokens of each.
         text_hashes: (documents,) hash of each one's text, whatever the tokenizer.
+        about: What was counted when it was made.
 
     Raises:
         ValueError: If the folder is not as it was written: a file gone, cut short, or of another layout.
@@ -67,8 +70,12 @@ class TokenizedDocuments:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with refusing(f"{folder} is no whole cache of tokens", "Delete that folder; the text is tokenised anew."):
+        with refusing(f"{folder} is no whole cache of tokens", "The text has to be tokenised anew."):
             about = json.loads((folder / _ABOUT).read_text())
+            if not all(isinstance(line, str) for line in about["left_out"]):
+                raise ValueError(f"{_ABOUT} does not say what was left out")
+            if not all(isinstance(about[name], int) for name in ("documents_without_text", "unknown_tokens")):
+                raise ValueError(f"{_ABOUT} does not say what was counted")
             table = pa.ipc.open_stream(pa.memory_map(str(folder / _FILE))).read_all()
             table.validate()  # whether its buffers are as large as it says
             if table.schema != _SCHEMA:
@@ -87,6 +94,7 @@ class TokenizedDocuments:
             # A file that is cut between two chunks is a file.
             if [len(self.lengths), int(self.lengths.sum())] != [about["documents"], about["tokens"]]:
                 raise ValueError(f"it is another number of documents or tokens than {_ABOUT} says")
+        self.about: dict[str, Any] = about
         self._first_document = np.cumsum([0, *(len(chunk) for chunk in chunks)])
 
     def __len__(self) -> int:
@@ -135,18 +143,23 @@ class JoinedDocuments:
         return self._parts[part].document(index - int(self._first_document[part]))
 
 
-def tokenize(source: TextSource, tokenizer: Tokenizer, cache_dir: str | None = None) -> TokenizedDocuments:
-    """Open the tokenised documents of a source, tokenising them first if no cache holds them.
+def tokenize(
+    source: TextSource, tokenizer: Tokenizer, cache_dir: str | None = None, tell: bool = True
+) -> TokenizedDocuments:
+    """Open the tokenised documents of a source, tokenising them first if no cache holds them whole.
 
-    May be called by many processes at once: one tokenises, the others wait for it.
+    May be called by many processes at once: one tokenises, the others wait for it. A cache that is damaged, or of
+    another layout, is made anew.
 
     Args:
         source: The text.
         tokenizer: Its encoding.
         cache_dir: Folder for all caches; None means ``gau_alpha_lightning`` in the user's cache folder.
+        tell: Whether to say what is blank, unknown or left out, be it read now or when the cache was made.
 
     Raises:
-        ValueError: If the source yields no text, the folder can't be written, or what lies in it is damaged.
+        ValueError: If the source yields no text, the folder can't be written, or what lies in it can't be read nor
+            replaced.
     """
     root = Path(cache_dir).expanduser() if cache_dir is not None else _default_cache_dir()
     with _refusing(root):
@@ -155,25 +168,61 @@ def tokenize(source: TextSource, tokenizer: Tokenizer, cache_dir: str | None = N
     parts = {"format": _FORMAT, "source": source.fingerprint(), "tokenizer": tokenizer.fingerprint()}
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     folder = root / key
-    if not folder.exists():
+    documents, is_new = _opened(folder), False
+    if documents is None:
         lock = FileLock(root / f"{key}.lock")
         with _refusing(root):
             lock.acquire()
         try:
-            if not folder.exists():  # still nobody made it while we waited for the lock
+            documents = _opened(folder, tell=True)  # perhaps somebody made it while we waited for the lock
+            if documents is None:
+                _remove(folder)
                 _build(source, tokenizer, folder)
+                documents, is_new = TokenizedDocuments(folder), True
         finally:
             lock.release()
-    return TokenizedDocuments(folder)
+    if tell:
+        _report(source, tokenizer, documents.about, is_new)
+    return documents
+
+
+def _opened(folder: Path, tell: bool = False) -> TokenizedDocuments | None:
+    """Open a cache; None if there is none, or none that is whole, which may be told."""
+    if not os.path.lexists(folder):
+        return None
+    try:
+        return TokenizedDocuments(folder)
+    except ValueError as error:
+        if tell:
+            rank_zero_warn(str(error))
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Make room for a cache where a damaged one lies.
+
+    Raises:
+        ValueError: If it can't be removed, such as that of another user.
+    """
+    if not os.path.lexists(folder):
+        return
+    with refusing(
+        f"{folder} is no whole cache of tokens that can be read, and can't be removed",
+        "Delete it, or set `cache_dir` to a folder of your own.",
+    ):
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+        else:
+            folder.unlink()
 
 
 def _build(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
     # We hold the lock, so whatever is unfinished was left by a process that was killed.
     for unfinished in folder.parent.glob(f"{folder.name}.unfinished-*"):
-        shutil.rmtree(unfinished)
+        _remove(unfinished)
     with _refusing(folder.parent):
         place = tempfile.TemporaryDirectory(prefix=f"{folder.name}.unfinished-", dir=folder.parent)
-    with place as workplace:
+    with _room(folder.parent), place as workplace:
         made = Path(workplace) / "made"
         made.mkdir()
         counts = _write(source, tokenizer, made / _FILE)
@@ -182,8 +231,8 @@ def _build(source: TextSource, tokenizer: Tokenizer, folder: Path) -> None:
                 f"{type(source).__name__} yields {counts['documents']} documents and no text in them. "
                 "Give a source with at least one document that is not empty."
             )
-        _report(source, tokenizer, counts)
         about = {"source": type(source).__name__, "tokenizer": type(tokenizer).__name__, **counts}
+        about["left_out"] = list(source.left_out)
         (made / _ABOUT).write_text(json.dumps(about, indent=2) + "\n")
         # Whole or not at all: the name appears only when every byte is on the disk.
         os.replace(made, folder)
@@ -212,13 +261,15 @@ def _write(source: TextSource, tokenizer: Tokenizer, file: Path) -> dict[str, in
     return counts
 
 
-def _report(source: TextSource, tokenizer: Tokenizer, counts: dict[str, int]) -> None:
-    if counts["documents_without_text"]:
+def _report(source: TextSource, tokenizer: Tokenizer, about: dict[str, Any], is_new: bool) -> None:
+    for line in () if is_new else about["left_out"]:  # a source says it itself where it is read
+        rank_zero_warn(line)
+    if about["documents_without_text"]:
         rank_zero_info(
-            f"{type(source).__name__}: {counts['documents_without_text']} of {counts['documents']} documents are "
+            f"{type(source).__name__}: {about['documents_without_text']} of {about['documents']} documents are "
             "blank; no row is made of them."
         )
-    share = counts["unknown_tokens"] / counts["tokens"]
+    share = about["unknown_tokens"] / about["tokens"]
     if share > _MANY_UNKNOWN:
         rank_zero_warn(
             f"{type(tokenizer).__name__} does not know {share:.1%} of the tokens of {type(source).__name__}; they are "
@@ -247,8 +298,28 @@ def _batches(source: TextSource) -> Iterator[list[str]]:
         yield texts
 
 
-def _refusing(root: Path) -> AbstractContextManager[None]:
-    return refusing(f"cache_dir={str(root)!r} can't be written", "Set `cache_dir` to a folder that can.")
+@contextmanager
+def _refusing(root: Path) -> Iterator[None]:
+    with _room(root), refusing(f"cache_dir={str(root)!r} can't be written", "Set `cache_dir` to a folder that can."):
+        yield
+
+
+@contextmanager
+def _room(root: Path) -> Iterator[None]:
+    """Say in one message that the disk is full.
+
+    Raises:
+        ValueError: If it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ValueError(
+            f"cache_dir={str(root)!r} has no room for the tokens ({error.strerror}). Free some, or set `cache_dir` to "
+            "a folder on another disk."
+        ) from error
 
 
 def _default_cache_dir() -> Path:

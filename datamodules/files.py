@@ -17,6 +17,9 @@ import pyarrow as pa
 
 from datamodules.arguments import require_kind, require_path, shown
 
+MAX_CHARACTERS = 200_000_000
+"""Most characters of a line, or of a file that is read whole, unless more are allowed; about as many bytes or more."""
+
 _CHUNK_BYTES = 1 << 20
 _NOT_THE_FILES_FAULT = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _LONGEST_CAUSE = 300
@@ -176,44 +179,62 @@ def read_chunks(file: Path) -> Iterator[bytes]:
         ) from None
 
 
-def read_text(file: Path, encoding: str) -> str:
+def read_text(file: Path, encoding: str, max_characters: int = MAX_CHARACTERS) -> str:
     """Read a whole text file. A byte order mark is dropped; line ends stay as they are.
 
     Args:
         file: The file, possibly compressed.
         encoding: Its encoding.
+        max_characters: Most characters of the file.
 
     Raises:
-        ValueError: If the bytes are not in that encoding, or are not text.
+        ValueError: If the bytes are not in that encoding, are not text, or are more.
     """
-    return "".join(_decoded(file, encoding))
+    chunks, num_characters = [], 0
+    for chunk in _decoded(file, encoding):
+        chunks.append(chunk)
+        num_characters += len(chunk)
+        _check_length(num_characters, max_characters, str(file))
+    return "".join(chunks)
 
 
-def read_lines(file: Path, encoding: str) -> Iterator[tuple[int, str, bool]]:
+def read_lines(file: Path, encoding: str, max_characters: int = MAX_CHARACTERS) -> Iterator[tuple[int, str, bool]]:
     r"""Read a text file line by line; lines end with ``\n`` or ``\r\n``.
 
     Args:
         file: The file, possibly compressed.
         encoding: Its encoding.
+        max_characters: Most characters of a line: a small compressed file may hold one that fills the memory.
 
     Yields:
         The line's number from 1, the line without its end, and whether it has an end: the last one may be cut short.
 
     Raises:
-        ValueError: If the bytes are not in that encoding, or are not text.
+        ValueError: If the bytes are not in that encoding, are not text, or a line is longer.
     """
-    number = 0
+    number = num_characters = 0
     pieces: list[str] = []  # of a line that began in an earlier chunk
     for chunk in _decoded(file, encoding):
         *ended, rest = chunk.split("\n")
         for line in ended:
             number += 1
+            _check_length(num_characters + len(line), max_characters, f"{file}, line {number}")
             yield number, "".join([*pieces, line]).removesuffix("\r"), True
-            pieces = []
+            pieces, num_characters = [], 0
         pieces.append(rest)
+        num_characters += len(rest)
+        _check_length(num_characters, max_characters, f"{file}, line {number + 1}")
     last = "".join(pieces)
     if last:
         yield number + 1, last.removesuffix("\r"), False
+
+
+def _check_length(num_characters: int, most: int, place: str) -> None:
+    if num_characters > most:
+        raise ValueError(
+            f"{place}: more than max_characters={most}, which bounds what is held in memory at once. Raise it if the "
+            "text is meant to be that long, or leave the file out."
+        )
 
 
 def estimate_lines(files: Sequence[Path]) -> int | None:

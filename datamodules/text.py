@@ -98,6 +98,7 @@ class TextDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.rows = rows
         self.split_seed = split_seed
+        self._is_told = False
         self._documents: TokenizedDocuments | JoinedDocuments | None = None
         self._splits: tuple[MaskedRows, MaskedRows] | None = None
 
@@ -108,8 +109,7 @@ class TextDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Tokenise the corpus, once per machine, unless a cache holds it."""
-        for source in self._sources():
-            tokenize(source, self.tokenizer, self.cache_dir)
+        self._tokenized()
 
     def setup(self, stage: str | None = None) -> None:
         """Map the tokenised corpus and split it.
@@ -119,7 +119,7 @@ class TextDataModule(LightningDataModule):
         """
         if self._splits is not None or stage == "predict":  # which reads all documents, and be it a single one
             return
-        parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
+        parts = self._tokenized()
         not_empty = [self._not_empty(part) for part in parts]
         places = [self.split.places(part.text_hashes[some]) for part, some in zip(parts, not_empty, strict=True)]
         sides = self.split.held_out(places)
@@ -184,7 +184,7 @@ class TextDataModule(LightningDataModule):
         A batch has as many tokens as training's, ``batch_size`` · ``train_length``, padding included; a longer document
         is a batch of its own.
         """
-        parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
+        parts = self._tokenized()
         rows = FullDocuments(_joined(parts), self.vocabulary.pad_id, self.batch_size * self.train_length)
         return DataLoader(rows, **loader_options(self.num_workers, torch.cuda.is_available()))
 
@@ -204,6 +204,12 @@ class TextDataModule(LightningDataModule):
 
     def _sources(self) -> list[TextSource]:
         return self.source.sources if isinstance(self.source, Mixture) else [self.source]
+
+    def _tokenized(self) -> list[TokenizedDocuments]:
+        """Open the cache of each source; what it left out is told once."""
+        parts = [tokenize(source, self.tokenizer, self.cache_dir, not self._is_told) for source in self._sources()]
+        self._is_told = True
+        return parts
 
     def _training_rows(
         self,

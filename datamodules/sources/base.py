@@ -1,12 +1,19 @@
 """What a source of text is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 
 class TextSource(ABC):
-    """A corpus: documents in a fixed order."""
+    """A corpus: documents in a fixed order.
+
+    Attributes:
+        left_out: What the last whole reading left out, a line for each reason. A source that leaves out documents says
+            so when it has read to the end, and keeps the lines here: whoever reads a cache of it says them again.
+    """
+
+    left_out: Sequence[str] = ()
 
     @abstractmethod
     def documents(self) -> Iterator[str]:

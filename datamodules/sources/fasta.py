@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from datamodules.files import as_list, expand_paths, hash_files, read_lines
+from datamodules.arguments import LARGEST, require_at_least
+from datamodules.files import MAX_CHARACTERS, as_list, expand_paths, hash_files, read_lines
 from datamodules.sources.base import TextSource
 
 _LETTERS = re.compile(r"[A-Z*-]*")
@@ -18,13 +19,16 @@ class Fasta(TextSource):
     Args:
         paths: Files, folders (read recursively, without hidden files) and globs such as ``genomes/*.fa.gz``;
             one or a list.
+        max_characters: Most characters of a line; a longer one is refused, since it may fill the memory.
 
     Raises:
-        ValueError: If there is no path.
+        ValueError: If there is no path, or the number is out of range.
     """
 
-    def __init__(self, paths: list[str] | str) -> None:
+    def __init__(self, paths: list[str] | str, max_characters: int = MAX_CHARACTERS) -> None:
+        require_at_least(1, LARGEST, max_characters=max_characters)
         self.paths = as_list(paths)
+        self.max_characters = max_characters
 
     def documents(self) -> Iterator[str]:
         """Yield the sequences.
@@ -34,7 +38,7 @@ class Fasta(TextSource):
         """
         for file in expand_paths(self.paths):
             pieces: list[str] | None = None  # None before the first header
-            for number, line, _ in read_lines(file, "ascii"):
+            for number, line, _ in read_lines(file, "ascii", self.max_characters):
                 line = line.strip()
                 if line.startswith(">"):
                     if pieces is not None:

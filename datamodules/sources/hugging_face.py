@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,7 +22,7 @@ class HuggingFaceDataset(TextSource):
     Args:
         path: Name on the hub, OWNER/NAME; a folder with data files; or a folder written by ``save_to_disk``.
         name: Configuration of the dataset, if it has several.
-        split: The split, such as ``train`` or ``train[:10%]``.
+        split: The split, such as ``train`` or ``train[:10%]``. A folder written by ``save_to_disk`` has one.
         field: Name of the column that holds the text.
         streaming: Whether records are fetched as they are read, instead of downloading the dataset first. What a
             streamed dataset holds can't be hashed: its cache goes by the arguments, so give a ``revision``.
@@ -68,7 +69,7 @@ class HuggingFaceDataset(TextSource):
             text = field.of(record, f"{self.path}, split {self.split}, record {number}")
             if text is not None:
                 yield text
-        field.report("HuggingFaceDataset")
+        self.left_out = field.report("HuggingFaceDataset")
 
     def fingerprint(self) -> str:
         """Hash the library's own fingerprint of the data and the options."""
@@ -103,19 +104,15 @@ class HuggingFaceDataset(TextSource):
         return self._opened
 
     def _load(self) -> Any:
-        # Imported here: it takes a second, which sources of plain files need not wait for.
-        import datasets
-
         path = located(self.path)
         with self._refusing():
-            if (Path(path) / "state.json").is_file():
-                dataset = saved_dataset(Path(path))
-                if self.streaming:
-                    dataset = dataset.to_iterable_dataset()
-            else:
-                dataset = datasets.load_dataset(
-                    path, self.name, split=self.split, streaming=self.streaming, revision=self.revision
-                )
+            is_saved = (Path(path) / "state.json").is_file()
+            dataset = saved_dataset(Path(path)) if is_saved else self._downloaded(path)
+        if is_saved:
+            dataset = part_of(dataset, self.split, self.path)
+            if self.streaming:
+                dataset = dataset.to_iterable_dataset()
+        with self._refusing():
             columns, features = dataset.column_names, dataset.features or {}
         if columns is not None and self.field not in columns:
             raise ValueError(
@@ -128,6 +125,28 @@ class HuggingFaceDataset(TextSource):
                 "strings. Set `field` to the one that holds the text."
             )
         return dataset.select_columns([self.field])
+
+    def _downloaded(self, path: str) -> Any:
+        """Load what is no saved dataset; a field that is null in all of the first file is one of strings."""
+        # Imported here: it takes a second, which sources of plain files need not wait for.
+        import datasets
+
+        options = {"streaming": self.streaming, "revision": self.revision}
+        try:
+            dataset = datasets.load_dataset(path, self.name, split=self.split, **options)
+            features = dataset.features
+        except datasets.exceptions.DatasetGenerationError:
+            # The library takes the type of a column from the first file, and fails at the next that has another.
+            whole = re.split(r"[\[+]", self.split)[0]
+            features = datasets.load_dataset(
+                path, self.name, split=whole, streaming=True, revision=self.revision
+            ).features
+            if not _is_null(features, self.field):
+                raise
+        if not _is_null(features, self.field):
+            return dataset
+        features = datasets.Features({**features, self.field: datasets.Value("string")})
+        return datasets.load_dataset(path, self.name, split=self.split, features=features, **options)
 
     def _refusing(self) -> AbstractContextManager[None]:
         return refusing(
@@ -170,6 +189,37 @@ def saved_dataset(folder: Path) -> Any:
     dataset = datasets.load_from_disk(str(folder))
     dataset.data.validate(full=True)
     return dataset
+
+
+def part_of(dataset: Any, split: str, path: str) -> Any:
+    """Take the part of a saved dataset that ``split`` names.
+
+    Args:
+        dataset: A ``datasets.Dataset``. It has one split; one that has no name goes by the default, ``train``.
+        split: The split, or slices of it, such as ``train[:10%]`` or ``train[:5]+train[-5:]``.
+        path: Where it lies, for messages.
+
+    Raises:
+        ValueError: If it has no such split, or the slice is none.
+    """
+    import datasets
+
+    name = str(dataset.split) if dataset.split is not None else "train"
+    with refusing(
+        f"path={shown(path)} is a saved dataset with the one split {name!r}, and split={shown(split)} is no part of it",
+        f"Set `split` to {name!r} or a slice of it, such as '{name}[:10%]'.",
+    ):
+        # the name of a saved part, such as "train[:50]", is taken whole
+        if split == name:
+            return dataset
+        parts = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(dataset)})
+        numbers = [number for part in parts for number in range(part.from_, part.to)]
+        return dataset.select(numbers)
+
+
+def _is_null(features: Any, field: str) -> bool:
+    """Say whether the library found nothing but nulls in a column."""
+    return getattr((features or {}).get(field), "dtype", None) == "null"
 
 
 def opens_files(feature: Any) -> bool:

@@ -5,7 +5,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from datamodules.files import as_list, check_encoding, estimate_lines, expand_paths, hash_files, read_lines
+from datamodules.arguments import LARGEST, require_at_least
+from datamodules.files import (
+    MAX_CHARACTERS,
+    as_list,
+    check_encoding,
+    estimate_lines,
+    expand_paths,
+    hash_files,
+    read_lines,
+)
 from datamodules.sources.base import TextSource
 from datamodules.sources.records import TextField
 
@@ -23,6 +32,7 @@ class JsonLines(TextSource):
         on_bad_record: What to do with a record whose field is missing or holds no text: ``refuse`` it, naming file
             and line, or ``skip`` and count it; so with a record that is nested too deeply or has too long an integer
             for Python. A line that is no JSON object is always refused.
+        max_characters: Most characters of a line; a longer one is refused, since it may fill the memory.
 
     Raises:
         ValueError: If there is no path, or an argument means nothing.
@@ -34,13 +44,16 @@ class JsonLines(TextSource):
         field: str = "text",
         encoding: str = "utf-8",
         on_bad_record: str = "refuse",
+        max_characters: int = MAX_CHARACTERS,
     ) -> None:
         check_encoding(encoding)
+        require_at_least(1, LARGEST, max_characters=max_characters)
         TextField(field, on_bad_record)
         self.paths = as_list(paths)
         self.field = field
         self.encoding = encoding
         self.on_bad_record = on_bad_record
+        self.max_characters = max_characters
 
     def documents(self) -> Iterator[str]:
         """Yield the text of each line."""
@@ -53,7 +66,7 @@ class JsonLines(TextSource):
         field = TextField(self.field, self.on_bad_record)
         record = -1
         for file in expand_paths(self.paths):
-            for number, line, is_ended in read_lines(file, self.encoding):
+            for number, line, is_ended in read_lines(file, self.encoding, self.max_characters):
                 if not line.strip():
                     continue
                 record += 1
@@ -67,7 +80,7 @@ class JsonLines(TextSource):
                     text = field.of(parsed, place)
                     if text is not None:
                         yield text
-        field.report("JsonLines")
+        self.left_out = field.report("JsonLines")
 
     def fingerprint(self) -> str:
         """Hash the files' bytes and the options."""

@@ -45,7 +45,7 @@ class Parquet(TextSource):
                 text = field.of({self.field: value}, f"{file}, row {number}")
                 if text is not None:
                     yield text
-        field.report("Parquet")
+        self.left_out = field.report("Parquet")
 
     def fingerprint(self) -> str:
         """Hash the files' bytes and the options."""

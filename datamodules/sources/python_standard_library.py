@@ -29,8 +29,10 @@ class PythonStandardLibrary(TextSource):
                 num_skipped += 1
                 continue
             yield document
+        self.left_out = []
         if num_skipped:
-            rank_zero_info(f"PythonStandardLibrary: left out {num_skipped} files that are not UTF-8.")
+            self.left_out = [f"PythonStandardLibrary: left out {num_skipped} files that are not UTF-8."]
+            rank_zero_info(self.left_out[0])
 
     def fingerprint(self) -> str:
         """Hash the modules' bytes."""

@@ -95,7 +95,12 @@ class TextField:
             raise ValueError(f"{message}, or leave such records out with `on_bad_record: skip`.")
         self.skipped[reason] += 1
 
-    def report(self, source: str) -> None:
-        """Say once what was left out."""
-        for reason, count in sorted(self.skipped.items()):
-            rank_zero_warn(f"{source}: left out {count} records {reason} (field {self.name!r}).")
+    def report(self, source: str) -> list[str]:
+        """Say once what was left out, and return the lines."""
+        lines = [
+            f"{source}: left out {count} records {reason} (field {self.name!r})."
+            for reason, count in sorted(self.skipped.items())
+        ]
+        for line in lines:
+            rank_zero_warn(line)
+        return lines

@@ -8,7 +8,9 @@ from datamodules.sources.base import TextSource
 
 
 class StandardInput(TextSource):
-    """Standard input as UTF-8, one document per line that is not blank. It is read whole, once, when it is first used.
+    """Standard input as UTF-8, one document per line: document n is line n. It is read whole, once, when first used.
+
+    A blank line is a document without text: nothing is trained on it, and what is predicted for it stands in its place.
 
     For one process: others have no standard input to read.
 
@@ -37,7 +39,8 @@ class StandardInput(TextSource):
                 text = sys.stdin.buffer.read().decode()
             except UnicodeDecodeError as error:
                 raise ValueError(f"Standard input is not UTF-8: {error}.") from error
-            self._lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
-        if not self._lines:
+            # what follows the last line's end is no line
+            self._lines = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+        if not any(map(str.strip, self._lines)):
             raise ValueError("Standard input has no text: give a document per line.")
         return self._lines

@@ -2,8 +2,19 @@
 
 from collections.abc import Iterator
 
-from datamodules.arguments import require_kind
-from datamodules.files import as_list, check_encoding, estimate_lines, expand_paths, hash_files, read_lines, read_text
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from datamodules.arguments import LARGEST, require_at_least, require_kind
+from datamodules.files import (
+    MAX_CHARACTERS,
+    as_list,
+    check_encoding,
+    estimate_lines,
+    expand_paths,
+    hash_files,
+    read_lines,
+    read_text,
+)
 from datamodules.sources.base import TextSource
 
 
@@ -17,25 +28,32 @@ class TextFiles(TextSource):
             one or a list.
         encoding: Encoding of all the files.
         per_line: Whether every line that is not blank is a document of its own.
+        max_characters: Most characters of a document; a longer one is refused, since it may fill the memory.
 
     Raises:
         ValueError: If there is no path, or an argument means nothing.
     """
 
-    def __init__(self, paths: list[str] | str, encoding: str = "utf-8", per_line: bool = False) -> None:
+    def __init__(
+        self,
+        paths: list[str] | str,
+        encoding: str = "utf-8",
+        per_line: bool = False,
+        max_characters: int = MAX_CHARACTERS,
+    ) -> None:
         check_encoding(encoding)
+        require_at_least(1, LARGEST, max_characters=max_characters)
         require_kind(bool, per_line=per_line)
         self.paths = as_list(paths)
         self.encoding = encoding
         self.per_line = per_line
+        self.max_characters = max_characters
 
     def documents(self) -> Iterator[str]:
         """Yield the content of each file, or each line."""
-        for file in expand_paths(self.paths):
-            if self.per_line:
-                yield from (line for _, line, _ in read_lines(file, self.encoding) if line.strip())
-            else:
-                yield read_text(file, self.encoding)
+        if self.per_line:
+            return self._lines()
+        return self.every(0, 1)
 
     def fingerprint(self) -> str:
         """Hash the files' bytes and the options."""
@@ -51,4 +69,16 @@ class TextFiles(TextSource):
         """Read only the files that are asked for."""
         if self.per_line:
             return super().every(first, step)
-        return (read_text(file, self.encoding) for file in expand_paths(self.paths)[first::step])
+        return (read_text(file, self.encoding, self.max_characters) for file in expand_paths(self.paths)[first::step])
+
+    def _lines(self) -> Iterator[str]:
+        num_blank = 0
+        for file in expand_paths(self.paths):
+            for _, line, _ in read_lines(file, self.encoding, self.max_characters):
+                if line.strip():
+                    yield line
+                else:
+                    num_blank += 1
+        self.left_out = [f"TextFiles: left out {num_blank} blank lines."] if num_blank else []
+        for message in self.left_out:
+            rank_zero_info(message)

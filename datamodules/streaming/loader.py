@@ -1,11 +1,12 @@
 """Batches of all lanes in turn, on all ranks in step, and how a run goes on in the middle of an epoch."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, SequentialSampler
 
 from datamodules.arguments import require_at_least, require_kind, shown
 from datamodules.dataset import MLMBatch
@@ -43,6 +44,13 @@ class TurnSampler(DistributedSampler[Any]):
         return turns(self.epoch, self.rank, self.num_replicas, self.places, self.first, self.first_step)
 
 
+class FixedTurnSampler(TurnSampler, SequentialSampler):  # type: ignore[misc]  # one by name only
+    """The same turns in every epoch. A SequentialSampler, too, because Lightning replaces any other to overfit."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Stay at the first epoch."""
+
+
 class StreamLoader(DataLoader[Any]):
     """A DataLoader over lanes. Its position is the place of every lane of every rank, so it needs no reading again.
 
@@ -56,6 +64,8 @@ class StreamLoader(DataLoader[Any]):
         batches_in_hand: Says how many batches have left the loader but were not trained on; Lightning fetches ahead.
         num_workers: Worker processes.
         pin_memory: Whether batches are put in page-locked memory.
+        is_fixed: Whether every epoch begins like the first, to overfit to its first batches.
+        patience: Seconds to wait for a worker's batch.
     """
 
     def __init__(
@@ -65,9 +75,16 @@ class StreamLoader(DataLoader[Any]):
         batches_in_hand: Callable[[], int],
         num_workers: int = 0,
         pin_memory: bool = False,
+        is_fixed: bool = False,
+        patience: int = 3600,
     ) -> None:
-        self._turns = TurnSampler(lanes_per_rank)
-        super().__init__(lanes, sampler=self._turns, **loader_options(num_workers, pin_memory))
+        self._turns = (FixedTurnSampler if is_fixed else TurnSampler)(lanes_per_rank)
+        options = loader_options(num_workers, pin_memory)
+        # The library's threads of the parent are not in a forked worker, which would wait for them without end.
+        options |= {"worker_init_fn": encode_in_one_thread, "timeout": patience} if num_workers else {}
+        super().__init__(lanes, sampler=self._turns, **options)
+        self._is_fixed = is_fixed
+        self._patience = patience
         self._batches_in_hand = batches_in_hand
         self._saved: dict[str, Any] | None = None
         self._first_step = 0
@@ -83,7 +100,7 @@ class StreamLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[MLMBatch]:  # type: ignore[override]
         """Yield the batches of an epoch, or what a loaded position leaves of it."""
         epoch = self._turns.epoch
-        saved, self._saved = self._saved, None
+        saved, self._saved = (None if self._is_fixed else self._saved), None
         if saved is not None and saved["epoch"] == epoch:
             self._first_step = saved["first_step"]
             is_over = True
@@ -107,7 +124,7 @@ class StreamLoader(DataLoader[Any]):
         self._turns.first, self._turns.first_step = turn, self._first_step
         self._states = {batches: self._state(epoch, batches, turn, places)}
         idle = 0
-        for answer in super().__iter__():
+        for answer in self._answers():
             lane = turn % self._turns.num_lanes
             turn += 1
             behind = _on_all_ranks(torch.tensor(_summary(answer)), world)  # (world, 5)
@@ -128,6 +145,28 @@ class StreamLoader(DataLoader[Any]):
             self._states.pop(batches - _KEPT, None)
             yield answer["batch"]
         self._first_step += batches
+
+    def _answers(self) -> Iterator[LaneBatch | UnreadableText]:
+        """Yield the answers to all turns.
+
+        Raises:
+            ValueError: If a worker gives none in time.
+        """
+        answers = super().__iter__()
+        while True:
+            try:
+                answer = next(answers)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "timed out" not in str(error):
+                    raise
+                raise ValueError(
+                    f"No worker has made a batch in {self._patience} seconds. If the source is that slow, or the run "
+                    "resumes far behind the beginning of a large corpus, raise data.init_args.worker_timeout; else set "
+                    "num_workers to 0 to see what it waits for."
+                ) from error
+            yield answer
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position behind the last batch that was trained on, and what it must be true of."""
@@ -181,6 +220,15 @@ class StreamLoader(DataLoader[Any]):
             "places": kept,
             **self._identity,
         }
+
+
+def encode_in_one_thread(worker: int) -> None:
+    """Keep a worker's tokenizer from threads: workers share the processors anyway.
+
+    Args:
+        worker: Its number.
+    """
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _on_all_ranks(numbers: torch.Tensor, world: int) -> torch.Tensor:

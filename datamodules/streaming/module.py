@@ -52,6 +52,7 @@ class StreamingTextDataModule(LightningDataModule):
             where ``num_workers`` divides it.
         seed: Seed of order and masks.
         num_workers: Worker processes. Changes no batch; a run may be resumed with another number.
+        worker_timeout: Seconds to wait for a worker's batch before the run ends with a message.
 
     Raises:
         ValueError: If a number is out of range, or such rows can't be streamed.
@@ -70,6 +71,7 @@ class StreamingTextDataModule(LightningDataModule):
         lanes: int = 4,
         seed: int = 0,
         num_workers: int = 0,
+        worker_timeout: int = 3600,
     ) -> None:
         super().__init__()
         require_at_least(1, LONGEST_ROW, train_length=train_length)
@@ -77,6 +79,7 @@ class StreamingTextDataModule(LightningDataModule):
         require_at_least(1, batch_size=batch_size, window=window, validation_documents=validation_documents)
         require_at_least(0, LARGEST_SEED, seed=seed)
         require_at_least(0, MOST_WORKERS, num_workers=num_workers)
+        require_at_least(1, worker_timeout=worker_timeout)
         require_kind(TextSource, source=source)
         require_kind(Tokenizer, tokenizer=tokenizer)
         require_kind(Masking, masking=masking)
@@ -96,6 +99,7 @@ class StreamingTextDataModule(LightningDataModule):
         self.lanes = lanes
         self.seed = seed
         self.num_workers = num_workers
+        self.worker_timeout = worker_timeout
         self._validation: tuple[Masking, DocumentsInMemory] | None = None
 
     @property
@@ -127,11 +131,23 @@ class StreamingTextDataModule(LightningDataModule):
         self._validation = self.masking.with_tokenizer(self.tokenizer, sample), documents
 
     def train_dataloader(self) -> StreamLoader:
-        """Load training rows, in another order and with other masks every epoch."""
+        """Load training rows, in another order and with other masks every epoch.
+
+        Under ``Trainer(overfit_batches=...)`` order and masks stay as they are: else there is nothing to overfit to.
+        """
         masking, _ = self._open_validation()
         world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         lanes = Lanes(self._stream(masking, self.lanes * world))
-        return StreamLoader(lanes, self.lanes, self._batches_in_hand, self.num_workers, torch.cuda.is_available())
+        trainer: Any = self.trainer  # Any: Lightning does not declare `overfit_batches`
+        return StreamLoader(
+            lanes,
+            self.lanes,
+            self._batches_in_hand,
+            self.num_workers,
+            torch.cuda.is_available(),
+            is_fixed=trainer is not None and trainer.overfit_batches > 0,
+            patience=self.worker_timeout,
+        )
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load validation rows: the same order and the same masks every time."""
