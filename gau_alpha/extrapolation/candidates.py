@@ -10,6 +10,7 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
 from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint
 from gau_alpha.checkpoints.checksum import read_hashed
+from gau_alpha.checkpoints.chosen_weights import held_weights
 from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
@@ -26,6 +27,7 @@ class LoadedCheckpoint:
         trained_method: The method that it was trained with.
         train_length: Tokens per row that it was trained on.
         sha256: Of the bytes that were read, by which a calibration or an interrupted evaluation knows them again.
+        weights: ``raw``, or ``averaged`` over steps.
     """
 
     path: Path
@@ -34,6 +36,7 @@ class LoadedCheckpoint:
     trained_method: AttentionMethod
     train_length: int
     sha256: str
+    weights: str
 
     def suits(self, method: str) -> bool:
         """Say whether the model was trained with the similarity that a method fixes, if it fixes one."""
@@ -113,7 +116,9 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         load_weights(model, weights, path)
         model.set_method(model.method.replace(**asked))
         train_length = checkpoint["hyper_parameters"]["train_length"]
-        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256))
+        loaded.append(
+            LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256, held_weights(checkpoint))
+        )
     return loaded
 
 
