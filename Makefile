@@ -15,10 +15,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-# Two tiny models, 64 tokens a row, then one table of how they do at 64 to 4,096 tokens.
+# Two tiny models, 64 tokens a row, then one table of how they do at 64 to 4,096 tokens. A second demo replaces both.
 demo: setup
-	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version softmax
-	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version cosscale --model.method cosscale
+	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version softmax --overwrite true
+	$(BIN)/gau-alpha fit --config demo.yaml --trainer.logger.version cosscale --model.method cosscale --overwrite true
 	$(BIN)/gau-alpha calibrate --num_documents 4 --queries_per_document 128 \
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt
 	$(BIN)/gau-alpha calibrate --num_documents 4 --queries_per_document 128 \

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.averaging import averaged_weights
 from callbacks.recovery import CatchUpCallback
 from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
 from gau_alpha.checkpoints.atomic_write import write_atomic
@@ -16,8 +17,8 @@ from gau_alpha.untrusted.limits import require_path
 class ExportHuggingFace(Callback, CatchUpCallback):
     """Writes ``config.json``, ``model.safetensors``, the tokenizer and a model card when ``fit`` ends.
 
-    The weights are those that training ends with. For others, ``gau-alpha convert`` turns any checkpoint into such a
-    folder.
+    The weights are those that training ends with, or their average where a ``WeightAveraging`` has begun one. For
+    others, ``gau-alpha convert`` turns any checkpoint into such a folder.
 
     Args:
         folder: Where to write. Default: ``huggingface`` in the run's folder.
@@ -41,7 +42,9 @@ class ExportHuggingFace(Callback, CatchUpCallback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder, on the first process."""
-        weights = trainer.strategy.lightning_module_state_dict()  # sharded strategies gather it from all processes
+        with averaged_weights(trainer, pl_module):
+            weights = trainer.strategy.lightning_module_state_dict()  # sharded strategies gather it from all processes
+            weights = {name: tensor.clone() for name, tensor in weights.items()}
         target = self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "huggingface"
         if not trainer.is_global_zero:
             return

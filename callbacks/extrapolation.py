@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.averaging import averaged_weights
 from callbacks.recovery import CatchUpCallback
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, resolve_method
@@ -31,6 +32,8 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
     ``<output_dir>/extrapolation/step_<n>/``. Training goes on exactly as if nothing had been measured. What it costs is
     logged too: ``extrapolation/seconds`` of an evaluation, ``extrapolation/share_of_time`` of all evaluations so far in
     the time since training began, and a line at the end.
+
+    Where a ``WeightAveraging`` has begun an average, that is what is measured, as validation does.
 
     The documents come from the trainer's data module, which must offer ``vocabulary``, ``train_length`` and
     ``evaluation_documents()``; the model is the LightningModule's ``model``.
@@ -160,12 +163,14 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         self._last_step = trainer.global_step
         start = time.perf_counter()
         model = _model(pl_module)
-        with preserve_training_state(model), trainer.precision_plugin.forward_context():
+        averaged = averaged_weights(trainer, pl_module)
+        with averaged as weights, preserve_training_state(model), trainer.precision_plugin.forward_context():
             methods = self._resolve(model, self._engine.train_length)
             results = list(self._engine.evaluate(model, methods))
         run = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
+            "weights": weights,
             "evaluation": self._engine.describe(),
             "methods": {name: method.describe() for name, method in methods.items()},
             "precision": str(trainer.precision),

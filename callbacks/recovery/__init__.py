@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import WeightAveraging
 
+from callbacks.averaging import AverageFromTheFirstUpdate
+from callbacks.mean_gradients import MeanGradients
 from callbacks.nonfinite import Guard
 from callbacks.recovery.identity import RunIdentity
 from callbacks.recovery.preemption import CatchUpCallback, PreemptionCheckpoint
@@ -32,11 +35,15 @@ _BEFORE = (
     RunIdentity,  # before anything else is written: it is listed as the run's
     PurgeOrphanedEvents,  # before anything is logged: what the others log belongs to the resumed run
     Guard,  # before anything counts, logs or saves a step that it refuses
+    MeanGradients,  # before anything looks at gradients
+    AverageFromTheFirstUpdate,  # before the average is used
+    WeightAveraging,  # before anything evaluates the average of this step
 )
 # Between them: what the config names and what Lightning adds, ModelCheckpoint last.
 _AFTER = (
     CollectiveTimeoutHint,
     DropoutSeed,  # after whatever draws random numbers before a batch: a resumed run would not draw them again
+    EndOnSignal,  # after all others have started
     PreemptionCheckpoint,  # after whatever happens at the end of a step, ModelCheckpoint included: it is saved as done
     ResumePendingValidation,  # after all others have started, and signals are taken over: it validates when it starts
 )
@@ -59,6 +66,8 @@ def installed_callbacks(own: Iterable[Callback], resume_path: str | None) -> lis
             AgreeOnResumePath(resume_path),
             PurgeOrphanedEvents(resumes=resume_path is not None),
             *([] if any(isinstance(callback, Guard) for callback in own) else [Guard()]),
+            MeanGradients(),
+            AverageFromTheFirstUpdate(),
             CollectiveTimeoutHint(),
             DropoutSeed(),
             EndOnSignal(),

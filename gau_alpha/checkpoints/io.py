@@ -10,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from gau_alpha.checkpoints import append_checksum, check_training_state, load_plain
 from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.checkpoints.chosen_weights import choose
 
 _PATH = str | os.PathLike[str]
 
@@ -66,5 +67,6 @@ class WholeCheckpointIO(TorchCheckpointIO):
         checkpoint = load_plain(Path(path))
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise ValueError(f"{path} is not a checkpoint: it has no state_dict.")
+        choose(checkpoint, str(path))
         check_training_state(checkpoint, str(path))
         return checkpoint

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import METHODS, method_from
+from gau_alpha.checkpoints.chosen_weights import choose
 from gau_alpha.checkpoints.tensors import check_sizes, load_plain
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.untrusted.registry import Registry, shown
@@ -63,6 +64,8 @@ def read_training_state(path: str | PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"There is no checkpoint {path}.")
     checkpoint = load_plain(path)
+    if isinstance(checkpoint, dict):
+        choose(checkpoint, str(path))
     parts = ("state_dict", "hyper_parameters")
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(part), dict) for part in parts):
         raise ValueError(f"{path} is not a checkpoint of a GAUAlphaModule: it lacks {' or '.join(parts)}.")

@@ -7,11 +7,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from callbacks.nonfinite import NotFiniteError
 from gau_alpha.checkpoints.atomic_write import NotWrittenError
+from gau_alpha.checkpoints.chosen_weights import choosing_weights, take_weights
 from gau_alpha.cli.arguments import limit_parsing, read_files
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.trust import gather_trust, trust_of_command
@@ -44,6 +45,8 @@ commands (each has --help):
   tokenizer    train a tokenizer on a corpus, or look into one
   convert      turn a checkpoint into a Hugging Face folder, or such a folder into a checkpoint
   fill-mask    what a model puts in the place of [MASK]
+
+Of a checkpoint with averaged weights, all but fit read the average; --weights raw reads the trained ones.
 """
 """What ``gau-alpha --help`` prints."""
 
@@ -70,9 +73,11 @@ def run_command(args: list[str] | None = None) -> int:
             args = with_shipped_files(args)
         files = read_files(args, sections=command is _lightning)
         rest, names = gather_trust(args)
+        rest, weights = take_weights(rest)
         names_classes = command in (_lightning, _tokenizer)  # by options and YAMLs; the others by --trust alone
         typed, files = (rest, files) if names_classes else ([], {})
-        with _escaped(), trust_of_command(typed, files, names):
+        chosen = nullcontext() if rest[0] == "fit" else choosing_weights(weights)
+        with _escaped(), trust_of_command(typed, files, names), chosen:
             # Lightning's commands keep it in the run's config
             return command([*rest, f"--trust=[{','.join(names)}]"] if names and command is _lightning else rest)
     except ValueError as error:

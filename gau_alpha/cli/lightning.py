@@ -23,6 +23,7 @@ from callbacks.recovery import installed_callbacks
 from callbacks.recovery.identity import RunIdentity
 from callbacks.recovery.resume import AUTO_RESUME, fix_version
 from callbacks.recovery.start import OVERWRITE, start_run
+from callbacks.refused import check_callbacks
 from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint, read_training_state
@@ -317,6 +318,8 @@ class GAUAlphaCLI(LightningCLI):
         """Claim the run's folder, choose what is resumed from, install what every run has, say what is in effect."""
         config = self.config_init[self.config.subcommand]
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        if self.config.subcommand == "fit":
+            check_callbacks(callbacks)
         recorded = any(isinstance(one, RunRecord) for one in callbacks)  # fast_dev_run is not
         if self.config.subcommand == "fit" and recorded and (self.trainer.loggers or self.trainer.checkpoint_callbacks):
             start = start_run(self.trainer, config.ckpt_path, self._resumes(), config.overwrite)

@@ -18,6 +18,7 @@ from gau_alpha.extrapolation.calibration import Calibration, calibration_path
 from gau_alpha.extrapolation.candidates import open_checkpoints, pair_up
 from gau_alpha.extrapolation.options import DEFAULT_RATIOS
 from gau_alpha.extrapolation.report import NAME, Report
+from gau_alpha.extrapolation.result_cache import claimed
 from gau_alpha.extrapolation.run import OneStep, calibrate_checkpoint, evaluate_candidates
 from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.limits import require_number, require_path
@@ -93,7 +94,7 @@ class GAUAlphaTrainer(Trainer):
         Raises:
             ValueError: If an option is out of range, a method is unknown, a checkpoint can't be read or does not fit
                 the data, no document is long enough, or the output folder holds an unfinished evaluation of something
-                else.
+                else or is in use.
         """
         chosen = EvaluationOptions(**options)
         if time_budget is not None:
@@ -114,19 +115,19 @@ class GAUAlphaTrainer(Trainer):
             time_budget=time_budget,
         )
         step = OneStep([one for one in checkpoints if id(one) in measured], datamodule, work)
-        self.test(step, verbose=False)
-        assert step.result is not None, "the test has run"
-        results, run, cache = step.result
-        if cache is not None:  # on the first process
-            report = Report(results, {**run, "precision": str(self.precision), **environment_info()})
-            report.write(folder, latex=latex)
-            report.print()
-            print(f"report: {folder / NAME}.html\nall rows: {folder / NAME}.json")
-            if any(result.status is Status.OUT_OF_TIME for result in results):
-                print(f"out of time: the same command goes on from {unfinished}")
-                cache.release()
-            else:
-                cache.close()
+        with claimed(unfinished, self.is_global_zero):
+            self.test(step, verbose=False)
+            assert step.result is not None, "the test has run"
+            results, run, cache = step.result
+            if cache is not None:  # on the first process
+                report = Report(results, {**run, "precision": str(self.precision), **environment_info()})
+                report.write(folder, latex=latex)
+                report.print()
+                print(f"report: {folder / NAME}.html\nall rows: {folder / NAME}.json")
+                if any(result.status is Status.OUT_OF_TIME for result in results):
+                    print(f"out of time: the same command goes on from {unfinished}")
+                else:
+                    cache.close()
         return results
 
     def calibrate(

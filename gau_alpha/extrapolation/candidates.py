@@ -12,6 +12,7 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
 from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
 from gau_alpha.checkpoints.checksum import read_hashed
+from gau_alpha.checkpoints.chosen_weights import held_weights
 from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
@@ -29,6 +30,7 @@ class LoadedCheckpoint:
         train_length: Tokens per row that it was trained on.
         sha256: Of the bytes that were read, by which a calibration or an interrupted evaluation knows them again.
         recipe: What it has in common with a checkpoint that differs in nothing but seeds and names, as JSON.
+        weights: ``raw``, or ``averaged`` over steps.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class LoadedCheckpoint:
     train_length: int
     sha256: str
     recipe: str
+    weights: str
 
     def suits(self, method: str) -> bool:
         """Say whether the model was trained with the similarity that a method fixes, if it fixes one."""
@@ -114,7 +117,10 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         model.set_method(model.method.replace(**asked))
         train_length = checkpoint["hyper_parameters"]["train_length"]
         made = json.dumps(recipe(checkpoint), sort_keys=True, default=repr)
-        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256, made))
+        weights_kind = held_weights(checkpoint)
+        loaded.append(
+            LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256, made, weights_kind)
+        )
     return loaded
 
 

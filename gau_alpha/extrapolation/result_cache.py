@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,19 @@ _LARGEST = 2**53  # counts up to here are exact, whether as int or as float
 
 
 class ResultCache:
-    """A folder with the finished measurements of one evaluation, which no other process works on meanwhile.
+    """A folder with the finished measurements of one evaluation; see ``claimed``.
 
     A measurement is None where memory ran out, which need not be found out again. Only the process that has rank 0
     touches the folder.
 
     Args:
-        folder: Created; gone after ``close``, and after ``release`` if nothing was measured.
+        folder: Created with the first measurement; gone after ``close``.
         identity: Plain data that says what is evaluated: checkpoints, data, options. Each measurement is kept under it,
             and those of another are never mixed in.
 
     Raises:
-        ValueError: If another process works there, or the folder holds measurements of another evaluation, naming what
-            differs, or files that are no measurements, naming file and field.
+        ValueError: If the folder holds measurements of another evaluation, naming what differs, or files that are no
+            measurements, naming file and field.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -47,16 +48,9 @@ class ResultCache:
         self._identity = json.loads(json.dumps(identity))
         self._key = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
         self._known: dict[tuple[str, int], DocumentSums | None] = {}
-        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):  # a link may lead anywhere
-            raise ValueError(f"{folder} is not a folder: finished measurements can't be kept there. Remove it.")
-        self._lock = Lock(folder / _LOCK)
-        self._lock.acquire("Wait until it has ended, or give another --output_dir.")
-        try:
-            if (folder / _IDENTITY).exists():
-                self._read()
-        except BaseException:
-            self.release()
-            raise
+        _check_folder(folder)
+        if (folder / _IDENTITY).exists():
+            self._read()
 
     def known(self) -> dict[tuple[str, int], DocumentSums | None]:
         """Measurements by (candidate, length in tokens)."""
@@ -92,16 +86,7 @@ class ResultCache:
         for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _IDENTITY):
             if _OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                 path.unlink()
-        self.release()
-
-    def release(self) -> None:
-        """Lets others work in the folder; what was measured stays."""
-        if not (self.folder / _IDENTITY).exists():
-            (self.folder / _LOCK).unlink(missing_ok=True)
-            if self.folder.is_dir() and not any(self.folder.iterdir()):
-                with suppress(OSError):  # another process has come meanwhile
-                    self.folder.rmdir()
-        self._lock.release()
+        _remove_if_empty(self.folder)
 
     def _read(self) -> None:
         try:
@@ -120,6 +105,42 @@ class ResultCache:
                 f"{self.folder} holds the unfinished evaluation of something else ({'; '.join(differing[:5])}). Ask "
                 f"for the same again to go on with it, give another --output_dir, or remove that folder to begin anew."
             )
+
+
+@contextmanager
+def claimed(folder: Path, claim: bool = True) -> Iterator[None]:
+    """Keep other processes from evaluating into a folder in this ``with`` block.
+
+    Args:
+        folder: For a ``ResultCache``.
+        claim: Whether this process is the one that touches it.
+
+    Raises:
+        ValueError: If another process works there: names its host and number.
+    """
+    if not claim:
+        yield
+        return
+    _check_folder(folder)
+    lock = Lock(folder / _LOCK)
+    lock.acquire("Wait until it has ended, or give another --output_dir.")
+    try:
+        yield
+    finally:
+        (folder / _LOCK).unlink(missing_ok=True)
+        _remove_if_empty(folder)
+        lock.release()
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):  # a link may lead anywhere
+        raise ValueError(f"{folder} is not a folder: finished measurements can't be kept there. Remove it.")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        with suppress(OSError):  # another process has come meanwhile
+            folder.rmdir()
 
 
 def plain_sums(sums: DocumentSums) -> dict[str, Any]:

@@ -115,8 +115,7 @@ def evaluate_candidates(
         is in the report.
 
     Raises:
-        ValueError: If no document is long enough, or the folder holds an unfinished evaluation of something else, or is
-            in use.
+        ValueError: If no document is long enough, or the folder holds an unfinished evaluation of something else.
     """
     calibrated_on = {
         fingerprint
@@ -135,8 +134,10 @@ def evaluate_candidates(
     checkpoints = {one.name: one.checkpoint for one in candidates if one.checkpoint is not None}
     methods = {one.name: one.method.describe() for one in candidates}
     # Measurements belong to this; those of another identity are never mixed in.
+    weights = {name: checkpoint.weights for name, checkpoint in checkpoints.items()}
     identity = {
         "checkpoints": {name: checkpoint.sha256 for name, checkpoint in checkpoints.items()},
+        "weights": weights,
         "methods": methods,
         "evaluation": engine.describe(),
         "documents": engine.spans.fingerprint(),
@@ -158,13 +159,9 @@ def evaluate_candidates(
         "baseline": baseline or candidates[0].name,
         "methods": methods,
         "checkpoints": {name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
+        "weights": weights,
     }
-    try:
-        return list(engine.compare(candidates, baseline, progress, cache, time_budget)), run, cache
-    except BaseException:
-        if cache is not None:
-            cache.release()
-        raise
+    return list(engine.compare(candidates, baseline, progress, cache, time_budget)), run, cache
 
 
 def calibrate_checkpoint(
@@ -193,5 +190,5 @@ def calibrate_checkpoint(
             progress=progress,
             **options,
         )
-    origin = {"checkpoint": str(checkpoint.path), "checkpoint_sha256": checkpoint.sha256}
+    origin = {"checkpoint": str(checkpoint.path), "checkpoint_sha256": checkpoint.sha256, "weights": checkpoint.weights}
     return replace(found, provenance={**origin, **found.provenance})

@@ -182,11 +182,15 @@ class GAUAlphaModule(LightningModule):
             batch = {**batch, "position_ids": ids.to(self.device)}
         return self._evaluate(batch)
 
+    def average_gradients(self) -> None:
+        """Turn gradients of sums into gradients of the mean over all targets of the step, once."""
+        if self._step_targets is not None:
+            average_over_targets(self, self._step_targets)
+            self._step_targets = None
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Turn gradients of sums into gradients of the mean over all targets of the step."""
-        assert self._step_targets is not None
-        average_over_targets(self, self._step_targets)
-        self._step_targets = None
+        """Average gradients, unless a callback has: hooks of callbacks run before that of the module."""
+        self.average_gradients()
         self._training_log.learning_rate = optimizer.param_groups[0]["lr"]
 
     def configure_gradient_clipping(

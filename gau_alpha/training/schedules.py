@@ -181,9 +181,11 @@ def count_steps(trainer: Trainer) -> int:
     """
     steps = trainer.estimated_stepping_batches
     if not 0 <= steps < math.inf:
+        endless = trainer.max_steps == -1 and trainer.max_epochs in (-1, None)
+        why = "neither max_steps nor max_epochs says where the run ends" if endless else "the data has no length"
         raise ValueError(
-            "The schedule needs to know how many steps there will be, and the data has no length: set "
-            "trainer.max_steps."
+            f"The schedule needs to know how many steps there will be, and {why}: set trainer.max_steps, which "
+            f"trainer.max_time may cut short."
         )
     # For the answer Lightning may have made the training loader, too early: the position in a checkpoint is only
     # given to a loader that is made after the checkpoint's loops are read (Lightning's issue 20550). Without one it

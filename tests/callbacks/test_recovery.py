@@ -3,12 +3,15 @@
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from callbacks.averaging import AverageFromTheFirstUpdate
+from callbacks.mean_gradients import MeanGradients
 from callbacks.nonfinite import Guard
 from callbacks.recovery import (
     AgreeOnResumePath,
     CatchUpCallback,
     CollectiveTimeoutHint,
     DropoutSeed,
+    EndOnSignal,
     PreemptionCheckpoint,
     PurgeOrphanedEvents,
     ResumePendingValidation,
@@ -16,15 +19,15 @@ from callbacks.recovery import (
     installed_callbacks,
 )
 
-FIRST = [AgreeOnResumePath, PurgeOrphanedEvents, Guard]
-LAST = [CollectiveTimeoutHint, DropoutSeed, PreemptionCheckpoint, ResumePendingValidation]
+FIRST = [AgreeOnResumePath, PurgeOrphanedEvents, Guard, MeanGradients, AverageFromTheFirstUpdate]
+LAST = [CollectiveTimeoutHint, DropoutSeed, EndOnSignal, PreemptionCheckpoint, ResumePendingValidation]
 
 
 def test_own_callbacks_come_between():
     own = [Callback(), ModelCheckpoint()]
     installed = installed_callbacks(own, None)
     assert [type(one) for one in installed] == [*FIRST, Callback, ModelCheckpoint, *LAST]
-    assert installed[3:5] == own
+    assert installed[len(FIRST) : len(FIRST) + 2] == own
 
 
 def test_a_guard_of_ones_own_is_the_only_one():
@@ -39,7 +42,7 @@ def test_what_lightning_appends_later_goes_between():
     installed = installed_callbacks([], None)
     saver, other = ModelCheckpoint(), Callback()
     again = in_order([*installed, other, saver])
-    assert again == [*installed[:3], other, saver, *installed[3:]]
+    assert again == [*installed[: len(FIRST)], other, saver, *installed[len(FIRST) :]]
 
 
 def test_only_some_catch_up():

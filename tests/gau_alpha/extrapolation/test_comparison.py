@@ -12,6 +12,7 @@ from process_harness import holding
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import Candidate, EvaluationOptions, ExtrapolationEngine, ResultCache, Status
+from gau_alpha.extrapolation.result_cache import claimed
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 from gau_alpha.vocabulary import Vocabulary
@@ -223,14 +224,16 @@ def test_measurements_of_another_evaluation_are_never_mixed_in(tmp_path):
 
 
 def test_nothing_stays_of_an_evaluation_that_measured_nothing(tmp_path):
-    ResultCache(tmp_path / "unfinished", IDENTITY).release()
+    with claimed(tmp_path / "unfinished"):
+        ResultCache(tmp_path / "unfinished", IDENTITY)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_a_folder_in_use_is_refused_with_host_and_process(tmp_path):
-    with holding(tmp_path / "unfinished/claim.lock") as process, pytest.raises(ValueError, match="in use") as error:
-        ResultCache(tmp_path / "unfinished", IDENTITY)
+    folder = tmp_path / "unfinished"
+    with holding(folder / "claim.lock") as process, pytest.raises(ValueError, match="in use") as error, claimed(folder):
+        pass
     assert f"process {process} on {socket.gethostname()}" in str(error.value)
 
 
