@@ -8,7 +8,7 @@ import torch
 from slow_attention import attention
 from strategy_cases import CASES, KEY_SIZE, TRAIN_LENGTH
 
-from gau_alpha.attention.kernels import Blocked, Fused, Reference
+from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import AXIS_TYPES, build_strategies, known_strategies, load_preset
@@ -46,7 +46,6 @@ KERNELS = {
     "blocked 1": Blocked(1),
     "blocked 5": Blocked(5),
     "blocked 256": Blocked(),
-    "fused": Fused(),
 }
 
 
@@ -79,10 +78,6 @@ def test_slow_loop(name, kernel):
         query, key, value = (generator.normal(size=(*real.shape, width)) for width in (KEY_SIZE, KEY_SIZE, 3))
         prepared = case.method.similarity.prepare(torch.tensor(query).float(), torch.tensor(key).float())
         plan = case.method.plan(layout(real, segments), KEY_SIZE)
-        if kernel == "fused" and len(plan.branches) > 1:
-            with pytest.raises(ValueError, match=r"'fused' cannot serve .* use one of: auto, blocked, reference"):
-                KERNELS[kernel](*prepared, torch.tensor(value).float(), plan)
-            continue
         with torch.no_grad():
             ours = KERNELS[kernel](*prepared, torch.tensor(value).float(), plan)
         for row in range(len(real)):

@@ -111,6 +111,16 @@ CASES = {
         score=slow.rope_score(distance=slow.ceiling_distance(3, T)),
         sees=slow.window_and_sinks(3, 2, T),
     ),
+    "streaming_llm with many sinks": Case(
+        AttentionMethod(visibility=visibility.AttentionSinks(1, 5, T)),
+        score=slow.rope_score(distance=slow.sinks_distance(1, 5, T)),
+        sees=slow.window_and_sinks(1, 5, T),
+    ),
+    "lm_infinite with many sinks": Case(
+        AttentionMethod(visibility=visibility.LMInfinite(1, 5, T)),
+        score=slow.rope_score(distance=slow.ceiling_distance(1, T)),
+        sees=slow.window_and_sinks(1, 5, T),
+    ),
     "lm_infinite pi": Case(
         AttentionMethod(position=position.PositionInterpolation(T), visibility=visibility.LMInfinite(3, 2, T)),
         score=slow.rope_score(
