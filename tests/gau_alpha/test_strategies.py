@@ -83,7 +83,9 @@ def test_slow_loop(name, kernel):
         for row in range(len(real)):
             slowly = [case.prepare(q, k) for q, k in zip(query[row], key[row], strict=True)]
             q, k = (np.array(side) for side in zip(*slowly, strict=True))
-            expected = attention(q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row])
+            expected = attention(
+                q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row], case.count
+            )
             # what a padded query outputs is not part of the contract
             np.testing.assert_allclose(ours[row].numpy()[real[row]], expected[real[row]], atol=1e-5)
 
@@ -405,6 +407,8 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: Llama4Temperature(alpha=-1), "alpha must be at least 0"),
         (lambda: ScalableSoftmax(train_length=1), "train_length must be at least 2"),
         (lambda: YaRNTemperature(factor=0.1), "factor must be at least 1"),
+        (lambda: InfoScale(64, count="row"), "count must be one of: visible, length; got 'row'"),
+        (lambda: Product([InfoScale(), LogLength(count="length")]), "count length and visible: give all factors"),
     ],
 )
 def test_nonsense_is_refused(build, message):

@@ -29,6 +29,7 @@ class Case:
     score: Callable = field(default_factory=slow.rope_score)
     temperature: Callable = lambda n: 1.0
     sees: Callable = slow.everything
+    count: str = "visible"
 
 
 def positioned(strategy, score, **others) -> Case:
@@ -60,6 +61,7 @@ CASES = {
     "calibrated": scaled(
         scaling.CalibratedScale([6, 12, 20], [[0.9, 1.5, 1.2]]), slow.table([6, 12, 20], [0.9, 1.5, 1.2])
     ),
+    "random keys": scaled(scaling.RandomKeysScale([0.9], T), slow.random_keys(0.9, T, KEY_SIZE)),
     "pi": positioned(position.PositionInterpolation(T), slow.interpolated(T)),
     "ntk": positioned(position.NTKAware(T), slow.rope_score(stretch=lambda document: slow.factor(document, T))),
     "dynamic_ntk": positioned(
@@ -95,6 +97,22 @@ CASES = {
         prepare=slow.cos_scale(4.0),
         temperature=TAU,
         sees=slow.window(2),
+    ),
+    "windowed infoscale by length": Case(
+        AttentionMethod(scaling=InfoScale(T, count="length"), visibility=Window(2)),
+        temperature=TAU,
+        sees=slow.window(2),
+        count="length",
+    ),
+    "streaming_llm, a product by length": Case(
+        AttentionMethod(
+            scaling=scaling.Product([LogLength(T, count="length"), scaling.YaRNTemperature(T, count="length")]),
+            visibility=visibility.AttentionSinks(2, 1, T),
+        ),
+        score=slow.rope_score(distance=slow.sinks_distance(2, 1, T)),
+        temperature=lambda n: slow.log_length(T)(n) * slow.yarn_temperature(T)(n),
+        sees=slow.window_and_sinks(2, 1, T),
+        count="length",
     ),
     "windowed alibi": Case(
         AttentionMethod(position=position.ALiBi(0.3), visibility=Window(3)),
