@@ -4,6 +4,7 @@ B rows of a batch, L length, H hidden size.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class PredictionWriter(Callback):
 
     Every process writes its own rows, as they come, into ``OUTPUT.part-RANK-of-NUMBER.parquet``. At the end the first
     process merges the parts by row number and removes them; several machines so need a folder that all of them see.
-    What a killed run leaves are parts, never half an ``OUTPUT``.
+    What an interrupted run leaves are parts, never half an ``OUTPUT``: whole files, unless it was killed.
 
     Args:
         output: The file. Its ending says the format: ``.parquet``, ``.jsonl`` or, where every column is one number or
@@ -47,6 +48,8 @@ class PredictionWriter(Callback):
         if self.output.suffix not in SUFFIXES:
             raise ValueError(f"output={output!r} must end in one of {', '.join(SUFFIXES)}.")
         self._writer: pq.ParquetWriter | None = None
+        self._part = self.output
+        self._num_rows = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove what an interrupted run has left."""
@@ -69,8 +72,10 @@ class PredictionWriter(Callback):
         table = as_table(outputs, getattr(pl_module.model, "labels", ()))
         if self._writer is None:
             part = f"{self.output.name}.part-{trainer.global_rank:05}-of-{trainer.world_size:05}.parquet"
-            self._writer = pq.ParquetWriter(self.output.with_name(part), table.schema)
+            self._part, self._num_rows = self.output.with_name(part), 0
+            self._writer = pq.ParquetWriter(self._part, table.schema)
         self._writer.write_table(table)
+        self._num_rows += len(table)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merge the parts, on the first process.
@@ -99,8 +104,17 @@ class PredictionWriter(Callback):
             part.unlink()
         print(f"{len(rows)} rows: {self.output}")
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Finish this process's part, so that it can be read."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            print(f"{self._num_rows} rows are kept in {self._part}, until the same command begins anew.")
+
     def _parts(self) -> list[Path]:
-        return sorted(self.output.parent.glob(f"{self.output.name}.part-*-of-*.parquet"))
+        ours = re.compile(re.escape(self.output.name) + r"\.part-\d{5}-of-\d{5}\.parquet")
+        beside = self.output.parent.iterdir()
+        return sorted(path for path in beside if ours.fullmatch(path.name) and path.is_file() and not path.is_symlink())
 
 
 def as_table(prediction: Mapping[str, Tensor], labels: Sequence[str] = ()) -> pa.Table:

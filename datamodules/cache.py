@@ -24,11 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.files import refusing
 from datamodules.sources import TextSource
+from datamodules.split import text_hash
 from datamodules.tokenizers import Tokenizer
 
-_FORMAT = 2
+_FORMAT = 3
 _FILE, _ABOUT = "documents.arrow", "about.json"
-_SCHEMA = pa.schema({"input_ids": pa.large_list(pa.int32())})
+_SCHEMA = pa.schema({"input_ids": pa.large_list(pa.int32()), "text_hash": pa.uint64()})
 # What is held in memory while tokenising: the first of the two to be reached, plus the document that reached it.
 _BATCH_DOCUMENTS = 1024
 _BATCH_CHARACTERS = 4_000_000
@@ -58,6 +59,7 @@ class TokenizedDocuments:
 
     Attributes:
         lengths: (documents,) number of tokens of each.
+        text_hashes: (documents,) hash of each one's text, whatever the tokenizer.
 
     Raises:
         ValueError: If the folder is not as it was written: a file gone, cut short, or of another layout.
@@ -80,6 +82,8 @@ class TokenizedDocuments:
                 if (some < 0).any() or (len(offsets) and (offsets[0] < 0 or offsets[-1] > len(tokens))):
                     raise ValueError("documents lie outside of the tokens")
             self.lengths: NDArray[np.int64] = np.concatenate([*lengths, np.empty(0, dtype=np.int64)])
+            hashes = [chunk.to_numpy() for chunk in table.column("text_hash").chunks]
+            self.text_hashes: NDArray[np.uint64] = np.concatenate([*hashes, np.empty(0, dtype=np.uint64)])
             # A file that is cut between two chunks is a file.
             if [len(self.lengths), int(self.lengths.sum())] != [about["documents"], about["tokens"]]:
                 raise ValueError(f"it is another number of documents or tokens than {_ABOUT} says")
@@ -113,12 +117,14 @@ class JoinedDocuments:
 
     Attributes:
         lengths: (documents,) number of tokens of each.
+        text_hashes: (documents,) hash of each one's text.
     """
 
     def __init__(self, parts: Sequence[TokenizedDocuments]) -> None:
         self._parts = parts
         self._first_document = np.cumsum([0, *map(len, parts)])
         self.lengths: NDArray[np.int64] = np.concatenate([part.lengths for part in parts])
+        self.text_hashes: NDArray[np.uint64] = np.concatenate([part.text_hashes for part in parts])
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -193,7 +199,8 @@ def _write(source: TextSource, tokenizer: Tokenizer, file: Path) -> dict[str, in
                 offsets = np.cumsum([0, *(len(document) for document in documents)], dtype=np.int64)
                 tokens = np.concatenate(documents)
                 column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(tokens))
-                writer.write_batch(pa.record_batch([column], schema=_SCHEMA))
+                hashes = pa.array(np.array([text_hash(text) for text in texts], dtype=np.uint64))
+                writer.write_batch(pa.record_batch([column, hashes], schema=_SCHEMA))
                 counts["documents"] += len(documents)
                 counts["documents_without_text"] += sum(not text for text in texts)
                 counts["tokens"] += len(tokens)

@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     SPANS = 7
     STREAM = 8
     TURN = 9
+    VALIDATION = 10
 
 
 def random_words(

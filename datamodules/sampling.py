@@ -176,6 +176,22 @@ class FixedSampler(EpochSampler, SequentialSampler):
         return np.repeat(np.arange(len(self.groups)), self._batches_per_group)
 
 
+class ShuffledSampler(FixedSampler):
+    """Every row once, shuffled, and every epoch like epoch 0: the first batches are a fair sample of all rows.
+
+    Rows of a plan stand by document, by length or by how full they are, so that in their own order the first batches
+    are like each other and unlike the rest.
+    """
+
+    def _order(self, number: int) -> NDArray[np.int64]:
+        rows = super()._order(number)
+        return rows[random_order(self.seed, Purpose.VALIDATION, 0, len(rows), stream=number)]
+
+    def _turns(self) -> NDArray[np.int64]:
+        turns = super()._turns()
+        return turns[random_order(self.seed, Purpose.VALIDATION, 0, len(turns), stream=len(self.groups))]
+
+
 def _all_rows(group: Group) -> NDArray[np.int64]:
     return np.concatenate([np.arange(first, stop) for first, stop in group.ranges])
 

@@ -14,20 +14,18 @@ from datamodules.arguments import (
     LARGEST_SEED,
     LONGEST_ROW,
     MOST_WORKERS,
-    is_number,
     require_at_least,
     require_kind,
     require_path,
-    shown,
 )
 from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, tokenize
 from datamodules.dataset import MaskedRows
 from datamodules.full_documents import FullDocuments
 from datamodules.masking import Masking, TokenMasking
-from datamodules.randomness import Purpose, random_order
-from datamodules.rows import Blocks, JoinedPlan, RowMaker
-from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, loader_options
+from datamodules.rows import Blocks, JoinedPlan, RowMaker, RowPlan
+from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, ShuffledSampler, loader_options
 from datamodules.sources import Mixture, TextSource
+from datamodules.split import SPLIT_SEED, VALIDATION_FRACTION, Split, corpus_fingerprint
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.vocabulary import Vocabulary
 
@@ -49,13 +47,15 @@ class TextDataModule(LightningDataModule):
         train_length: Tokens per training row, or of the longest. Model and methods take it from here.
         batch_size: Rows per batch and rank; where lengths vary, the tokens in so many rows of ``train_length``.
         masking: Which tokens are hidden.
-        validation_fraction: Share of the documents kept for validation, in (0, 1); at least one document is kept and
-            one left to train on.
-        seed: Seed of split, order and masks.
+        validation_fraction: Share of the documents held out for validation, in (0, 1). Which are, depends on their
+            text alone (see ``datamodules.split``), so the share comes out as chance allows, and is told; at least one
+            document is held out and one left to train on.
+        seed: Seed of order and masks of training. Validation is the same for every seed.
         num_workers: Worker processes per loader. Changes no batch; a run may be resumed with another number.
         cache_dir: Folder of the tokenised corpora; by default ``gau_alpha_lightning`` in the user's cache folder
             (``$XDG_CACHE_HOME`` or ``~/.cache``).
         rows: How documents become rows: ``Blocks``, ``Packed`` or ``VariableLength``.
+        split_seed: Another seed holds out other documents. Leave it as it is, so that all runs hold out the same.
 
     Raises:
         ValueError: If a number is out of range.
@@ -68,11 +68,12 @@ class TextDataModule(LightningDataModule):
         train_length: int,
         batch_size: int = 64,
         masking: Masking = DEFAULT_MASKING,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = VALIDATION_FRACTION,
         seed: int = 0,
         num_workers: int = 0,
         cache_dir: str | None = None,
         rows: RowMaker = DEFAULT_ROWS,
+        split_seed: int = SPLIT_SEED,
     ) -> None:
         super().__init__()
         require_at_least(1, LONGEST_ROW, train_length=train_length)
@@ -85,11 +86,7 @@ class TextDataModule(LightningDataModule):
         require_kind(RowMaker, rows=rows)
         if cache_dir is not None:
             require_path(cache_dir=cache_dir)
-        if not is_number(validation_fraction) or not 0 < validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction={shown(validation_fraction)} must lie between 0 and 1, both excluded: training "
-                "and validation each need documents. 0.1 is usual."
-            )
+        self.split = Split(split_seed, validation_fraction)
         self.source = source
         self.tokenizer = tokenizer
         self.train_length = train_length
@@ -100,6 +97,8 @@ class TextDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.rows = rows
+        self.split_seed = split_seed
+        self._documents: TokenizedDocuments | JoinedDocuments | None = None
         self._splits: tuple[MaskedRows, MaskedRows] | None = None
 
     @property
@@ -118,16 +117,42 @@ class TextDataModule(LightningDataModule):
         Raises:
             ValueError: If the corpus is too small for one row or for two splits.
         """
-        if self._splits is None and stage != "predict":  # which reads all documents, and be it a single one
-            parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
-            splits = [self._split(part) for part in parts]
-            masking = self.masking.with_tokenizer(self.tokenizer, _sample(parts, [training for training, _ in splits]))
-            weights = self.source.weights if isinstance(self.source, Mixture) else None
-            self._splits = (
-                self._rows(parts, [training for training, _ in splits], masking, weights),
-                self._rows(parts, [validation for _, validation in splits], masking, None),
-            )
-            self._report(self._splits[0])
+        if self._splits is not None or stage == "predict":  # which reads all documents, and be it a single one
+            return
+        parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
+        not_empty = [self._not_empty(part) for part in parts]
+        places = [self.split.places(part.text_hashes[some]) for part, some in zip(parts, not_empty, strict=True)]
+        sides = self.split.held_out(places)
+        training = [some[~out] for some, out in zip(not_empty, sides, strict=True)]
+        masking = self.masking.with_tokenizer(self.tokenizer, _sample(parts, training))
+        held_out = _in_joined(parts, [some[out] for some, out in zip(not_empty, sides, strict=True)])
+        place = np.concatenate([some[out] for some, out in zip(places, sides, strict=True)])
+        # np.unique sorts: each text once, in the order of the places.
+        held_out = held_out[np.unique(place, return_index=True)[1]]
+        self._documents = _joined(parts)
+        self._splits = (
+            self._training_rows(self._documents, parts, training, masking),
+            self._validation_rows(self._documents, held_out, masking),
+        )
+        self._report(self._splits[0], sides, places)
+
+    def split_rule(self) -> dict[str, Any]:
+        """Say by which rule documents are held out, as plain data; there as soon as the data module is."""
+        return self.split.describe()
+
+    def identity(self) -> dict[str, Any]:
+        """Say what data this is, as plain data.
+
+        Returns:
+            ``split``, the rule; ``corpus``, its ``documents`` and a ``sha256`` of their texts, whatever their order.
+        """
+        self.setup()
+        assert self._documents is not None
+        hashes = self._documents.text_hashes
+        return {
+            "split": self.split_rule(),
+            "corpus": {"documents": len(hashes), "sha256": corpus_fingerprint(hashes)},
+        }
 
     def train_dataloader(self) -> ResumableLoader:
         """Load training rows, in another order and with other masks every epoch.
@@ -141,9 +166,12 @@ class TextDataModule(LightningDataModule):
         return ResumableLoader(rows, sampler, self._batches_in_hand, self.num_workers, torch.cuda.is_available())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Load validation rows: the same order and the same masks every time."""
+        """Load validation rows: the same order and the same masks every time, and whatever the seed of training.
+
+        They are shuffled, over documents, sources and lengths: the first batches are a fair sample.
+        """
         _, rows = self._open_splits()
-        sampler = FixedSampler(rows.plan.groups, self.batch_size, self.seed)
+        sampler = ShuffledSampler(rows.plan.groups, self.batch_size, self.split_seed)
         return DataLoader(rows, sampler=sampler, **loader_options(self.num_workers, torch.cuda.is_available()))
 
     def test_dataloader(self) -> DataLoader[Any]:
@@ -157,14 +185,14 @@ class TextDataModule(LightningDataModule):
         is a batch of its own.
         """
         parts = [tokenize(source, self.tokenizer, self.cache_dir) for source in self._sources()]
-        documents: Documents = parts[0] if len(parts) == 1 else JoinedDocuments(parts)
-        rows = FullDocuments(documents, self.vocabulary.pad_id, self.batch_size * self.train_length)
+        rows = FullDocuments(_joined(parts), self.vocabulary.pad_id, self.batch_size * self.train_length)
         return DataLoader(rows, **loader_options(self.num_workers, torch.cuda.is_available()))
 
     def evaluation_documents(self) -> "WholeDocuments":
-        """Give the validation split's documents whole.
+        """Give the validation split's documents whole, each text once.
 
-        The order is fixed by the seed and has nothing to do with that of the corpus: the first n are a fair sample.
+        They stand in the order of their places in the split, which has nothing to do with sources, lengths or the order
+        of the corpus: the first n, like the last, are a fair sample.
         """
         _, rows = self._open_splits()
         return WholeDocuments(rows.documents, rows.selected)
@@ -177,26 +205,43 @@ class TextDataModule(LightningDataModule):
     def _sources(self) -> list[TextSource]:
         return self.source.sources if isinstance(self.source, Mixture) else [self.source]
 
-    def _rows(
+    def _training_rows(
         self,
+        documents: Documents,
         parts: list[TokenizedDocuments],
         selected: list[NDArray[np.int64]],
         masking: Masking,
-        weights: list[float] | None,
     ) -> MaskedRows:
         plans = [
             self.rows.plan(part.lengths[some], self.train_length, self.batch_size, self.seed)
             for part, some in zip(parts, selected, strict=True)
         ]
-        if len(parts) == 1:
-            return MaskedRows(parts[0], selected[0], plans[0], masking, self.vocabulary, self.seed)
-        plan = JoinedPlan(plans, [len(some) for some in selected], weights)
-        first = np.cumsum([0, *map(len, parts)])
-        joined = np.concatenate([some + start for some, start in zip(selected, first[:-1], strict=True)])
-        return MaskedRows(JoinedDocuments(parts), joined, plan, masking, self.vocabulary, self.seed)
+        plan: RowPlan = plans[0]
+        if isinstance(self.source, Mixture) and len(parts) > 1:
+            plan = JoinedPlan(plans, [len(some) for some in selected], self.source.weights)
+        return MaskedRows(documents, _in_joined(parts, selected), plan, masking, self.vocabulary, self.seed)
 
-    def _report(self, rows: MaskedRows) -> None:
-        """Say what the rows are: how many, and how full."""
+    def _validation_rows(self, documents: Documents, selected: NDArray[np.int64], masking: Masking) -> MaskedRows:
+        # Of all sources together: an order over all of them, and no weights.
+        plan = self.rows.plan(documents.lengths[selected], self.train_length, self.batch_size, self.split_seed)
+        return MaskedRows(documents, selected, plan, masking, self.vocabulary, self.split_seed)
+
+    def _report(self, rows: MaskedRows, sides: list[NDArray[np.bool_]], places: list[NDArray[np.uint64]]) -> None:
+        """Say what is held out, and what the rows are: how many, and how full."""
+        held_out, total = sum(int(out.sum()) for out in sides), sum(map(len, sides))
+        shares = [
+            f"{type(one).__name__} {out.sum()} of {len(out)}" for one, out in zip(self._sources(), sides, strict=True)
+        ]
+        copies = total - len(np.unique(np.concatenate(places)))
+        rank_zero_info(
+            f"{held_out} of {total} documents ({held_out / total:.1%}) are held out for validation by their text"
+            + (f" ({', '.join(shares)})" if len(shares) > 1 else "")
+            + (
+                f"; {copies} are exact copies of others, on the same side."
+                if copies
+                else "; none is a copy of another."
+            )
+        )
         num_tokens = int(rows.documents.lengths[rows.selected].sum())
         lengths = ", ".join(f"{group.num_rows} of {group.length}" for group in rows.plan.groups)
         rank_zero_info(
@@ -204,23 +249,15 @@ class TextDataModule(LightningDataModule):
             f"{rows.plan.efficiency(num_tokens):.1%} of their positions hold tokens."
         )
 
-    def _split(self, documents: TokenizedDocuments) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _not_empty(self, documents: TokenizedDocuments) -> NDArray[np.int64]:
+        """List the documents that have tokens."""
         num_tokens = int(documents.lengths.sum())
         if num_tokens < self.train_length:
             raise ValueError(
                 f"train_length={self.train_length}, but the whole corpus has {num_tokens} tokens: not one row can be "
                 "filled. Choose a shorter train_length or a larger corpus."
             )
-        not_empty = np.flatnonzero(documents.lengths)
-        if len(not_empty) < 2:
-            raise ValueError(
-                f"The corpus has {len(not_empty)} document that is not empty, but training and validation each need "
-                "one of their own. Split the text into several files or lines."
-            )
-        shuffled = not_empty[random_order(self.seed, Purpose.SPLIT, 0, len(not_empty))]
-        num_validation = round(self.validation_fraction * len(shuffled))
-        num_validation = min(max(num_validation, 1), len(shuffled) - 1)
-        return np.sort(shuffled[num_validation:]), shuffled[:num_validation]
+        return np.flatnonzero(documents.lengths)
 
     def _batches_in_hand(self) -> int:
         if self.trainer is None:
@@ -228,6 +265,16 @@ class TextDataModule(LightningDataModule):
         # Any: Lightning declares a type without `processed`
         progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         return progress.ready - progress.processed
+
+
+def _joined(parts: list[TokenizedDocuments]) -> TokenizedDocuments | JoinedDocuments:
+    return parts[0] if len(parts) == 1 else JoinedDocuments(parts)
+
+
+def _in_joined(parts: list[TokenizedDocuments], selected: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Number documents of several sources as ``JoinedDocuments`` does."""
+    first = np.cumsum([0, *map(len, parts)])
+    return np.concatenate([some + start for some, start in zip(selected, first[:-1], strict=True)])
 
 
 def _sample(parts: list[TokenizedDocuments], selected: list[NDArray[np.int64]]) -> NDArray[np.int32]:

@@ -2,7 +2,7 @@
 
 To add one: subclass ``Similarity`` and state what ``prepare`` does to queries and keys such that their plain product
 is the similarity. A factor belongs into the query, so that every kernel serves it.
-``tests/gau_alpha/test_strategies.py`` finds the class by itself.
+``tests/gau_alpha/attention/test_strategies.py`` finds the class by itself.
 
 B batch, L length, D key size.
 """

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from lightning.pytorch import Callback
 
 from callbacks.nonfinite import Guard
+from callbacks.recovery.identity import RunIdentity
 from callbacks.recovery.preemption import CatchUpCallback, PreemptionCheckpoint
 from callbacks.recovery.resume import AgreeOnResumePath, PurgeOrphanedEvents, ResumePendingValidation
 from callbacks.recovery.seeding import DropoutSeed
+from callbacks.recovery.stopping import EndOnSignal
 from callbacks.recovery.timeout_hint import CollectiveTimeoutHint
 
 __all__ = [
@@ -15,9 +17,11 @@ __all__ = [
     "CatchUpCallback",
     "CollectiveTimeoutHint",
     "DropoutSeed",
+    "EndOnSignal",
     "PreemptionCheckpoint",
     "PurgeOrphanedEvents",
     "ResumePendingValidation",
+    "RunIdentity",
     "in_order",
     "installed_callbacks",
 ]
@@ -25,6 +29,7 @@ __all__ = [
 # Hooks run in the order of the trainer's list.
 _BEFORE = (
     AgreeOnResumePath,  # before anything is written: a process that sees no checkpoint would purge what others resume
+    RunIdentity,  # before anything else is written: it is listed as the run's
     PurgeOrphanedEvents,  # before anything is logged: what the others log belongs to the resumed run
     Guard,  # before anything counts, logs or saves a step that it refuses
 )
@@ -56,6 +61,7 @@ def installed_callbacks(own: Iterable[Callback], resume_path: str | None) -> lis
             *([] if any(isinstance(callback, Guard) for callback in own) else [Guard()]),
             CollectiveTimeoutHint(),
             DropoutSeed(),
+            EndOnSignal(),
             PreemptionCheckpoint(),
             ResumePendingValidation(),
         ]

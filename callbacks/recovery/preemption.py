@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 NAME = "interrupted.ckpt"
 """The checkpoint that an interrupted run leaves."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
@@ -34,7 +34,7 @@ class CatchUpCallback(Protocol):
 
 
 class PreemptionCheckpoint(Callback):
-    """On SIGTERM or SIGUSR1 saves ``interrupted.ckpt`` after the running optimizer step, then ends the process.
+    """On SIGTERM, SIGUSR1 or Ctrl-C saves ``interrupted.ckpt`` after the running step, then ends the process.
 
     The exit code is 128 + the signal's number, as if the signal itself had ended it. A measurement or validation that
     is running is finished first. A second signal ends the process at once. Under SLURM, SIGUSR1 also requeues the job
@@ -45,10 +45,12 @@ class PreemptionCheckpoint(Callback):
         self._received: int | None = None
         self._before: dict[int, Any] = {}
         self._step = 0
+        self._process = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over both signals: Lightning's own handlers would end the run without saving, or amid a step."""
+        """Take over the signals: Lightning's own handlers would end the run without saving, or amid a step."""
         self._received = None
+        self._process = os.getpid()
         self._step = trainer.global_step
         for callback in trainer.checkpoint_callbacks:
             # A resumed ModelCheckpoint does not know that it saved this step. With accumulated gradients it would save
@@ -110,9 +112,13 @@ class PreemptionCheckpoint(Callback):
                     _confine(state, Path(callback.dirpath or "."), callback.mode)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a worker of a data loader, which inherits the handler: Ctrl-C reaches it, too
         if self._received is not None:
             raise SystemExit(128 + number)
         self._received = number
+        text = "what is running is finished and saved first; a second signal ends at once."
+        os.write(2, f"\n{signal.Signals(number).name}: {text}\n".encode())  # print is not made for signal handlers
 
     def _release(self) -> None:
         for number, handler in self._before.items():
@@ -143,7 +149,8 @@ def _confine(state: dict[str, Any], folder: Path, mode: str) -> None:
 
 
 def _requeue(trainer: Trainer) -> None:
-    environment = getattr(trainer.strategy, "cluster_environment", None)  # one process has none
+    # The strategy of one process has none, and Lightning has no public name for the one that it has found.
+    environment = trainer._accelerator_connector.cluster_environment
     if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
         return
     array = os.environ.get("SLURM_ARRAY_JOB_ID")

@@ -1,8 +1,8 @@
 """``fit --auto_resume true``: a restarted command resumes from the latest valid checkpoint, and its logs go on."""
 
 import math
-import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
@@ -19,14 +19,14 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from callbacks.recovery.preemption import CatchUpCallback
+from callbacks.recovery.run_folder import RunFolder, run_id_of
 from gau_alpha.checkpoints import read_checkpoint
-from gau_alpha.checkpoints.atomic_write import remove_unfinished
 
-AUTO_RESUME = """For fit: resume from the latest valid checkpoint of the run's folder, skipping damaged ones; start
-afresh if there is none. An explicit --ckpt_path wins. The run's folder must be the same at every start: a logger
-without a version gets the version "auto". Other commands accept the option and do nothing with it, so that one file
-serves all. If max_steps or max_epochs differ from those of the checkpoint, the learning rate follows the new curve, but
-never above the rate that the checkpoint was saved at once the warm-up is over."""
+AUTO_RESUME = """For fit: resume from the run's own latest valid checkpoint, skipping damaged ones and those of other
+runs; start afresh if there is none. An explicit --ckpt_path wins. The run's folder must be the same at every start: a
+logger without a version gets the version "auto". Other commands accept the option and do nothing with it, so that one
+file serves all. If max_steps or max_epochs differ from those of the checkpoint, the learning rate follows the new
+curve, but never above the rate that the checkpoint was saved at once the warm-up is over."""
 """The help of ``--auto_resume``."""
 
 VERSION = "auto"
@@ -77,31 +77,8 @@ def fix_version(trainer: Namespace) -> None:
     )
 
 
-def choose_resume_path(trainer: Trainer, asked: str | None) -> str | None:
-    """Choose what to resume from and say why; remove unfinished files of killed processes from the run's folders.
-
-    Args:
-        trainer: Built, but not started: processes may not know of each other yet.
-        asked: The explicit ``ckpt_path``.
-
-    Returns:
-        The value for ``ckpt_path``.
-    """
-    if trainer.is_global_zero:
-        for checkpoints in checkpoint_folders(trainer)[:-1]:
-            for leftover in remove_unfinished(checkpoints.parent):
-                rank_zero_info(f"auto_resume: removed {leftover}, which was not finished")
-    if asked:
-        rank_zero_info(f"auto_resume: --ckpt_path {asked} was given and wins")
-        return asked
-    choice = latest_valid_checkpoint(checkpoint_folders(trainer))
-    for reason in choice.reasons:
-        rank_zero_info(f"auto_resume: {reason}")
-    return None if choice.path is None else str(choice.path)
-
-
 def checkpoint_folders(trainer: Trainer) -> list[Path]:
-    """List where a trainer's ModelCheckpoints write, and where Lightning saves under SLURM.
+    """List where a trainer's ModelCheckpoints write.
 
     Args:
         trainer: Built.
@@ -114,19 +91,30 @@ def checkpoint_folders(trainer: Trainer) -> list[Path]:
         default = Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version / "checkpoints"
     savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     written = [Path(saver.dirpath) if saver.dirpath else default for saver in savers] or [default]
-    return list(dict.fromkeys([*written, Path(trainer.default_root_dir)]))
+    return list(dict.fromkeys(written))
 
 
-def latest_valid_checkpoint(folders: Iterable[Path]) -> Choice:
-    """Choose the checkpoint written last, skipping those that are damaged or can't be trained on.
-
-    A pure function of the folders: every process that sees the same files chooses the same.
+def saved_checkpoints(trainer: Trainer) -> list[Path]:
+    """List the checkpoints where a trainer's ModelCheckpoints write, and those that Lightning saves under SLURM.
 
     Args:
-        folders: Where checkpoints lie; not below.
+        trainer: Built.
     """
-    folders = list(folders)
-    found = {path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()}
+    found = {path for folder in checkpoint_folders(trainer) for path in folder.glob("*.ckpt")}
+    return sorted(
+        path for path in found.union(Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt")) if path.is_file()
+    )
+
+
+def latest_valid_checkpoint(found: Iterable[Path], run_id: str | None) -> Choice:
+    """Choose the checkpoint of a run written last, skipping those that are damaged or can't be trained on.
+
+    A pure function of the files: every process that sees the same ones chooses the same.
+
+    Args:
+        found: Checkpoints, of whatever run.
+        run_id: Whose checkpoints count; None if there is no run yet.
+    """
     reasons: list[str] = []
     for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True):
         try:
@@ -137,27 +125,35 @@ def latest_valid_checkpoint(folders: Iterable[Path]) -> Choice:
         if lacking := [name for name in _TRAINING if name not in checkpoint]:
             reasons.append(f"skipped: {path} holds weights only ({', '.join(lacking)} missing).")
             continue
+        if run_id is None or run_id_of(checkpoint) != run_id:
+            reasons.append(f"skipped: {path} was saved by another run ({run_id_of(checkpoint) or 'without an id'}).")
+            continue
         why = "the latest valid checkpoint" if reasons else "the latest checkpoint"
         reasons.append(f"resuming from {path}, {why}, saved at step {checkpoint.get('global_step')}")
         return Choice(path, reasons)
-    where = " or ".join(os.fspath(folder) for folder in folders)
-    reasons.append(f"no {'valid ' if reasons else ''}checkpoint in {where}: starting afresh")
+    reasons.append(f"no {'valid ' if reasons else ''}checkpoint of this run: starting afresh")
     return Choice(None, reasons)
 
 
-def keep_tables(trainer: Trainer) -> None:
+def keep_tables(trainer: Trainer, folder: RunFolder) -> None:
     """Rename the tables that CSVLogger would delete as soon as it starts, since it never continues one.
 
     Args:
         trainer: Built, but not started.
+        folder: The run's, which goes on listing its tables.
     """
+    # there is nothing left that it would delete
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     for logger in trainer.loggers:
         if not isinstance(logger, CSVLogger):
             continue
         path = Path(logger.log_dir) / ExperimentWriter.NAME_METRICS_FILE
         if path.is_file():
             numbers = (path.with_stem(f"{path.stem}_{number}") for number in count(1))
+            listed = folder.lists(path)
             kept = path.rename(next(one for one in numbers if not one.exists()))
+            if listed:
+                folder.add(kept)
             rank_zero_info(f"CSVLogger begins a new {path.name}; what was logged before lies in {kept}")
 
 

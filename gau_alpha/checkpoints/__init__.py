@@ -3,7 +3,8 @@
 ``fields.py`` knows ``config.json``, ``head_fields.py`` what it says of heads, ``tensors.py`` the files of weights,
 ``folders.py`` puts them together. ``training.py`` reads Lightning checkpoints, ``training_state.py`` holds what
 Lightning restores against what it writes, ``checksum.py`` knows their checksum, ``io.py`` writes them for Lightning.
-``warm_start.py`` starts a model from any of them; ``tokenizer.py`` and ``card.py`` write what else a folder holds.
+``identity.py`` is what a checkpoint says of its making; ``warm_start.py`` starts a model from any of them;
+``tokenizer.py`` and ``card.py`` write what else a folder holds.
 """
 
 from gau_alpha.checkpoints.card import CARD, model_card
@@ -19,6 +20,7 @@ from gau_alpha.checkpoints.folders import (
     save_folder,
     write_folder,
 )
+from gau_alpha.checkpoints.identity import RUN_KEY, TOKENIZER_KEY, recipe, tokenizer_fingerprint
 from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import (
@@ -38,8 +40,10 @@ __all__ = [
     "METHOD_KEY",
     "MODELS",
     "MODEL_PREFIX",
+    "RUN_KEY",
     "SPECIAL",
     "TOKENIZER",
+    "TOKENIZER_KEY",
     "VOCABULARY",
     "WEIGHTS",
     "Stored",
@@ -60,8 +64,10 @@ __all__ = [
     "read_checkpoint",
     "read_folder",
     "read_training_state",
+    "recipe",
     "save_folder",
     "tokenizer_files",
+    "tokenizer_fingerprint",
     "warm_start",
     "warm_start_with_head",
     "write_folder",

@@ -4,11 +4,15 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\..+\.\d+")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_ENDING = re.compile(r"\.[0-9a-f]{32}\.gau-alpha-unfinished")
+
+LISTENERS: list[Callable[[Path], None]] = []
+"""Called with the path of each file of this process before anything of it is written."""
 
 
 class NotWrittenError(OSError):
@@ -29,7 +33,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
         NotWrittenError: If the disk is full: names the file, the bytes that were written and those that are free.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    for listener in LISTENERS:
+        listener(path)
+    # Drawn at random: two containers have processes of one number.
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.gau-alpha-unfinished")
     try:
         write(unfinished)
         os.replace(unfinished, path)
@@ -47,17 +54,27 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def remove_unfinished(folder: Path) -> list[Path]:
-    """Remove what ``write_atomic`` had not finished when its process was killed.
+def unfinished_of(path: Path) -> list[Path]:
+    """List what killed processes have left of a file that ``write_atomic`` was writing.
 
     Args:
-        folder: Searched with all folders below it. Nothing else may be writing there.
+        path: The file; it need not exist.
+    """
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    start = f".{path.name}"
+    return [one for one in beside if one.name.startswith(start) and _ENDING.fullmatch(one.name, len(start))]
+
+
+def remove_unfinished(paths: Iterable[Path]) -> list[Path]:
+    """Remove what ``write_atomic`` had not finished of some files when its process was killed.
+
+    Args:
+        paths: The files. Nothing may be writing them.
 
     Returns:
-        What was removed.
+        What was removed; a link under such a name is none of it.
     """
-    # Links are not followed: what they lead to belongs to others.
-    found = [path for path in folder.rglob(".*") if _UNFINISHED.fullmatch(path.name) and path.is_file()]
+    found = [one for path in paths for one in unfinished_of(path) if one.is_file() and not one.is_symlink()]
     for path in found:
         path.unlink()
     return found

@@ -8,10 +8,15 @@ checkpoint is one file, is renamed with its checksum, and is read by plain torch
 """
 
 import hashlib
+import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+T = TypeVar("T")
+
+_TRIES = 3
 _MARK = b"sha256:"
 _COMMENT = len(_MARK) + 64
 _LENGTH = _COMMENT.to_bytes(2, "little")
@@ -66,6 +71,33 @@ def find_corruption(path: Path) -> str | None:
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
         return f"it is cut off or damaged ({error})"
     return f"its record {record} is damaged" if record else None
+
+
+def read_hashed(path: Path, read: Callable[[Path], T]) -> tuple[T, str]:
+    """Read a file, and hash the very bytes that were read: it may be replaced at any moment.
+
+    Args:
+        path: The file.
+        read: Called with the path.
+
+    Returns:
+        What ``read`` returned, and the SHA-256 of the whole file, 64 hexadecimal digits.
+
+    Raises:
+        ValueError: If it changes faster than it can be read.
+    """
+    for _ in range(_TRIES):
+        with path.open("rb") as file:
+            before = _version(os.fstat(file.fileno()))
+            content = read(path)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if before == _version(os.fstat(file.fileno())) == _version(path.stat()):
+                return content, digest
+    raise ValueError(f"{path} was replaced while it was read, {_TRIES} times: is a run writing it? Read a copy of it.")
+
+
+def _version(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:

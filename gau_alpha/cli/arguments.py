@@ -127,6 +127,26 @@ def models(args: list[str]) -> list[dict[str, Any]]:
     return [section for section in (*sections, *_contents(args, ("--model",))) if isinstance(section, dict)]
 
 
+def replacing_data(args: list[str]) -> list[str]:
+    """Let ``--data FILE`` replace what a config or a checkpoint says of the data, if the file names the class.
+
+    jsonargparse would keep each setting that the file leaves out, as long as the class is the same.
+
+    Args:
+        args: Command-line arguments.
+
+    Returns:
+        The same with the section emptied before such a file is read.
+    """
+    whole = []
+    for (option, value), arg in zip(options(args), args, strict=True):
+        named = option == "--data" and isfile(value) and isinstance(content := read_yaml(Path(value)), dict)
+        if named and "class_path" in content:
+            whole += ["--data", "null"]
+        whole.append(arg)
+    return whole
+
+
 def _check_sections(content: Any, path: Path) -> None:
     """Refuse what jsonargparse would pass over in silence, or trip over."""
     content = content if isinstance(content, dict) else {}

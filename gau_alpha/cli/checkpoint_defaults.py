@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gau_alpha.checkpoints import folder_config, read_checkpoint
+from gau_alpha.checkpoints.identity import RUN_KEY
 from gau_alpha.cli.arguments import checkpoint_in, models
-from gau_alpha.cli.record import RUN_KEY
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.finetuning.module import GAUAlphaFineTuning
 from gau_alpha.training.module import GAUAlphaModule

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import signal
 import sys
 import traceback
 import warnings
@@ -54,8 +55,8 @@ def run_command(args: list[str] | None = None) -> int:
         args: The arguments; default: those of the process.
 
     Returns:
-        The exit code: 0, 2 after a mistake of the user, or 1 if the disk is full or a loss is not finite; all are
-        explained in one message on standard error.
+        The exit code: 0, 2 after a mistake of the user, 1 if the disk is full or a loss is not finite, or 130 after
+        Ctrl-C; all are explained in one message on standard error.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -78,6 +79,9 @@ def run_command(args: list[str] | None = None) -> int:
         if _is_internal(error) and "embedded null" not in str(error):  # in the name of a file
             raise
         return _refuse(str(error))
+    except KeyboardInterrupt:
+        print("gau-alpha: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (NotWrittenError, NotFiniteError) as error:
         _refuse(str(error))
         return 1

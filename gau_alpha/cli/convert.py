@@ -24,6 +24,9 @@ from gau_alpha.checkpoints import (
     CARD,
     HEAD,
     MODEL_PREFIX,
+    SPECIAL,
+    TOKENIZER,
+    VOCABULARY,
     WEIGHTS,
     check_fit,
     empty_init,
@@ -37,6 +40,7 @@ from gau_alpha.checkpoints import (
     write_folder,
 )
 from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.checkpoints.identity import RUN_KEY
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig
@@ -190,8 +194,15 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
             "state_dict": weights,
             "hparams_name": "kwargs",
             "hyper_parameters": dict(module.hparams),
+            RUN_KEY: {"tokenizer": _tokenizer_files(folder)},
         }
     write_atomic(path, lambda unfinished: torch.save(content, unfinished))
+
+
+def _tokenizer_files(folder: Path) -> dict[str, str]:
+    """Read the tokenizer's files of a folder, as a checkpoint carries them."""
+    files = [folder / name for name in (TOKENIZER, VOCABULARY, SPECIAL) if (folder / name).is_file()]
+    return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
 def _training_state(

@@ -5,7 +5,7 @@ What the user types or puts in a YAML wins over what a checkpoint remembers, and
 
 from argparse import Action
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any, NoReturn
@@ -20,14 +20,17 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.predictions import PredictionWriter
 from callbacks.recovery import installed_callbacks
-from callbacks.recovery.resume import AUTO_RESUME, choose_resume_path, fix_version, keep_tables
+from callbacks.recovery.identity import RunIdentity
+from callbacks.recovery.resume import AUTO_RESUME, fix_version
+from callbacks.recovery.start import OVERWRITE, start_run
 from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint, read_training_state
 from gau_alpha.checkpoints.io import WholeCheckpointIO
-from gau_alpha.cli.arguments import checkpoint_in, start_in
+from gau_alpha.cli.arguments import checkpoint_in, replacing_data, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
 from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
+from gau_alpha.cli.identity import ALLOW_MISMATCH, check_belongs
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.shipped import method_named
 from gau_alpha.cli.stored_data import announce, run_of
@@ -64,7 +67,7 @@ def run(args: list[str]) -> None:
             f"{args[0]} measures how hidden tokens are predicted, and a model with a head for another task predicts "
             f"none. How it does on long texts says `gau-alpha validate` with data.evaluation_length null."
         )
-    with restoring_explained():
+    with restoring_explained(), ExitStack() as held:
         (FineTuningCLI if fine_tunes else GAUAlphaCLI)(
             GAUAlphaFineTuning if fine_tunes else GAUAlphaModule,
             LightningDataModule,
@@ -78,6 +81,7 @@ def run(args: list[str]) -> None:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # the module itself keeps its arguments, as plain data
             args=gather_lists(args) if args[0] in EVALUATIONS else args,
+            held=held,
         )
     if dist.is_available() and dist.is_initialized():
         # Ends gloo's threads. One that lets go of a tensor while Python itself is ending aborts the process ("terminate
@@ -142,7 +146,10 @@ class Parser(LightningArgumentParser):
         return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
 
     def _check_value_key(self, action: Action, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Let a YAML name a preset: all that a file says comes through here, each value with its action."""
+        """Let a YAML name a preset: all that a file says comes through here, each value with its action.
+
+        A public ``type=`` can't: jsonargparse takes the type of a class's argument from its signature.
+        """
         if action.dest == "model.method" and isinstance(value, str):
             value = method_named(value)
         return super()._check_value_key(action, value, *args, **kwargs)
@@ -176,12 +183,26 @@ class Parser(LightningArgumentParser):
 
 
 class GAUAlphaCLI(LightningCLI):
-    """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above."""
+    """LightningCLI with ``extrapolate``, links from data to model, and the precedence stated above.
+
+    It runs the command when it is made.
+
+    Args:
+        *args: Lightning's.
+        held: Gets what is to be let go of once the command has ended, however it ends.
+        **kwargs: Lightning's.
+    """
+
+    def __init__(self, *args: Any, held: ExitStack, **kwargs: Any) -> None:
+        self._held = held
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the data knows to the model, and offer ``auto_resume``."""
         parser.add_argument("--help_all", action=HelpAll, help="Show all options and exit.")
         parser.add_argument("--auto_resume", type=bool, default=False, help=AUTO_RESUME)
+        parser.add_argument("--allow_mismatch", type=bool, default=False, help=ALLOW_MISMATCH)
+        parser.add_argument("--overwrite", type=bool, default=False, help=OVERWRITE)
         parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
@@ -197,7 +218,7 @@ class GAUAlphaCLI(LightningCLI):
         return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in EVALUATIONS}}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        # add_arguments_to_parser, which is public, is not told the command.
+        # add_arguments_to_parser, which is public, is not told the command; no issue of Lightning's asks for it yet.
         usage = f"gau-alpha {subcommand}{' --ckpt_path FILE' if subcommand in EVALUATIONS else ''} [options]"
         parser = super()._prepare_subcommand_parser(klass, subcommand, usage=usage, **kwargs)
         if subcommand in EVALUATIONS:
@@ -227,7 +248,7 @@ class GAUAlphaCLI(LightningCLI):
             stored = checkpoint_defaults(Path(path)).data
         elif (start := start_in(args)) and Path(start).exists():
             self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(replacing_data(args))
         seed = self.config[subcommand].seed_everything
         if not isinstance(seed, bool) and seed is not None:
             require_whole("seed_everything", seed, least=0, most=2**32 - 1)  # what all generators take
@@ -242,7 +263,8 @@ class GAUAlphaCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's own version lets the checkpoint override what was typed.
 
-        It is called whatever ``load_from_checkpoint_support`` says; nothing public turns it off.
+        It is called whatever ``load_from_checkpoint_support`` says; nothing public turns it off. Lightning's pull
+        request 21455 lets what was typed win; this can go once that is released.
         """
 
     def before_instantiate_classes(self) -> None:
@@ -296,22 +318,40 @@ class GAUAlphaCLI(LightningCLI):
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        """Choose what is resumed from, install what every run has, say what method is in effect."""
+        """Claim the run's folder, choose what is resumed from, install what every run has, say what is in effect."""
         config = self.config_init[self.config.subcommand]
-        if self._resumes():
-            config.ckpt_path = choose_resume_path(self.trainer, config.ckpt_path)
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        recorded = any(isinstance(one, RunRecord) for one in callbacks)  # fast_dev_run is not
+        if self.config.subcommand == "fit" and recorded and (self.trainer.loggers or self.trainer.checkpoint_callbacks):
+            start = start_run(self.trainer, config.ckpt_path, self._resumes(), config.overwrite)
+            config.ckpt_path = start.ckpt_path
+            self.config.fit.overwrite = False  # done: the run's record is no command to remove it
+            identity = RunIdentity(start, self.trainer)
+            self._held.callback(identity.release)
+            callbacks.append(identity)
+        self._check_data(config)
         path = config.ckpt_path if self.config.subcommand == "fit" else None
         if isinstance(path, str) and Path(path).is_dir():
             read_training_state(path)  # explains why it is refused; strategies of Lightning would unpickle it
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         callbacks[:] = installed_callbacks(callbacks, path)
         if not self.trainer.is_global_zero:
             return
         print(printable(f"method: {self.model.model.method.summary()}"))
         if path and Path(path).is_file():
-            keep_tables(self.trainer)
             for line in self._changes_since(path):
                 print(printable(f"changed since {path} was saved: {line}"))
+
+    def _check_data(self, config: Any) -> None:
+        """Hold the data against every checkpoint that the command names."""
+        paths = config.ckpt_path if isinstance(config.ckpt_path, list) else [config.ckpt_path]
+        evaluates = self.config.subcommand != "predict"  # which reads all that there is
+        found = {
+            path: check_belongs(read_checkpoint(path), path, self.datamodule, evaluates, config.allow_mismatch)
+            for path in paths
+            if isinstance(path, str) and Path(path).is_file()
+        }
+        assert isinstance(self.trainer, GAUAlphaTrainer)
+        self.trainer.notes = {str(Path(path)): "; ".join(one) for path, one in found.items()}
 
     def _changes_since(self, path: str) -> list[str]:
         """List the settings that differ from those of the run that saved a checkpoint."""
@@ -319,7 +359,14 @@ class GAUAlphaCLI(LightningCLI):
         if not isinstance(before, dict):
             return []
         now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_unset=False))
-        asked = ("ckpt_path", "auto_resume", "config", "trust")  # how to start, and nothing of the run itself
+        asked = (
+            "ckpt_path",
+            "auto_resume",
+            "allow_mismatch",
+            "overwrite",
+            "config",
+            "trust",
+        )  # how to start, and nothing of the run itself
         before, now = ({name: value for name, value in x.items() if name not in asked} for x in (before, now))
         return changes(before, now)
 

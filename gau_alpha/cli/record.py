@@ -9,12 +9,10 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from gau_alpha.checkpoints import tokenizer_files
+from callbacks.recovery.identity import identity_of
+from gau_alpha.checkpoints import RUN_KEY, TOKENIZER_KEY, tokenizer_files
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.provenance import environment_info
-
-RUN_KEY = "run"
-"""The entry of a checkpoint that holds the run's resolved config, its tokenizer's files and surroundings."""
 
 
 class RunRecord(SaveConfigCallback):
@@ -22,14 +20,17 @@ class RunRecord(SaveConfigCallback):
 
     They lie beside the logs, and in every checkpoint.
 
-    Existing files are never overwritten: a second run in the same folder writes ``config_1.yaml`` and so on.
+    Existing files are never overwritten: a run that goes on in its folder writes ``config_1.yaml`` and so on.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files, on the first process."""
-        tokenizer = getattr(getattr(trainer, "datamodule", None), "tokenizer", None)
+        data: Any = getattr(trainer, "datamodule", None)
+        tokenizer = getattr(data, "tokenizer", None)
         # read once: the file may change while the run goes on
         self._tokenizer = {} if tokenizer is None else tokenizer_files(tokenizer)
+        self._fingerprint = None if tokenizer is None else tokenizer.fingerprint()
+        self._data = None if stage != "fit" or not hasattr(data, "identity") else data.identity()
         if self.already_saved or (stage != "fit" and not trainer.loggers):
             return  # an evaluation that logs nowhere leaves no files but those it is asked for
         log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
@@ -44,7 +45,8 @@ class RunRecord(SaveConfigCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the record into the checkpoint, as plain data."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        checkpoint[RUN_KEY] = {"config": config, "tokenizer": self._tokenizer, **_record(trainer)}
+        read = {"tokenizer": self._tokenizer, TOKENIZER_KEY: self._fingerprint, "data": self._data}
+        checkpoint[RUN_KEY] = {"config": config, **read, **_record(trainer)}
 
 
 def changes(before: Any, now: Any, name: str = "") -> list[str]:
@@ -74,7 +76,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
-    return {"world": world, **environment_info()}
+    return {**identity_of(trainer), "world": world, **environment_info()}
 
 
 def _free(path: Path) -> Path:

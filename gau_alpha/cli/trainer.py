@@ -1,9 +1,10 @@
 """Lightning's Trainer with two more verbs: ``extrapolate`` and ``calibrate``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -28,12 +29,16 @@ DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
 class GAUAlphaTrainer(Trainer):
     """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
 
+    notes: Mapping[str, str] = MappingProxyType({})
+    """What a reader should know of a checkpoint's results, by its path; the command line sets it."""
+
     def _run_stage(self) -> Any:
         """Run the loop; where a resumed run has no step left to train, let callbacks catch up.
 
         Lightning calls no hook of training then, and what was killed after the last step would stay undone. Public
         hooks come too early or too late for it: on_fit_start before steps and batches are restored, on_fit_end after
-        the strategy was torn down.
+        the strategy was torn down. (Lightning's pull request 12932 has the order of hooks for such a run; no issue asks
+        for one that is called in it.)
         """
         callbacks: list[Callback] = self.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         callbacks[:] = in_order(callbacks)  # a module's configure_callbacks makes Lightning sort them its own way
@@ -98,7 +103,7 @@ class GAUAlphaTrainer(Trainer):
         checkpoints = open_checkpoints(ckpt_path, model)
         folder = Path(output_dir) if output_dir else checkpoints[0].path.resolve().parent.parent
         unfinished = folder / f"{NAME}.unfinished"
-        candidates = pair_up(checkpoints, methods, calibrations)
+        candidates = pair_up(checkpoints, methods, calibrations, self.notes)
         measured = {id(one.checkpoint) for one in candidates}
         work = partial(
             evaluate_candidates,
@@ -112,14 +117,15 @@ class GAUAlphaTrainer(Trainer):
         self.test(step, verbose=False)
         assert step.result is not None, "the test has run"
         results, run, cache = step.result
-        if self.is_global_zero:
+        if cache is not None:  # on the first process
             report = Report(results, {**run, "precision": str(self.precision), **environment_info()})
             report.write(folder, latex=latex)
             report.print()
             print(f"report: {folder / NAME}.html\nall rows: {folder / NAME}.json")
             if any(result.status is Status.OUT_OF_TIME for result in results):
                 print(f"out of time: the same command goes on from {unfinished}")
-            elif cache is not None:
+                cache.release()
+            else:
                 cache.close()
         return results
 

@@ -1,15 +1,17 @@
 """What is compared: methods on models, and the checkpoints that these come from."""
 
-import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
-from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint
+from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
+from gau_alpha.checkpoints.checksum import read_hashed
 from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
@@ -25,6 +27,8 @@ class LoadedCheckpoint:
         model: The model with the checkpoint's weights, under the method asked for.
         trained_method: The method that it was trained with.
         train_length: Tokens per row that it was trained on.
+        sha256: Of the bytes that were read, by which a calibration or an interrupted evaluation knows them again.
+        recipe: What it has in common with a checkpoint that differs in nothing but seeds and names, as JSON.
     """
 
     path: Path
@@ -32,25 +36,14 @@ class LoadedCheckpoint:
     model: GAUAlphaForMaskedLM
     trained_method: AttentionMethod
     train_length: int
+    sha256: str
+    recipe: str
 
     def suits(self, method: str) -> bool:
         """Say whether the model was trained with the similarity that a method fixes, if it fixes one."""
         base = base_of(method)
         similarity = None if base == TRAINED else load_preset(base).get("similarity")
         return similarity is None or type(similarity) is type(self.trained_method.similarity)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of the file, by which a calibration or an interrupted evaluation knows it again."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
-        return digest.hexdigest()
-
-    def recipe(self) -> str:
-        """What two checkpoints have in common if they differ in nothing but the seed of training."""
-        return json.dumps([self.trained_method.describe(), asdict(self.model.config), self.train_length])
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
     """
     if not paths:
         raise ValueError("This needs --ckpt_path and one or more checkpoints.")
-    checkpoints = [read_checkpoint(path) for path in paths]
+    checkpoints, hashes = zip(*(_read(path) for path in paths), strict=True)
     read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
     asked = {
         axis: strategy
@@ -104,8 +97,8 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         if strategy.describe() != getattr(read[0][1], axis).describe()
     }
     loaded: list[LoadedCheckpoint] = []
-    for path, label, checkpoint, (config, method, weights) in zip(
-        paths, _labels(paths), checkpoints, read, strict=True
+    for path, label, checkpoint, sha256, (config, method, weights) in zip(
+        paths, _labels(paths), checkpoints, hashes, read, strict=True
     ):
         if config.vocab_size != module.model.config.vocab_size:
             raise ValueError(
@@ -120,12 +113,22 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         load_weights(model, weights, path)
         model.set_method(model.method.replace(**asked))
         train_length = checkpoint["hyper_parameters"]["train_length"]
-        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length))
+        made = json.dumps(recipe(checkpoint), sort_keys=True, default=repr)
+        loaded.append(LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256, made))
     return loaded
 
 
+def _read(path: str) -> tuple[dict[str, Any], str]:
+    if not Path(path).is_file():
+        return read_checkpoint(path), ""  # which says what is there instead
+    return read_hashed(Path(path), read_checkpoint)
+
+
 def pair_up(
-    checkpoints: list[LoadedCheckpoint], methods: list[str], calibrations: list[str] | None = None
+    checkpoints: list[LoadedCheckpoint],
+    methods: list[str],
+    calibrations: list[str] | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Candidate]:
     """Decide which method is evaluated on which checkpoint.
 
@@ -136,6 +139,7 @@ def pair_up(
         checkpoints: The checkpoints.
         methods: Names of presets, ``trained``, ``calibrated``, or ``NAME_calibrated`` for a preset NAME.
         calibrations: Files with the tables of calibrated methods; if None, those next to the checkpoints.
+        notes: What a reader should know of a checkpoint's results, by its path.
 
     Raises:
         ValueError: If a method is unknown, named twice, or suits none of several checkpoints; or if a calibration is
@@ -151,10 +155,10 @@ def pair_up(
         suited = [one for one in checkpoints if len(checkpoints) == 1 or one.suits(name)]
         if not suited:
             raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
-        alike = Counter(one.recipe() for one in suited)
+        alike = Counter(one.recipe for one in suited)
         shown = display_name(name)
         for checkpoint in suited:
-            several = alike[checkpoint.recipe()] > 1
+            several = alike[checkpoint.recipe] > 1
             # Where some were trained with one similarity and some with another, a group says with which.
             kind = "" if len(alike) == 1 else f" ({checkpoint.trained_method.similarity!r})"
             method = resolve_method(base_of(name), checkpoint.model.method, checkpoint.train_length)
@@ -169,6 +173,7 @@ def pair_up(
                     method=method,
                     group=f"{shown}{kind}" if several else "",
                     trained_method=checkpoint.trained_method,
+                    note=notes.get(str(checkpoint.path), ""),
                     calibration=calibration,
                     checkpoint=checkpoint,
                 )

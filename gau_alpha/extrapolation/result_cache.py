@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import os
-import shutil
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.checkpoints.lock import Lock
 from gau_alpha.extrapolation.diagnostics import Diagnostics
 from gau_alpha.extrapolation.statistics import DocumentSums
 from gau_alpha.untrusted.printable import printable
@@ -17,35 +18,45 @@ from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import Registry, shown
 
 _IDENTITY = "identity.json"
+_LOCK = "claim.lock"
+_NAME = r"(?:[0-9a-f]{16}|identity)\.json"
+_OURS = re.compile(rf"{_NAME}|\.{_NAME}\.[0-9a-f]{{32}}\.gau-alpha-unfinished")
 _PLAIN = Registry({})
 _FIELDS = {"sums": "array", "diagnostics": "diagnostics"}  # lists of lists, by the name that they have in a file
 _LARGEST = 2**53  # counts up to here are exact, whether as int or as float
 
 
 class ResultCache:
-    """A folder with the finished measurements of one evaluation.
+    """A folder with the finished measurements of one evaluation, which no other process works on meanwhile.
 
     A measurement is None where memory ran out, which need not be found out again. Only the process that has rank 0
     touches the folder.
 
     Args:
-        folder: Created with the first measurement; gone after ``close``.
-        identity: Plain data that says what is evaluated: checkpoints, data, options. Measurements of another identity
-            are never mixed in.
+        folder: Created; gone after ``close``, and after ``release`` if nothing was measured.
+        identity: Plain data that says what is evaluated: checkpoints, data, options. Each measurement is kept under it,
+            and those of another are never mixed in.
 
     Raises:
-        ValueError: If the folder holds measurements of another evaluation, naming what differs, or files that are no
-            measurements, naming file and field.
+        ValueError: If another process works there, or the folder holds measurements of another evaluation, naming what
+            differs, or files that are no measurements, naming file and field.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder = folder
         self._identity = json.loads(json.dumps(identity))
+        self._key = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
         self._known: dict[tuple[str, int], DocumentSums | None] = {}
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):  # a link may lead anywhere
             raise ValueError(f"{folder} is not a folder: finished measurements can't be kept there. Remove it.")
-        if (folder / _IDENTITY).exists():
-            self._read()
+        self._lock = Lock(folder / _LOCK)
+        self._lock.acquire("Wait until it has ended, or give another --output_dir.")
+        try:
+            if (folder / _IDENTITY).exists():
+                self._read()
+        except BaseException:
+            self.release()
+            raise
 
     def known(self) -> dict[tuple[str, int], DocumentSums | None]:
         """Measurements by (candidate, length in tokens)."""
@@ -62,25 +73,35 @@ class ResultCache:
         if not (self.folder / _IDENTITY).exists():
             write_atomic(self.folder / _IDENTITY, lambda path: path.write_text(json.dumps(self._identity, indent=1)))
         content = {
+            "identity": self._key,
             "name": name,
             "length": length,
             "measurement": None if measurement is None else plain_sums(measurement),
         }
         # NaN is written as such: a loss that is not a number is a result too.
         text = json.dumps(content)
-        file = self.folder / f"{hashlib.sha256(f'{length} {name}'.encode()).hexdigest()[:16]}.json"
-        write_atomic(file, lambda path: path.write_text(text))
+        digest = hashlib.sha256(f"{self._key} {length} {name}".encode()).hexdigest()
+        write_atomic(self.folder / f"{digest[:16]}.json", lambda path: path.write_text(text))
         self._known[name, length] = measurement
 
     def close(self) -> None:
-        """Removes the folder: all is in the report now."""
-        if self.folder.exists():
-            # Under another name at once, so that a half-removed folder is never taken for an evaluation to go on with.
-            done = self.folder.with_name(f"{self.folder.name}.{os.getpid()}")
-            os.replace(self.folder, done)
-        for left in self.folder.parent.glob(f"{self.folder.name}.*"):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left)
+        """Removes the measurements, which are in the report now, and the folder unless others keep something there."""
+        if not self.folder.is_dir():
+            return
+        # What is killed here leaves fewer measurements, each still under its identity: they can be gone on with.
+        for path in sorted(self.folder.iterdir(), key=lambda path: path.name == _IDENTITY):
+            if _OURS.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink()
+        self.release()
+
+    def release(self) -> None:
+        """Lets others work in the folder; what was measured stays."""
+        if not (self.folder / _IDENTITY).exists():
+            (self.folder / _LOCK).unlink(missing_ok=True)
+            if self.folder.is_dir() and not any(self.folder.iterdir()):
+                with suppress(OSError):  # another process has come meanwhile
+                    self.folder.rmdir()
+        self._lock.release()
 
     def _read(self) -> None:
         try:
@@ -89,8 +110,9 @@ class ResultCache:
                 raise ValueError(f"{self.folder / _IDENTITY} must be an object, got {shown(stored)}.")
             for file in sorted(self.folder.glob("[!.]*.json")):
                 if file.name != _IDENTITY:
-                    name, length, measurement = _entry(read_json(file), str(file))
-                    self._known[name, length] = measurement
+                    key, name, length, measurement = _entry(read_json(file), str(file))
+                    if key == self._key:
+                        self._known[name, length] = measurement
         except ValueError as error:
             raise ValueError(f"{error} Remove {self.folder} to begin anew.") from error
         if differing := _differences(stored, self._identity):
@@ -157,18 +179,19 @@ def _array(values: object, where: str, fewest: int, most: int) -> np.ndarray:
         raise ValueError(f"{where} holds a number that is more than a floating-point number can hold.") from error
 
 
-def _entry(content: Any, where: str) -> tuple[str, int, DocumentSums | None]:
+def _entry(content: Any, where: str) -> tuple[str, str, int, DocumentSums | None]:
     """What ``ResultCache.add`` has kept in a file."""
-    if not isinstance(content, dict) or set(content) != {"name", "length", "measurement"}:
-        raise ValueError(f"{where} must be an object of name, length and measurement, got {shown(content)}.")
-    name, length, measurement = content["name"], content["length"], content["measurement"]
-    if not isinstance(name, str):
-        raise ValueError(f"{where}: name must be a string, got {shown(name)}.")
+    if not isinstance(content, dict) or set(content) != {"identity", "name", "length", "measurement"}:
+        raise ValueError(f"{where} must be an object of identity, name, length and measurement, got {shown(content)}.")
+    key, name, length, measurement = (content[part] for part in ("identity", "name", "length", "measurement"))
+    for part, value in (("identity", key), ("name", name)):
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {part} must be a string, got {shown(value)}.")
     if type(length) is not int or not 1 <= length <= 2**53:
         raise ValueError(f"{where}: length must be a number of tokens, 1 or more, got {shown(length)}.")
     if measurement is not None:
         measurement = read_sums(measurement, f"{where}: measurement")
-    return name, length, measurement
+    return key, name, length, measurement
 
 
 def _differences(stored: Any, asked: Any, where: str = "") -> list[str]:

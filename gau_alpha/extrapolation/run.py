@@ -115,7 +115,8 @@ def evaluate_candidates(
         is in the report.
 
     Raises:
-        ValueError: If no document is long enough, or the folder holds an unfinished evaluation of something else.
+        ValueError: If no document is long enough, or the folder holds an unfinished evaluation of something else, or is
+            in use.
     """
     calibrated_on = {
         fingerprint
@@ -158,7 +159,12 @@ def evaluate_candidates(
         "methods": methods,
         "checkpoints": {name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
     }
-    return list(engine.compare(candidates, baseline, progress, cache, time_budget)), run, cache
+    try:
+        return list(engine.compare(candidates, baseline, progress, cache, time_budget)), run, cache
+    except BaseException:
+        if cache is not None:
+            cache.release()
+        raise
 
 
 def calibrate_checkpoint(

@@ -1,8 +1,8 @@
 """What the scores know of where query and key stand: the axis ``position``.
 
 A strategy rotates queries and keys (``branches``), adds to the scores (``bias``), or does neither. To add one: subclass
-``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``. ``tests/gau_alpha/test_strategies.py`` finds
-the class by itself.
+``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``.
+``tests/gau_alpha/attention/test_strategies.py`` finds the class by itself.
 """
 
 from gau_alpha.position.base import Position, Rotary, RotaryBranch, Rotation, exact_dtype, frequencies, rotate

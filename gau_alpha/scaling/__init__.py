@@ -1,7 +1,7 @@
 """The temperature of the scores as a function of the number of visible keys: the axis ``scaling``.
 
-To add one: subclass ``Scaling`` and implement ``temperature``. ``tests/gau_alpha/test_strategies.py`` finds the class
-by itself.
+To add one: subclass ``Scaling`` and implement ``temperature``. ``tests/gau_alpha/attention/test_strategies.py`` finds
+the class by itself.
 """
 
 from gau_alpha.scaling.base import NoScaling, Product, Scaling

@@ -2,7 +2,8 @@
 
 Padding and other documents of a packed row are hidden for every strategy; a strategy adds its own rule. To add one:
 subclass ``Visibility`` and implement ``mask`` (then it is right), ``key_ranges`` (then it is fast) and
-``num_visible_keys`` (then counting is fast too). ``tests/gau_alpha/test_strategies.py`` finds the class by itself.
+``num_visible_keys`` (then counting is fast too). ``tests/gau_alpha/attention/test_strategies.py`` finds the class by
+itself.
 """
 
 from gau_alpha.visibility.base import Visibility, allowed, count_visible_keys

@@ -50,14 +50,16 @@ def preserve_training_state(tmp_path_factory, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (signal.SIGUSR1, 8)])
-def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, preserve_training_state, capsys, number, step):
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (signal.SIGUSR1, 8), (signal.SIGINT, 5)])
+def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, preserve_training_state, capsys, caplog, number, step):
     folder = tmp_path / "runs"
+    caplog.set_level("INFO")
     with pytest.raises(SystemExit) as ended:
         main(config(folder, run, callbacks=[send_signal(number, step)]))
     assert ended.value.code == 128 + number
     assert read_checkpoint(folder / "run/first/checkpoints/interrupted.ckpt")["global_step"] == step
-    assert signal.getsignal(number) in (signal.SIG_DFL, None)
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, None)
+    assert "--auto_resume true resumes from there" in caplog.text
     capsys.readouterr()
     assert main(config(folder, run)) == 0
     assert "trainer.callbacks" in capsys.readouterr().out  # the changed config is listed
@@ -99,14 +101,15 @@ def folder(tmp_path, preserve_training_state):
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, preserve_training_state, caplog):
     checkpoints = folder / "run/first/checkpoints"
-    (checkpoints / ".last.ckpt.99").write_text("half")
+    left = checkpoints / f".last.ckpt.{'9' * 32}.gau-alpha-unfinished"
+    left.write_text("half")
     for path in (checkpoints / "last.ckpt", checkpoints / "epoch=0-step=12.ckpt"):
         path.write_bytes(path.read_bytes()[:-1000])
     with caplog.at_level("INFO"):
         assert main(config(folder, run)) == 0
     assert "last.ckpt is damaged" in caplog.text
     assert "step=8.ckpt, the latest valid checkpoint, saved at step 8" in caplog.text
-    assert not (checkpoints / ".last.ckpt.99").exists()
+    assert not left.exists()
     resumed = max(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     assert differences(final(preserve_training_state), resumed) == []
 

@@ -46,9 +46,9 @@ def test_fit_leaves_config_record_and_checkpoint(run):
     assert checkpoint["global_step"] == 3
 
 
-def test_a_second_run_in_the_folder_overwrites_no_config(run, tmp_path):
+def test_a_run_that_goes_on_overwrites_no_config(run, tmp_path):
     args = ["fit", "--config", str(run.config), "--trainer.max_steps", "1", "--trainer.callbacks", "[]"]
-    args += ["--trainer.logger.save_dir", str(tmp_path)]
+    args += ["--trainer.logger.save_dir", str(tmp_path), "--auto_resume", "true"]
     assert main(args) == 0
     first = (tmp_path / "run/first/config.yaml").read_text()
     assert main([*args, "--model.learning_rate", "0.5"]) == 0
@@ -112,7 +112,7 @@ def test_calibrated_needs_nothing_but_the_checkpoint_once_it_was_calibrated(run,
     checkpoint = tmp_path / "copy" / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(run.checkpoint.read_bytes())
-    ratios = ["--length_ratios", "1", "4", "16", "--data.validation_fraction", "0.5"]
+    ratios = ["--length_ratios", "1", "4", "16", "--data.validation_fraction", "0.5", "--allow_mismatch", "true"]
     calibrate = ["calibrate", "--ckpt_path", str(checkpoint), *ratios, "--num_documents", "1"]
     assert main(calibrate) == 0
     table = checkpoint.with_name("last.calibrated.json")
@@ -167,7 +167,7 @@ def test_options_of_an_evaluation_reach_the_table(run, tmp_path):
         "--latex",
         "true",
     ]
-    args += ["--data.validation_fraction", "0.5"]
+    args += ["--data.validation_fraction", "0.5", "--allow_mismatch", "true"]
     assert main([*args, "--max_tokens", "2000", "--output_dir", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "extrapolation.json").read_text())
     first, second = content["rows"]

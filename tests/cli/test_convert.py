@@ -113,7 +113,8 @@ def test_without_a_training_state_it_can_be_evaluated_but_not_resumed(run, tmp_p
     assert main([*validate, "--ckpt_path", str(run.checkpoint)]) == 0
     assert out
     assert out == [line for line in capsys.readouterr().out.splitlines() if "perplexity" in line]
-    assert main(["fit", "--config", str(run.config), "--ckpt_path", str(tmp_path / "lean.ckpt")]) == 2
+    fresh = ["--trainer.logger.save_dir", str(tmp_path)]
+    assert main(["fit", "--config", str(run.config), *fresh, "--ckpt_path", str(tmp_path / "lean.ckpt")]) == 2
     assert "--model.init_from" in capsys.readouterr().err
 
 

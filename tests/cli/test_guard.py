@@ -38,10 +38,10 @@ def test_a_run_that_diverges_ends_in_one_message_that_says_how_to_see_it_again(r
     assert all(x.isfinite().all() for x in read_checkpoint(weights)["state_dict"].values() if torch.is_tensor(x))
 
 
-def test_a_guard_of_ones_own_takes_its_place(run, monkeypatch):
+def test_a_guard_of_ones_own_takes_its_place(run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(GAUAlphaCLI, "_run_subcommand", lambda self, name: seen.append(self.trainer.callbacks))
     for more in ([], ["--trainer.callbacks+", "callbacks.nonfinite.Guard", "--trainer.callbacks.max_skips", "3"]):
-        assert main(["fit", "--config", str(run.config), *more]) == 0
+        assert main(["fit", "--config", str(run.config), "--trainer.logger.save_dir", str(tmp_path), *more]) == 0
     limits = [[x.max_skips for x in callbacks if isinstance(x, Guard)] for callbacks in seen]
     assert limits == [[0], [3]]

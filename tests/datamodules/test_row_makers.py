@@ -206,7 +206,7 @@ def test_golden_packed_batches(tmp_path: Path):
 GOLDEN = [
     ("2345678s?u", "........t.", "1111111222"),
     ("ijklmnopq?", "......o..r", "1111111222"),
-    ("?.........", "9.........", "1000000000"),
+    ("?yz01.....", "x.........", "1111100000"),
     ("ab?defghvw", "..c.......", "1111111122"),
 ]
 
@@ -350,8 +350,8 @@ def test_the_mix_is_a_function_of_the_step_and_validation_is_no_mix(tmp_path: Pa
     data = make_mixture(tmp_path)
     validation = list(data.val_dataloader())
     samples = torch.cat([batch["sample_ids"] for batch in validation])
-    assert samples.tolist() == list(range(len(samples)))
-    assert len(data.evaluation_documents()) == 2 + 10
+    assert sorted(samples.tolist()) == list(range(len(samples))), "each row once"
+    assert 2 + 5 < len(data.evaluation_documents()) < 2 + 20, "a tenth of each source, as chance allows"
     # other weights read the same caches
     before = sorted((tmp_path / "cache").iterdir())
     make_mixture(tmp_path, (1.0, 1.0)).setup()

@@ -139,7 +139,7 @@ def compare(alone: Path, killed: Path, steps: int) -> list[str]:
         faults.append(f"tables differ: {sorted(tables(alone))} and {sorted(tables(killed))}")
     if len(tables(alone)) != steps // (EVERY * 3):
         faults.append("the undisturbed run measured too little: nothing was compared")
-    left = [path for path in killed.rglob(".*") if re.fullmatch(r"\..+\.\d+", path.name)]
+    left = list(killed.rglob("*.gau-alpha-unfinished"))
     left += [path for path in (killed / "cache").iterdir() if ".unfinished-" in path.name]
     faults += [f"left behind: {path}" for path in left]
     first, second = (logged_points(folder / "run" / "drill") for folder in (alone, killed))

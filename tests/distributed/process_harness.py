@@ -4,6 +4,7 @@
 - ``start_scripts`` starts a script of this folder as the processes of one node; ``heard`` is what they print.
 - ``start_cli`` starts one command; ``interrupt`` sends it a signal once something has happened.
 - ``SendSignal``, named in a config, lets a process interrupt itself at an exact moment of a step.
+- ``holding`` has another process hold a lock.
 - ``differences`` compares what two runs have saved, ``logged_points`` reads what TensorBoard shows of one.
 """
 
@@ -15,7 +16,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.checkpoints.lock import Lock
 from gau_alpha.cli import main
 
 STATE = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "schedule")
@@ -119,6 +122,28 @@ def _worker(args: list[str], environment: dict[str, str], output: Path) -> None:
     raise SystemExit(code)
 
 
+@contextmanager
+def holding(path: Path) -> Iterator[int | None]:
+    """Have another process hold a lock; it is killed at the end. Yields its number."""
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+    process = fork.Process(target=_hold, args=(path, ready))
+    process.start()
+    assert ready.wait(30)
+    try:
+        yield process.pid
+    finally:
+        process.kill()
+        process.join()
+
+
+def _hold(path: Path, ready: Any) -> None:
+    lock = Lock(path)
+    lock.acquire("")
+    ready.set()
+    time.sleep(600)
+
+
 def start_scripts(script: str, *arguments: object, processes: int = 2) -> list[subprocess.Popen[str]]:
     """Start a script as processes that Lightning takes for those of one node; their output is piped."""
     layout = {
@@ -193,15 +218,19 @@ class SendSignal(Callback):
         step: Optimizer step, counted from 1.
         moment: ``in`` the step, amid it; ``validating`` after it; ``after`` it, when the next batch begins.
         ranks: Processes that are sent it; all if None.
+        group: Whether workers get it, too, as by Ctrl-C in a terminal; the process must have a group of its own.
     """
 
-    def __init__(self, number: int, step: int, moment: str = "in", ranks: list[int] | None = None) -> None:
-        self.number, self.step, self.moment, self.ranks = number, step, moment, ranks
+    def __init__(
+        self, number: int, step: int, moment: str = "in", ranks: list[int] | None = None, group: bool = False
+    ) -> None:
+        self.number, self.step, self.moment, self.ranks, self.group = number, step, moment, ranks, group
 
     def _send(self, trainer, moment, step):
         mine = self.ranks is None or trainer.global_rank in self.ranks
         if mine and (self.moment, self.step) == (moment, step) and not trainer.sanity_checking:
-            os.kill(os.getpid(), self.number)
+            self.step = -1  # once, though a step may have several batches
+            (os.killpg if self.group else os.kill)(os.getpid(), self.number)
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self._send(trainer, "in", trainer.global_step + 1)
@@ -213,9 +242,11 @@ class SendSignal(Callback):
         self._send(trainer, "after", trainer.global_step)
 
 
-def send_signal(number: int, step: int, moment: str = "in", ranks: list[int] | None = None) -> dict[str, Any]:
+def send_signal(
+    number: int, step: int, moment: str = "in", ranks: list[int] | None = None, group: bool = False
+) -> dict[str, Any]:
     """Name ``SendSignal`` in a config."""
-    arguments = {"number": int(number), "step": step, "moment": moment, "ranks": ranks}
+    arguments = {"number": int(number), "step": step, "moment": moment, "ranks": ranks, "group": group}
     return {"class_path": f"{__name__}.SendSignal", "init_args": arguments}
 
 

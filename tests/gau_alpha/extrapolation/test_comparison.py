@@ -2,11 +2,13 @@
 
 import json
 import math
+import socket
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from process_harness import holding
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import Candidate, EvaluationOptions, ExtrapolationEngine, ResultCache, Status
@@ -191,9 +193,45 @@ def test_half_written_files_are_no_results(tmp_path):
     next(build_engine().compare(build_candidates(), cache=cache))
     (tmp_path / "unfinished" / ".0123456789abcdef.json.77").write_text('{"name": "b", "len')
     assert list(ResultCache(tmp_path / "unfinished", IDENTITY).known()) == [("a", 8)]
-    (tmp_path / "unfinished.77").mkdir()  # of a run that was killed while it cleaned up
     cache.close()
+    assert [path.name for path in (tmp_path / "unfinished").iterdir()] == [".0123456789abcdef.json.77"]
+
+
+def test_only_what_an_evaluation_has_made_is_removed(tmp_path):
+    cache = ResultCache(tmp_path / "unfinished", IDENTITY)
+    next(build_engine().compare(build_candidates(), cache=cache))
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "unfinished.backup").mkdir()
+    mine = [tmp_path / "unfinished.backup/a", tmp_path / "unfinished/notes.json.txt", tmp_path / "unfinished/sub"]
+    for path in mine:
+        path.write_text("mine")
+    (tmp_path / "unfinished/0123456789abcdef.json").symlink_to(tmp_path / "precious")
+    cache.close()
+    assert all(path.read_text() == "mine" for path in (*mine, tmp_path / "precious"))
+    assert sorted(path.name for path in (tmp_path / "unfinished").glob("*.json")) == ["0123456789abcdef.json"]
+
+
+def test_measurements_of_another_evaluation_are_never_mixed_in(tmp_path):
+    """As two have left them that began in one folder at once."""
+    for number, seed in enumerate((1, 2)):
+        cache = ResultCache(tmp_path / str(seed), {"seed": seed})
+        list(zip(range(number + 1), build_engine().compare(build_candidates(), cache=cache), strict=False))
+    for path in (tmp_path / "2").glob("[!i]*.json"):
+        path.rename(tmp_path / "1" / path.name)
+    assert len(list((tmp_path / "1").glob("[!i]*.json"))) == 3
+    assert len(ResultCache(tmp_path / "1", {"seed": 1}).known()) == 1
+
+
+def test_nothing_stays_of_an_evaluation_that_measured_nothing(tmp_path):
+    ResultCache(tmp_path / "unfinished", IDENTITY).release()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_folder_in_use_is_refused_with_host_and_process(tmp_path):
+    with holding(tmp_path / "unfinished/claim.lock") as process, pytest.raises(ValueError, match="in use") as error:
+        ResultCache(tmp_path / "unfinished", IDENTITY)
+    assert f"process {process} on {socket.gethostname()}" in str(error.value)
 
 
 # ---- time ----

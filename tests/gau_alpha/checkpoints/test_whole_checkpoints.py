@@ -1,6 +1,7 @@
 """Checkpoints on disk: checksum, disk full, which one a run goes on from, schedules of changed length."""
 
 import errno
+import hashlib
 import os
 import random
 import zipfile
@@ -14,11 +15,20 @@ from callbacks.recovery.preemption import _confine
 from callbacks.recovery.resume import latest_valid_checkpoint
 from gau_alpha.checkpoints import find_corruption, load_plain
 from gau_alpha.checkpoints.atomic_write import NotWrittenError, remove_unfinished, write_atomic
+from gau_alpha.checkpoints.checksum import read_hashed
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 
 CONTENT = {"state_dict": {"weight": torch.arange(300.0)}, "global_step": 7}
 HYPER = {"config": {"vocab_size": 4, "hidden_size": 16, "num_hidden_layers": 1}, "train_length": 16, "method": {}}
-TRAINABLE = {**CONTENT, "hyper_parameters": HYPER, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+RUN = "0" * 32
+TRAINABLE = {
+    **CONTENT,
+    "run": {"id": RUN},
+    "hyper_parameters": HYPER,
+    "optimizer_states": [],
+    "lr_schedulers": [],
+    "loops": {},
+}
 
 
 def saved(path, content=CONTENT):
@@ -89,10 +99,37 @@ def test_other_errors_stay_what_they_are(tmp_path):
 
 
 def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
-    for name in (".a.ckpt.123", ".hidden", "a.123", ".a.ckpt.12x"):
+    left = f".a.ckpt.{'0' * 32}.gau-alpha-unfinished"
+    others = [".a.ckpt.123", ".hidden", f".b.ckpt.{'0' * 32}.gau-alpha-unfinished"]
+    for name in (left, *others):
         (tmp_path / name).write_text("x")
-    assert [path.name for path in remove_unfinished(tmp_path)] == [".a.ckpt.123"]
-    assert sorted(os.listdir(tmp_path)) == [".a.ckpt.12x", ".hidden", "a.123"]
+    assert [path.name for path in remove_unfinished([tmp_path / "a.ckpt"])] == [left]
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+
+
+def test_processes_of_one_number_write_under_different_names(tmp_path, monkeypatch):
+    """Containers that share a folder have them."""
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    names = []
+    for _ in range(2):
+        write_atomic(tmp_path / "a", lambda path: (names.append(path.name), path.write_text("x")))
+    assert len(set(names)) == 2
+
+
+def test_what_was_read_is_what_is_hashed(tmp_path):
+    path, other = saved(tmp_path / "a.ckpt"), saved(tmp_path / "b.ckpt", {**CONTENT, "global_step": 8})
+    hashes = [hashlib.sha256(one.read_bytes()).hexdigest() for one in (path, other)]
+
+    def replaced_meanwhile(path):
+        content = load_plain(path)
+        if other.exists():
+            other.replace(path)
+        return content
+
+    content, digest = read_hashed(path, replaced_meanwhile)
+    assert (content["global_step"], digest) == (8, hashes[1])
+    with pytest.raises(ValueError, match="replaced while it was read"):
+        read_hashed(path, lambda path: saved(path))
 
 
 def aged(path, seconds):
@@ -105,18 +142,19 @@ def test_the_latest_valid_checkpoint_is_chosen_and_the_reason_told(tmp_path):
         aged(saved(tmp_path / "old.ckpt", TRAINABLE), 200),
         aged(saved(tmp_path / "older.ckpt", TRAINABLE), 100),
     )
-    assert latest_valid_checkpoint([tmp_path]).path == old
+    assert latest_valid_checkpoint(tmp_path.glob("*.ckpt"), RUN).path == old
     content = old.read_bytes()
     old.write_bytes(content[:700] + b"xx" + content[702:])
     aged(old, 200)
     aged(saved(tmp_path / "weights.ckpt", {**CONTENT, "hyper_parameters": HYPER}), 300)
-    path, reasons = latest_valid_checkpoint([tmp_path])
+    path, reasons = latest_valid_checkpoint(tmp_path.glob("*.ckpt"), RUN)
     assert path == older
+    assert latest_valid_checkpoint([older], "1" * 32).path is None, "another run's"
     assert "weights only" in reasons[0]
     assert "old.ckpt is damaged" in reasons[1]
     assert "saved at step 7" in reasons[2]
     older.unlink()
-    path, reasons = latest_valid_checkpoint([tmp_path])
+    path, reasons = latest_valid_checkpoint(tmp_path.glob("*.ckpt"), RUN)
     assert path is None
     assert "starting afresh" in reasons[-1]
 

@@ -1,0 +1,60 @@
+"""What a checkpoint says of its making: which training and which tokenizer its weights come from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+RUN_KEY = "run"
+"""The entry of a checkpoint that holds the run's id, resolved config, its tokenizer's files and surroundings."""
+
+TOKENIZER_KEY = "tokenizer_fingerprint"
+"""The entry of the run's record that tells tokenizers apart by what they do, not by where they lie."""
+
+_NO_RECIPE = {"seed", "seed_everything", "cache_dir", "num_workers", "init_from", "activation_checkpointing", "kernel"}
+"""Settings that tell two runs of one recipe apart, or change no number: seeds, places, speed."""
+
+_TRAINER = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision")
+"""What of the Trainer's settings a step of training depends on."""
+
+
+def tokenizer_fingerprint(checkpoint: Mapping[str, Any]) -> str | None:
+    """Return the fingerprint of the tokenizer that a run trained with; None if the checkpoint does not say.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+    """
+    found = _section(checkpoint, RUN_KEY).get(TOKENIZER_KEY)
+    return found if isinstance(found, str) else None
+
+
+def recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect what two checkpoints have in common if they differ in nothing but seeds and names.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+
+    Returns:
+        Plain data: optimizer steps, hyperparameters, and, where the run left its record, data, tokenizer, batches and
+        processes.
+    """
+    run = _section(checkpoint, RUN_KEY)
+    config = _section(run, "config")
+    trainer = _section(config, "trainer")
+    return {
+        "steps": checkpoint.get("global_step"),
+        "hyper_parameters": _without(checkpoint.get("hyper_parameters")),
+        "data": _without(config.get("data")),
+        "tokenizer": run.get(TOKENIZER_KEY),
+        "trainer": {name: trainer.get(name) for name in _TRAINER},
+        "processes": _section(run, "world").get("processes"),
+    }
+
+
+def _section(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = content.get(name)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _without(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _without(value) for name, value in content.items() if name not in _NO_RECIPE}
+    return [_without(value) for value in content] if isinstance(content, list | tuple) else content
