@@ -298,7 +298,7 @@ class GAUAlphaModel(nn.Module):
     Args:
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
     """
 
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod | None = None, kernel: str = "auto") -> None:
@@ -393,7 +393,7 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
     Args:
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         activation_checkpointing: Whether training keeps only each layer's input and computes the rest again for the
             gradient: a third more work, for rows that are too long otherwise.
     """

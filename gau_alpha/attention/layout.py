@@ -74,7 +74,7 @@ class SequenceLayout:
             start = torch.where(first, index, 0).cummax(1).values
             # Read from the right, the first index seen of each later document is where this one stops.
             later = torch.where(first, index, length).roll(-1, dims=1)
-            later[:, -1] = length
+            later[:, -1:] = length
             stop = later.flip(1).cummin(1).values.flip(1)
         return cls(
             position_ids=index - start if position_ids is None else position_ids,
@@ -140,6 +140,8 @@ def group_by_sequence(target_index: Tensor, batch_size: int, length: int) -> tup
         (B, T) int64, positions in each sequence, T the most that one has and 0 where it has fewer; (N,) int64, which of
         these B · T are the positions that were asked for.
     """
+    if not batch_size * length:
+        return target_index.new_zeros(batch_size, 0), target_index
     row = target_index // length  # (N,)
     order = row.argsort(stable=True)  # (N,)
     count = row.bincount(minlength=batch_size)  # (B,)

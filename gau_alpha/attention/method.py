@@ -33,7 +33,7 @@ class AttentionPlan:
         visibility: Gives the mask of a block of scores.
         branches: How queries and keys are rotated, and at which distances.
         num_visible_keys: (B|1, L) int64, n_i.
-        temperature: (B|1, L) float32, τ(n_i).
+        temperature: (B|1, L) float32, τ(n), n as the scaling's ``count`` says.
     """
 
     layout: SequenceLayout
@@ -155,13 +155,14 @@ class AttentionMethod(nn.Module):
             key_size: D.
         """
         num_visible_keys = self.visibility.num_visible_keys(layout)  # (B|1, L)
+        counted = num_visible_keys if self.scaling.count == "visible" else layout.document_length  # (B|1, L)
         return AttentionPlan(
             layout=layout,
             position=self.position,
             visibility=self.visibility,
             branches=self.visibility.branches(self.position, layout, key_size),
             num_visible_keys=num_visible_keys,
-            temperature=self.scaling.temperature(num_visible_keys, key_size),
+            temperature=self.scaling.temperature(counted, key_size),
         )
 
     def describe(self) -> dict[str, dict[str, Any]]:

@@ -114,7 +114,10 @@ def restoring_explained() -> Iterator[None]:
 
 
 def gather_lists(args: list[str]) -> list[str]:
-    """Write ``--methods a b`` as ``--methods=[a,b]``, which is how jsonargparse wants a list."""
+    """Write ``--methods a b`` as ``--methods=[a,b]``, which is how jsonargparse wants a list.
+
+    A single word that is written as a list, ``--methods '[a, b]'``, is one.
+    """
     gathered: list[str] = []
     words: list[str] | None = None
     for arg in [*args, "--"]:
@@ -122,7 +125,8 @@ def gather_lists(args: list[str]) -> list[str]:
             words.append(arg)
             continue
         if words is not None:
-            gathered[-1] += f"=[{','.join(words)}]"
+            is_list = len(words) == 1 and words[0].startswith("[") and words[0].endswith("]")
+            gathered[-1] += f"={words[0]}" if is_list else f"=[{','.join(words)}]"
             words = None
         if arg in LISTS:
             words = []

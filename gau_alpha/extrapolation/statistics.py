@@ -7,6 +7,7 @@ Dimensions: D documents, N examples, R resamples.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ CONFIDENCE = 0.95
 
 _VALUES_AT_ONCE = 4_000_000  # 32 MB of float64
 _COLUMNS = 8
+_ABOUT_DOCUMENTS = re.compile(r"(only )?\d+ documents?: ")
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,15 @@ def notes(candidate: Candidate, num_documents: int) -> Iterator[str]:
         yield "1 document: no interval"
     elif num_documents < FEW_DOCUMENTS:
         yield f"only {num_documents} documents: intervals are too narrow"
+
+
+def flags(note: str) -> list[str]:
+    """Take from a result's note what speaks against its method: all but what is said of the number of documents.
+
+    Args:
+        note: What ``notes`` said, joined by semicolons.
+    """
+    return [part for part in note.split("; ") if part and not _ABOUT_DOCUMENTS.match(part)]
 
 
 def exp(loss: float) -> float:

@@ -51,7 +51,7 @@ class HeadedModel(GAUAlphaModel, ABC):
     Args:
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         labels: What there is to choose from, in the order of the head's outputs.
 
     Raises:

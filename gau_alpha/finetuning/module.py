@@ -69,7 +69,7 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         weight_decay: Decay of matrices; scales, offsets and biases do not decay.
         betas: AdamW's decay rates of the first and second moment.
         schedule: How the rate moves over the run. Default: Linear.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         init_from: A Hugging Face folder or a checkpoint to start from; see ``GAUAlphaModule``. A head that it lacks
             starts as new, with a warning that names its tensors.
 

@@ -23,7 +23,7 @@ class GAUAlphaForMultipleChoice(HeadedModel):
     Args:
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         labels: Empty: choices go by number.
         pooling: Which vector: that of the ``first`` token, or the ``mean`` of all real ones.
         classifier_dropout: Dropout on that vector.

@@ -23,7 +23,7 @@ class GAUAlphaForQuestionAnswering(HeadedModel):
     Args:
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         labels: Empty: an answer is a span.
         longest_answer: Tokens W of the longest span that is predicted.
 

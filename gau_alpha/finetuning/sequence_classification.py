@@ -22,7 +22,7 @@ class GAUAlphaForSequenceClassification(HeadedModel):
     Args:
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         labels: What there is to choose from, in the order of the head's outputs.
         pooling: Which vector: that of the ``first`` token, or the ``mean`` of all real ones.
         classifier_dropout: Dropout on that vector.

@@ -8,6 +8,7 @@ from gau_alpha.scaling.base import NoScaling, Product, Scaling
 from gau_alpha.scaling.calibrated import CalibratedScale
 from gau_alpha.scaling.formulas import InfoScale, Llama4Temperature, LogLength, YaRNTemperature
 from gau_alpha.scaling.learned import ScalableSoftmax
+from gau_alpha.scaling.random_keys import RandomKeysScale
 
 __all__ = [
     "CalibratedScale",
@@ -16,6 +17,7 @@ __all__ = [
     "LogLength",
     "NoScaling",
     "Product",
+    "RandomKeysScale",
     "ScalableSoftmax",
     "Scaling",
     "YaRNTemperature",

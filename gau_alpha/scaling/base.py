@@ -3,16 +3,37 @@
 B batch, L length.
 """
 
-from typing import Self, cast
+from typing import Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gau_alpha.attention.strategy import Strategy
+from gau_alpha.untrusted.registry import shown
+
+Count = Literal["visible", "length"]
+"""What n is: the keys that a query sees, or the real tokens of its document, hidden by a window or not."""
 
 
 class Scaling(Strategy):
-    """A factor τ(n) on every score of a query that sees n keys."""
+    """A factor τ(n) on every score of a query that sees n keys.
+
+    Args:
+        count: What n is. ``visible``: the keys that the query sees. ``length``: the real tokens of its document, as
+            the code published with arXiv 2501.08570 has it; the two differ under a window. A subclass that leaves the
+            argument out counts visible keys.
+
+    Raises:
+        ValueError: If ``count`` is neither.
+    """
+
+    count: Count
+
+    def __init__(self, count: Count = "visible") -> None:
+        super().__init__()
+        if count not in get_args(Count):
+            raise ValueError(f"count must be one of: {', '.join(get_args(Count))}; got {shown(count)}.")
+        self.count = count
 
     def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
         """Compute τ(n).
@@ -30,6 +51,9 @@ class Scaling(Strategy):
 class NoScaling(Scaling):
     """τ(n) = 1."""
 
+    def __init__(self) -> None:
+        super().__init__()  # no count: it would change nothing
+
     def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
         """Return ones."""
         return torch.ones_like(num_visible_keys, dtype=torch.float32)
@@ -39,10 +63,10 @@ class Product(Scaling):
     """τ(n) = Π τ_i(n): several scalings at once, such as InfoScale over YaRN's own temperature.
 
     Args:
-        scalings: The factors, one or more.
+        scalings: The factors, one or more, all with the same ``count``, which is the product's.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or their counts differ.
     """
 
     def __init__(self, scalings: list[Scaling]) -> None:
@@ -51,6 +75,10 @@ class Product(Scaling):
             raise ValueError(f"scalings must be a list of scalings, got {scalings!r}.")
         if not scalings:
             raise ValueError("scalings is empty: a product needs at least one factor.")
+        counts = sorted({one.count for one in scalings if not isinstance(one, NoScaling)})
+        if len(counts) > 1:
+            raise ValueError(f"scalings count {' and '.join(counts)}: give all factors of a product the same count.")
+        self.count = counts[0] if counts else "visible"
         self.scalings = nn.ModuleList(scalings)
         self.training_free = all(scaling.training_free for scaling in scalings)
         self.paper = ", ".join(scaling.paper for scaling in scalings if scaling.paper)

@@ -18,9 +18,10 @@ from gau_alpha.untrusted.limits import require_number, require_whole
 class CalibratedScale(Scaling):
     """τ(n) from a table, per layer: the temperature at which attention entropy is what it was at the training length.
 
-    InfoScale (arXiv 2501.08570) derives such a temperature for random keys; this one is measured on text. Between the
+    ``RandomKeysScale`` derives such a temperature for random keys; this one is measured on text. Between the
     lengths of the table τ is linear in ln n; below the first it stays as it is there, which is how the model was
-    trained; beyond the last it goes on as between the last two.
+    trained; beyond the last it goes on as between the last two. n is the number of visible keys, which is what was
+    measured; there is no other ``count``.
 
     Left without a table it computes nothing: ``gau-alpha calibrate`` makes one, and ``gau-alpha extrapolate --methods
     calibrated`` fills it in.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gau_alpha.attention.strategy import require_train_length
-from gau_alpha.scaling.base import Scaling, at_least_one
+from gau_alpha.scaling.base import Count, Scaling, at_least_one
 from gau_alpha.untrusted.limits import require_number, require_whole
 
 
@@ -23,15 +23,16 @@ class LogLength(Scaling):
     Args:
         base: The number of keys at which τ = 1. None takes the data's train_length.
         minimum: τ never falls below it.
+        count: What n is, as in ``Scaling``.
 
     Raises:
-        ValueError: If ``base`` is not above 1 or ``minimum`` is negative.
+        ValueError: If ``base`` is not above 1, ``minimum`` is negative or ``count`` unknown.
     """
 
     paper = "Su 2021, Entropy invariance of attention"
 
-    def __init__(self, base: float | None = 512.0, minimum: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, base: float | None = 512.0, minimum: float = 0.0, count: Count = "visible") -> None:
+        super().__init__(count)
         if base is not None:
             require_number("base", base, above=1, why="ln base has to be positive")
         _require_minimum(minimum)
@@ -40,7 +41,7 @@ class LogLength(Scaling):
 
     def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length`` for a base of None."""
-        return self if self.base is not None else type(self)(train_length, self.minimum)
+        return self if self.base is not None else type(self)(train_length, self.minimum, self.count)
 
     def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
         """Compute max(minimum, ln n / ln base)."""
@@ -51,22 +52,24 @@ class LogLength(Scaling):
 class InfoScale(Scaling):
     """τ(n) = √(1 − n^(−2/d)) / √(1 − n_train^(−2/d)), training-free.
 
-    From "Information Entropy Invariance", arXiv 2501.08570, InfoScale: keeps the entropy of attention where it was at
-    the training length, for keys that are uniform on a sphere of dimension d. τ(n_train) = 1; below it τ is below 1,
+    From "Information Entropy Invariance", arXiv 2501.08570, InfoScale. √(1 − n^(−2/d)) is about the largest cosine that
+    n keys uniform on a sphere of dimension d have with a query: τ follows that, and entropy grows with n all the same,
+    though more slowly (``RandomKeysScale`` is what keeps it for such keys). τ(n_train) = 1; below it τ is below 1,
     which is exact and intended.
 
     Args:
         train_length: n_train, tokens per training row. Left out, it is taken from the data.
         minimum: τ never falls below it. The paper's formula has no minimum.
+        count: What n is, as in ``Scaling``.
 
     Raises:
-        ValueError: If ``train_length`` is below 2 or ``minimum`` is negative.
+        ValueError: If ``train_length`` is below 2, ``minimum`` is negative or ``count`` unknown.
     """
 
     paper = "arXiv 2501.08570"
 
-    def __init__(self, train_length: int | None = None, minimum: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, train_length: int | None = None, minimum: float = 0.0, count: Count = "visible") -> None:
+        super().__init__(count)
         if train_length is not None:
             _require_two(train_length)
         _require_minimum(minimum)
@@ -99,15 +102,16 @@ class YaRNTemperature(Scaling):
     Args:
         train_length: n_train, tokens per training row. Left out, it is taken from the data.
         factor: A fixed s, as in ``YaRN``. Left out, it follows n.
+        count: What n is, as in ``Scaling``.
 
     Raises:
-        ValueError: If ``factor`` is below 1.
+        ValueError: If ``factor`` is below 1 or ``count`` unknown.
     """
 
     paper = "arXiv 2309.00071"
 
-    def __init__(self, train_length: int | None = None, factor: float | None = None) -> None:
-        super().__init__()
+    def __init__(self, train_length: int | None = None, factor: float | None = None, count: Count = "visible") -> None:
+        super().__init__(count)
         if factor is not None:
             require_number("factor", factor, least=1)
         if train_length is not None:
@@ -133,15 +137,16 @@ class Llama4Temperature(Scaling):
         alpha: α.
         floor_scale: Below so many keys τ is 1; 8,192 in Llama 4. Left out, train_length + 1: the first length beyond
             training.
+        count: What n is, as in ``Scaling``.
 
     Raises:
-        ValueError: If ``alpha`` is negative or ``floor_scale`` not positive.
+        ValueError: If ``alpha`` is negative, ``floor_scale`` not positive or ``count`` unknown.
     """
 
     paper = "Llama 4, 2025"
 
-    def __init__(self, alpha: float = 0.1, floor_scale: int | None = None) -> None:
-        super().__init__()
+    def __init__(self, alpha: float = 0.1, floor_scale: int | None = None, count: Count = "visible") -> None:
+        super().__init__(count)
         require_number("alpha", alpha, least=0)
         if floor_scale is not None:
             require_whole("floor_scale", floor_scale)
@@ -152,7 +157,7 @@ class Llama4Temperature(Scaling):
         """Fill in train_length + 1 for a ``floor_scale`` that was left out."""
         if self.floor_scale is not None:
             return self
-        return type(self)(self.alpha, train_length + 1)
+        return type(self)(self.alpha, train_length + 1, self.count)
 
     def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
         """Compute 1 + α · ln(⌊n / floor_scale⌋ + 1)."""

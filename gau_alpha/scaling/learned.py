@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from gau_alpha.scaling.base import Scaling, at_least_one
+from gau_alpha.scaling.base import Count, Scaling, at_least_one
 from gau_alpha.untrusted.limits import require_whole
 
 
@@ -21,16 +21,17 @@ class ScalableSoftmax(Scaling):
     Args:
         bias: Whether b is learned too; it starts at 0.
         train_length: Tokens per training row. Left out, it is taken from the data.
+        count: What n is, as in ``Scaling``.
 
     Raises:
-        ValueError: If ``train_length`` is below 2.
+        ValueError: If ``train_length`` is below 2 or ``count`` unknown.
     """
 
     training_free = False
     paper = "arXiv 2501.19399"
 
-    def __init__(self, bias: bool = False, train_length: int | None = None) -> None:
-        super().__init__()
+    def __init__(self, bias: bool = False, train_length: int | None = None, count: Count = "visible") -> None:
+        super().__init__(count)
         if train_length is not None:
             _require_two(train_length)
         self.bias = bias

@@ -159,15 +159,31 @@ def _check_moments(stored: object, parameter: Tensor, where: str) -> None:
         raise ValueError(f"{where}.step must be a count, 0 or more, got {float(stored['step'])}.")
 
 
-def check_start(missing: str | None) -> None:
-    """Refuse to run a module whose weights were to come from where there is nothing.
+def check_start(module: Any, missing: str | None) -> None:
+    """Refuse to run a module without the weights it was to start from, or with data that it was not built for.
 
     Args:
+        module: A ``GAUAlphaModule`` about to run. Of its trainer's data module, if there is one, ``vocabulary`` and
+            ``train_length`` are looked at, as far as it has them.
         missing: What ``init_from`` named; None if it was there, or a checkpoint has brought the weights.
 
     Raises:
-        ValueError: If something is missing.
+        ValueError: If something is missing, the data's vocabulary is larger than the model's, or its rows are of
+            another ``train_length``.
     """
+    data, vocab_size, train_length = module.trainer.datamodule, module.model.config.vocab_size, module.train_length
+    tokens = getattr(getattr(data, "vocabulary", None), "size", 0)
+    if tokens > vocab_size:
+        raise ValueError(
+            f"The data's vocabulary has {tokens:,} tokens, but the model's config has vocab_size {vocab_size:,}: give "
+            f"GAUAlphaConfig vocab_size={tokens} or more."
+        )
+    length = getattr(data, "train_length", train_length)
+    if length != train_length:
+        raise ValueError(
+            f"The data has train_length {length}, but the module was built for {train_length}, which methods take for "
+            f"the length of training: give both the same."
+        )
     if missing is not None:
         raise ValueError(
             f"There is nothing at model.init_from {missing!r} to start from, and no checkpoint to go "

@@ -58,7 +58,7 @@ class GAUAlphaModule(LightningModule):
         weight_decay: Decay of matrices; scales, offsets and biases do not decay.
         betas: AdamW's decay rates of the first and second moment.
         schedule: How the rate moves over the run. Default: Cosine.
-        kernel: How attention is computed: ``auto``, ``blocked``, ``reference`` or ``fused``.
+        kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
             more layers than ``config`` asks for. A checkpoint to go on with replaces these weights, and then there need
             be nothing at ``init_from`` any more.
@@ -264,7 +264,7 @@ class GAUAlphaModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """See that there are weights to start from, and tell loggers what the run was set to."""
-        check_start(self._missing_start)
+        check_start(self, self._missing_start)
         if self.trainer.is_global_zero:
             callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
             summary_metrics = [
@@ -276,7 +276,7 @@ class GAUAlphaModule(LightningModule):
 
     def on_validation_start(self) -> None:
         """See that there are weights to evaluate."""
-        check_start(self._missing_start)
+        check_start(self, self._missing_start)
 
     on_test_start = on_predict_start = on_validation_start
 

@@ -6,6 +6,7 @@ B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a bloc
 """
 
 import copy
+import dataclasses
 from typing import Self
 
 import torch
@@ -23,7 +24,7 @@ class AttentionSinks(Visibility):
 
     StreamingLLM (Xiao et al. 2024, arXiv 2309.17453, sec. 3.2) gives keys their places in the cache: sinks 0, 1, …,
     then the window. Published for causal models; here the window reaches to both sides, and the sinks are those at the
-    document's start.
+    document's start. Where position ids are given, the window reaches so far in these.
 
     Args:
         radius: Reach of the window on either side in tokens. Left out, half of train_length.
@@ -75,20 +76,28 @@ class AttentionSinks(Visibility):
 
     def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide keys beyond the radius that are no sinks, in documents longer than train_length."""
-        near = (keys - queries[:, None]).abs() <= self._reach  # (Lq, Lk)
+        if layout.consecutive:
+            near = ((keys - queries[:, None]).abs() <= self._reach)[None]  # (1, Lq, Lk)
+        else:  # as branches tell near from far: beyond the window they expect sinks and nothing else
+            ids = layout.position_ids
+            near = (ids[:, None, keys] - ids[:, queries, None]).abs() <= self._reach  # (B|1, Lq, Lk)
         sink = layout.offset[:, keys] < self.sinks  # (B|1, Lk)
         short = layout.document_length[:, queries] <= self._train_length  # (B|1, Lq)
         return near | sink[:, None, :] | short[:, :, None]  # (B|1, Lq, Lk)
 
     def key_ranges(self, start: int, stop: int, layout: SequenceLayout) -> tuple[tuple[int, int], ...]:
         """Bound the keys by the reach of the first and the last query, and add the sinks."""
-        if layout.length <= self._train_length or layout.real is not None or layout.segments is not None:
+        one_document = layout.real is None and layout.segments is None
+        if layout.length <= self._train_length or not one_document or not layout.consecutive:
             return super().key_ranges(start, stop, layout)  # where documents start and end is not known here
+        sinks = min(self.sinks, layout.length)
         first, last = max(0, start - self._reach), min(layout.length, stop + self._reach)
-        return ((0, last),) if first <= self.sinks else ((0, self.sinks), (first, last))
+        return ((0, max(sinks, last)),) if first <= sinks else ((0, sinks), (first, last))
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach and the sinks outside it; all of a document of up to train_length."""
+        if not layout.consecutive:
+            return super().num_visible_keys(layout)
         index = torch.arange(layout.length, device=layout.device)[None]  # (1, L)
         start = torch.maximum(index - self._reach, layout.document_start)
         stop = torch.minimum(index + self._reach + 1, layout.document_stop)
@@ -106,20 +115,24 @@ class AttentionSinks(Visibility):
         (near,) = position.branches(layout, key_size)
         if layout.length <= self._train_length:
             return (near,)
-        short = layout.document_length <= self._train_length  # (B|1, L)
-        query, key = self._far_positions(layout.offset)
-        far_query, far_key = (
-            Rotation.by(position.angles(torch.where(short, layout.offset, positions), layout, key_size))
-            for positions in (query, key)
-        )
+        query, key = self._far_positions(layout.offset)  # (B|1, L) each
         return (
             RotaryBranch(near.query, near.key, min_distance=-self._reach),
-            RotaryBranch(far_query, far_key, max_distance=-self._reach - 1),
+            RotaryBranch(
+                self._rotation(query, position, layout, key_size),
+                self._rotation(key, position, layout, key_size),
+                max_distance=-self._reach - 1,
+            ),
         )
 
     def _far_positions(self, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Return the positions of queries and keys, (B|1, L) each, for keys left of the window."""
         return offset.clamp_max(self.sinks + self._reach), offset
+
+    def _rotation(self, positions: Tensor, position: Rotary, layout: SequenceLayout, key_size: int) -> Rotation:
+        """Rotate to ``positions`` (B|1, L) in long documents; short ones keep their own, and so true distances."""
+        short = layout.document_length <= self._train_length  # (B|1, L)
+        return Rotation.by(position.angles(torch.where(short, layout.position_ids, positions), layout, key_size))
 
     @property
     def _reach(self) -> int:
@@ -134,8 +147,8 @@ class LMInfinite(AttentionSinks):
     """A window and the first ``sinks`` tokens, no distance above ``radius``.
 
     The Λ-shaped mask and the distance ceiling of Han et al. 2024 (arXiv 2308.16137, sec. 4). Published for causal
-    models; here the window reaches to both sides. The ceiling then concerns the sinks alone: keys farther to the right
-    are hidden.
+    models; here the window reaches to both sides. The ceiling then concerns the sinks alone, on either side: other keys
+    beyond the window are hidden.
 
     Args:
         radius: Reach of the window on either side, and the ceiling, in tokens. Left out, half of train_length.
@@ -147,6 +160,24 @@ class LMInfinite(AttentionSinks):
     """
 
     paper = "arXiv 2308.16137"
+
+    def branches(self, position: Position, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
+        """Place sinks beyond the window at its edge, on either side."""
+        near, *far = super().branches(position, layout, key_size)
+        # A sink is right of the window only where there are more sinks than it reaches, or gaps between them.
+        if not far or (self.sinks <= self._reach and layout.real is None and layout.consecutive):
+            return (near, *far)
+        assert isinstance(position, Rotary), "checked above"
+        edge = torch.full_like(layout.offset, self._reach)  # (B|1, L)
+        return (
+            dataclasses.replace(near, max_distance=self._reach),
+            *far,
+            RotaryBranch(
+                self._rotation(torch.zeros_like(edge), position, layout, key_size),
+                self._rotation(edge, position, layout, key_size),
+                min_distance=self._reach + 1,
+            ),
+        )
 
     def _far_positions(self, offset: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(offset, self._reach), torch.zeros_like(offset)

@@ -9,6 +9,7 @@ import statistics
 import time
 
 import torch
+from fused import Fused
 
 from gau_alpha.attention.kernels import KERNELS
 from gau_alpha.attention.layout import SequenceLayout
@@ -40,7 +41,9 @@ def matrix_rate() -> float:
 def compare(name: str, length: int, rate: float) -> None:
     plan = METHODS[name].plan(SequenceLayout.of(length, torch.device("cpu")), KEY_SIZE)
     query, key, value = (torch.randn(1, length, width) for width in (KEY_SIZE, KEY_SIZE, VALUE_WIDTH))
-    kernels = {kernel: build() for kernel, build in KERNELS.items() if kernel != "fused" or len(plan.branches) == 1}
+    kernels = {kernel: build() for kernel, build in KERNELS.items()}
+    if len(plan.branches) == 1:
+        kernels["fused"] = Fused()
     times: dict[str, list[float]] = {kernel: [] for kernel in kernels}
     for run in range(RUNS + 1):
         for kernel, attend in kernels.items():

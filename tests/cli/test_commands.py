@@ -282,6 +282,8 @@ def test_lists_are_gathered():
         "--length_ratios=[1]",
         "--ckpt_path=x",
     ]
+    # as the help shows it
+    assert gather_lists(["--length_ratios", "[1,8]", "--seed", "3"]) == ["--length_ratios=[1,8]", "--seed", "3"]
 
 
 def test_shipped_files_are_found_by_name_and_the_users_own_come_first(tmp_path, monkeypatch):

@@ -14,11 +14,12 @@ class Document:
     n: int
 
 
-def attention(query, key, value, score, temperature, sees, real, segments):
+def attention(query, key, value, score, temperature, sees, real, segments, count="visible"):
     """One row. Arrays: query and key (L, D), value (L, E), real (L,) bool, segments (L,).
 
     score(q, k, i, j, document) is similarity plus bias; temperature(n) is τ; sees(i, j, document) is the method's own
-    visibility. Returns (L, E); rows of queries that see nothing are 0.
+    visibility; count says whether n is the number of keys or of the document's tokens. Returns (L, E); rows of queries
+    that see nothing are 0.
     """
     length = len(query)
     out = np.zeros((length, value.shape[1]))
@@ -28,7 +29,7 @@ def attention(query, key, value, score, temperature, sees, real, segments):
         keys = [j for j in mine if real[j] and sees(i, j, document)]
         if not keys:
             continue
-        tau = temperature(len(keys))
+        tau = temperature(len(keys) if count == "visible" else document.n)
         scores = np.array([tau * score(query[i], key[j], i, j, document) for j in keys])
         weights = np.exp(scores - scores.max())
         weights /= weights.sum()
@@ -71,6 +72,30 @@ def yarn_temperature(train_length):
 
 def llama4(alpha, floor_scale):
     return lambda n: 1 + alpha * math.log(math.floor(n / floor_scale) + 1)
+
+
+def random_keys(entropy, train_length, key_size):
+    """s_n / s_train with entropy(softmax(s · t)) = H₀, t the quantiles of the cosine; linear in ln n."""
+    grid = np.linspace(-1, 1, 2_000_001)
+    density = (1 - grid**2) ** ((key_size - 3) / 2)
+    below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+
+    def sharpness(n):
+        t = np.interp((np.arange(n) + 0.5) / n, below / below[-1], grid)
+
+        def found(s):
+            weights = np.exp(s * (t - t.max()))
+            weights /= weights.sum()
+            return -(weights * np.log(np.maximum(weights, 1e-300))).sum()
+
+        low, high = 0.0, 1000.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if found(middle) > entropy else (low, middle)
+        return low
+
+    lengths = [train_length * 2**m for m in range(8)]
+    return table(lengths, [sharpness(n) / sharpness(train_length) for n in lengths])
 
 
 # ---- position ----

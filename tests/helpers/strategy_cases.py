@@ -29,6 +29,7 @@ class Case:
     score: Callable = field(default_factory=slow.rope_score)
     temperature: Callable = lambda n: 1.0
     sees: Callable = slow.everything
+    count: str = "visible"
 
 
 def positioned(strategy, score, **others) -> Case:
@@ -60,6 +61,7 @@ CASES = {
     "calibrated": scaled(
         scaling.CalibratedScale([6, 12, 20], [[0.9, 1.5, 1.2]]), slow.table([6, 12, 20], [0.9, 1.5, 1.2])
     ),
+    "random keys": scaled(scaling.RandomKeysScale([0.9], T), slow.random_keys(0.9, T, KEY_SIZE)),
     "pi": positioned(position.PositionInterpolation(T), slow.interpolated(T)),
     "ntk": positioned(position.NTKAware(T), slow.rope_score(stretch=lambda document: slow.factor(document, T))),
     "dynamic_ntk": positioned(
@@ -96,6 +98,22 @@ CASES = {
         temperature=TAU,
         sees=slow.window(2),
     ),
+    "windowed infoscale by length": Case(
+        AttentionMethod(scaling=InfoScale(T, count="length"), visibility=Window(2)),
+        temperature=TAU,
+        sees=slow.window(2),
+        count="length",
+    ),
+    "streaming_llm, a product by length": Case(
+        AttentionMethod(
+            scaling=scaling.Product([LogLength(T, count="length"), scaling.YaRNTemperature(T, count="length")]),
+            visibility=visibility.AttentionSinks(2, 1, T),
+        ),
+        score=slow.rope_score(distance=slow.sinks_distance(2, 1, T)),
+        temperature=lambda n: slow.log_length(T)(n) * slow.yarn_temperature(T)(n),
+        sees=slow.window_and_sinks(2, 1, T),
+        count="length",
+    ),
     "windowed alibi": Case(
         AttentionMethod(position=position.ALiBi(0.3), visibility=Window(3)),
         score=slow.biased(lambda d: -0.3 * d),
@@ -110,6 +128,16 @@ CASES = {
         AttentionMethod(visibility=visibility.LMInfinite(3, 2, T)),
         score=slow.rope_score(distance=slow.ceiling_distance(3, T)),
         sees=slow.window_and_sinks(3, 2, T),
+    ),
+    "streaming_llm with many sinks": Case(
+        AttentionMethod(visibility=visibility.AttentionSinks(1, 5, T)),
+        score=slow.rope_score(distance=slow.sinks_distance(1, 5, T)),
+        sees=slow.window_and_sinks(1, 5, T),
+    ),
+    "lm_infinite with many sinks": Case(
+        AttentionMethod(visibility=visibility.LMInfinite(1, 5, T)),
+        score=slow.rope_score(distance=slow.ceiling_distance(1, T)),
+        sees=slow.window_and_sinks(1, 5, T),
     ),
     "lm_infinite pi": Case(
         AttentionMethod(position=position.PositionInterpolation(T), visibility=visibility.LMInfinite(3, 2, T)),

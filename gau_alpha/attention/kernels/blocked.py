@@ -61,6 +61,8 @@ class Blocked:
         observer: Observer | None = None,
     ) -> Tensor:
         """Attend; see ``Kernel``."""
+        if not query.numel():
+            return torch.zeros_like(value)  # (B, L, E)
         layout = plan.layout
         # τ multiplies similarity and bias alike; on the similarity it costs nothing when folded into the query.
         rotated = [

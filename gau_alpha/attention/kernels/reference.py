@@ -31,6 +31,8 @@ class Reference:
         observer: Observer | None = None,
     ) -> Tensor:
         """Attend; see ``Kernel``."""
+        if not query.numel():
+            return torch.zeros_like(value)  # (B, L, E)
         index = torch.arange(query.shape[1], device=query.device)  # (L,)
         distance = plan.layout.position_ids[:, None, :] - plan.layout.position_ids[:, :, None]  # (B|1, L, L)
         score = query.new_zeros(query.shape[0], len(index), len(index))  # (B, L, L)

@@ -47,6 +47,8 @@ def attend_at(
     Returns:
         (B, T, E), zero for a query that sees no key.
     """
+    if not query.numel():
+        return value.new_zeros(*query.shape[:2], value.shape[-1])  # (B, T, E)
     layout = plan.layout
     rotated_keys = [rotate(key, branch.key) for branch in plan.branches]  # (B, L, D) each
     context = []

@@ -5,18 +5,54 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+_UNCERTAIN = math.sqrt(0.025 * 0.975 / 1000) / 0.0584 / (2 * 1.96)
+"""Standard error of an interval's end, as a share of its width: the 2.5 % quantile of 1,000 normal resamples (0.0584 is
+the normal density there)."""
 
-def number(value: float | None) -> str:
-    """Three or more digits, never more than eight characters: 3.41, 23.5, 1,234, 2.1e+07."""
+
+def number(value: float | None, most: int = 2) -> str:
+    """Three or more digits, never more than eight characters: 3.41, 23.5, 1,234, 2.1e+07.
+
+    Args:
+        value: The number.
+        most: Decimals at most.
+    """
     if value is None:
         return ""
     if not 0.01 <= abs(value) < 1e6:
         return f"{value:.1e}"
-    return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,.{min(most, 2 if value < 10 else 1 if value < 1000 else 0)}f}"
 
 
-def with_interval(value: float | None, low: float | None, high: float | None, written: Callable[[float], str]) -> str:
-    """Write a number with its interval: ``1.20 [1.10, 1.30]``.
+def decimals(low: float, high: float, most: int) -> int:
+    """Say how many decimals the ends of an interval carry: the last one is no finer than half of their standard error.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        most: No more than this.
+    """
+    error = (high - low) * _UNCERTAIN
+    return max(0, min(most, math.floor(-math.log10(error / 2)))) if 0 < error < math.inf else most
+
+
+def ends(low: float, high: float, written: Callable[[float, int], str], most: int) -> tuple[str, str]:
+    """Write the ends of an interval with the decimals that resampling gives them.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        written: How a number is written with so many decimals.
+        most: Decimals at most.
+    """
+    carried = decimals(low, high, most)
+    return written(low, carried), written(high, carried)
+
+
+def with_interval(
+    value: float | None, low: float | None, high: float | None, written: Callable[[float, int], str], most: int
+) -> str:
+    """Write a number with its interval: ``1.2034 [1.10, 1.30]``.
 
     Nothing where there is no number, no brackets where there is no interval.
 
@@ -24,11 +60,13 @@ def with_interval(value: float | None, low: float | None, high: float | None, wr
         value: The number.
         low: Lower end of its interval.
         high: Upper end.
-        written: How a number is written.
+        written: How a number is written with so many decimals.
+        most: Decimals at most.
     """
     if value is None:
         return ""
-    return written(value) if low is None or high is None else f"{written(value)} [{written(low)}, {written(high)}]"
+    text = written(value, most)
+    return text if low is None or high is None else f"{text} [{', '.join(ends(low, high, written, most))}]"
 
 
 def span(numbers: list[int]) -> str:

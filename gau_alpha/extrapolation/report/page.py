@@ -4,7 +4,7 @@ from html import escape
 
 from gau_alpha.extrapolation import Status
 from gau_alpha.extrapolation.report import figures, tables
-from gau_alpha.extrapolation.report.cells import json_text, number
+from gau_alpha.extrapolation.report.cells import ends, json_text, number
 from gau_alpha.extrapolation.report.results import Results
 from gau_alpha.untrusted.escaping import for_html
 
@@ -30,6 +30,7 @@ def page(report: Results) -> str:
         "<h2>Perplexity</h2>",
         _perplexities(report),
         f"<p class='note'>{_legend(report)}</p>",
+        *(f"<p class='note'>{for_html(line)}</p>" for line in report.footnotes()),
         figures.svg(figures.perplexity(report), "perplexity"),
     ]
     if lines := tables.overview_of_groups(report):
@@ -61,12 +62,8 @@ def page(report: Results) -> str:
 
 def _perplexities(report: Results) -> str:
     lines = []
-    best = {
-        length: min((row.perplexity for row in report.rows if row.length == length and row.perplexity), default=None)
-        for length in report.lengths
-    }
     for method in report.methods:
-        cells = [for_html(method)]
+        cells = [for_html(report.marked(method))]
         for length in report.lengths:
             row = report.row(method, length)
             if row is None:
@@ -75,10 +72,15 @@ def _perplexities(report: Results) -> str:
                 cells.append(f"<span class='failed'>{for_html(row.status.value)}</span>")
             else:
                 text = number(row.perplexity)
-                text = f"<span class='best'>{text}</span>" if row.perplexity == best[length] else text
+                text = (
+                    f"<span class='best'>{text}</span>"
+                    if method not in report.flags and row.perplexity == report.best(length)
+                    else text
+                )
                 interval = ""
-                if row.perplexity_low is not None:
-                    interval = f"<small>{number(row.perplexity_low)}–{number(row.perplexity_high)}</small>"
+                if row.perplexity_low is not None and row.perplexity_high is not None:
+                    low, high = ends(row.perplexity_low, row.perplexity_high, number, most=2)
+                    interval = f"<small>{low}–{high}</small>"
                 cells.append(text + interval)
         lines.append(cells)
     return _table(["method", *map(report.heading, report.lengths)], lines)
@@ -92,7 +94,8 @@ def _legend(report: Results) -> str:
 
 def _accuracies(report: Results) -> str:
     lines = [
-        [for_html(method), *(report.accuracy(method, length) for length in report.lengths)] for method in report.methods
+        [for_html(report.marked(method)), *(report.accuracy(method, length) for length in report.lengths)]
+        for method in report.methods
     ]
     return _table(["method", *map(report.heading, report.lengths)], lines)
 
@@ -101,7 +104,7 @@ def _differences(report: Results) -> list[str]:
     baseline = next(row.baseline for row in report.rows if row.baseline)
     lines = []
     for method in report.methods:
-        cells = [for_html(method)]
+        cells = [for_html(report.marked(method))]
         for length in report.lengths:
             row = report.row(method, length)
             low, high = (None, None) if row is None else (row.loss_difference_low, row.loss_difference_high)

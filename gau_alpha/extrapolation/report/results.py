@@ -2,10 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report.cells import number, span
+from gau_alpha.extrapolation.statistics import flags
+
+DAGGER = "†"
+"""Stands behind names of methods that the weights were not trained for, and of others that a note speaks against."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,36 @@ class Results:
         """
         row = self.row(method, length)
         return "" if row is None or row.accuracy is None else f"{row.accuracy:.1%}"
+
+    @cached_property
+    def flags(self) -> dict[str, str]:
+        """What speaks against quoting a method or a group beside the others, by name; most have nothing."""
+        found: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            for name in {row.method, row.group} - {""}:
+                found.setdefault(name, {}).update(dict.fromkeys(flags(row.note)))
+        return {name: "; ".join(said) for name, said in found.items() if said}
+
+    def marked(self, name: str) -> str:
+        """Write a method's or a group's name for a table, with a dagger if it is flagged.
+
+        Args:
+            name: Of the method or group.
+        """
+        return f"{name} {DAGGER}" if name in self.flags else name
+
+    def footnotes(self) -> list[str]:
+        """Say what daggers stand for: a line per flagged method."""
+        return [f"{DAGGER} {name}: {self.flags[name]}." for name in self.methods if name in self.flags]
+
+    def best(self, length: int) -> float | None:
+        """The lowest perplexity at a length among methods that are not flagged; None if there is none.
+
+        Args:
+            length: Tokens.
+        """
+        rows = [row for row in self.rows if row.length == length and row.method not in self.flags]
+        return min((row.perplexity for row in rows if row.perplexity is not None), default=None)
 
     def caption(self) -> str:
         """What the numbers come from: protocol, span position, targets, documents."""

@@ -7,13 +7,14 @@ from rich.text import Text
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report.cells import json_text, number, with_interval
 from gau_alpha.extrapolation.report.groups import Summary, summaries
-from gau_alpha.extrapolation.report.results import Results
+from gau_alpha.extrapolation.report.results import DAGGER, Results
 from gau_alpha.untrusted.escaping import for_latex, for_markdown, one_line
 
 EXPLANATION = (
-    "Loss in nats per target. Brackets hold the 95 % interval over documents (bootstrap); differences are paired by "
-    "document. Entropy in nats, mean over layers and queries; near: share of attention on keys within half of the "
-    "training length on either side. Exact: 95 % interval of the loss that all positions would have given."
+    "Loss in nats per target. Brackets hold the 95 % interval over documents (bootstrap), written as far as 1,000 "
+    "resamples carry its ends; differences are paired by document. Entropy in nats, mean over layers and queries. "
+    "Near: share of attention on keys within half of the training length on either side. Exact: 95 % interval of "
+    "the loss that all positions would have given."
 )
 """What stands below a table."""
 
@@ -30,23 +31,26 @@ _TEXTS = ("method", "to", "note")  # those of them that hold what others wrote
 def screen(report: Results) -> Table:
     """Perplexity, then mean and spread where there are several checkpoints, then accuracy: lengths across."""
     # Text: in a str, rich would obey what stands in square brackets or between colons.
-    caption = Text(one_line(report.caption()), "table.caption")
+    lines = [report.caption(), *report.footnotes()]
+    caption = Text("\n".join(map(one_line, lines)), "table.caption")
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
     table.add_column("perplexity", no_wrap=True, overflow="fold")
     for length in report.lengths:
         table.add_column(report.heading(length).replace(" ", "\n"), justify="right")
     for method in report.methods:
         cells = (report.cell(method, length) for length in report.lengths)
-        table.add_row(Text(one_line(method)), *(cell.replace("documents", "docs") for cell in cells))
-    if lines := overview_of_groups(report):
+        table.add_row(Text(one_line(report.marked(method))), *(cell.replace("documents", "docs") for cell in cells))
+    if groups := overview_of_groups(report):
         table.add_section()
         table.add_row("[bold]mean, range[/bold]")
-        for name, *numbers in lines:
+        for name, *numbers in groups:
             table.add_row(Text(one_line(name)), *(Text(cell.replace(" [", "\n[")) for cell in numbers))
     table.add_section()
     table.add_row("[bold]accuracy[/bold]")
     for method in report.methods:
-        table.add_row(Text(one_line(method)), *(report.accuracy(method, length) for length in report.lengths))
+        table.add_row(
+            Text(one_line(report.marked(method))), *(report.accuracy(method, length) for length in report.lengths)
+        )
     return table
 
 
@@ -56,6 +60,7 @@ def markdown(report: Results) -> str:
         "# Extrapolation",
         f"Perplexity by length (tokens). {for_markdown(report.caption())}",
         _markdown_table(_first_escaped(overview(report))),
+        *(for_markdown(line) for line in report.footnotes()),
         "![Perplexity against length](extrapolation.png)",
     ]
     if lines := overview_of_groups(report):
@@ -77,29 +82,33 @@ def markdown(report: Results) -> str:
 def latex(report: Results) -> str:
     """The rows of a table, for a ``tabular`` with one column more than lengths, between the rules.
 
-    The best perplexity of a length is set bold.
+    The best perplexity of a length is set bold; a dagger marks methods that are flagged, and lines below say why.
     """
     lines = [
         f"% {for_latex(report.caption())}",
         " & ".join(["method", *(for_latex(report.heading(length)) for length in report.lengths)]) + r" \\",
     ]
-    best = {}
-    for length in report.lengths:
-        known = [row.perplexity for row in report.rows if row.length == length and row.perplexity is not None]
-        best[length] = number(min(known)) if known else ""
     for method in report.methods:
         cells = []
         for length in report.lengths:
             cell = for_latex(report.cell(method, length))
-            cells.append(rf"\textbf{{{cell}}}" if cell and cell == for_latex(best[length]) else cell)
-        lines.append(" & ".join([for_latex(method), *cells]) + r" \\")
+            is_best = cell and method not in report.flags and cell == for_latex(number(report.best(length)))
+            cells.append(rf"\textbf{{{cell}}}" if is_best else cell)
+        name = for_latex(method) + (r"$^\dagger$" if method in report.flags else "")
+        lines.append(" & ".join([name, *cells]) + r" \\")
+    for note in report.footnotes():
+        said = for_latex(note.removeprefix(f"{DAGGER} "))
+        lines.append(rf"\multicolumn{{{len(report.lengths) + 1}}}{{l}}{{\footnotesize $^\dagger$ {said}}} \\")
     return "\n".join(lines) + "\n"
 
 
 def overview(report: Results) -> list[list[str]]:
     """Perplexities: a heading, then a line per method."""
     lines = [["method", *map(report.heading, report.lengths)]]
-    return lines + [[method, *(report.cell(method, length) for length in report.lengths)] for method in report.methods]
+    return lines + [
+        [report.marked(method), *(report.cell(method, length) for length in report.lengths)]
+        for method in report.methods
+    ]
 
 
 def overview_of_groups(report: Results) -> list[list[str]]:
@@ -114,7 +123,7 @@ def overview_of_groups(report: Results) -> list[list[str]]:
         for length in report.lengths:
             one_or_none = by_length.get(length)
             cells.append("" if one_or_none is None else _mean_and_range(one_or_none))
-        lines.append([f"{group}, {count} checkpoints", *cells])
+        lines.append([f"{report.marked(group)}, {count} checkpoints", *cells])
     return lines
 
 
@@ -138,14 +147,14 @@ def details(report: Results, row: ExtrapolationResult) -> list[str]:
         row.method,
         f"{row.length:,} ({row.length_ratio}×)",
         row.status.value,
-        with_interval(row.loss, row.loss_low, row.loss_high, "{:.4f}".format),
-        with_interval(row.perplexity, row.perplexity_low, row.perplexity_high, number),
-        with_interval(row.accuracy, row.accuracy_low, row.accuracy_high, "{:.2%}".format),
+        with_interval(row.loss, row.loss_low, row.loss_high, "{:.{}f}".format, 4),
+        with_interval(row.perplexity, row.perplexity_low, row.perplexity_high, number, 2),
+        with_interval(row.accuracy, row.accuracy_low, row.accuracy_high, _percent, 4),
         _written(row.attention_entropy, "{:.3f}"),
         _written(entropy_at_once, "{:.3f}"),
         _written(row.effective_keys, "{:.1f}"),
         _written(row.near_share, "{:.1%}"),
-        with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.4f}".format),
+        with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.{}f}".format, 4),
         row.baseline,
         exact,
         f"{row.num_targets:,}" + (f" of {row.num_positions:,}" if row.num_positions > row.num_targets else ""),
@@ -163,7 +172,11 @@ def difference(row: ExtrapolationResult) -> str:
     """The paired difference with its interval, for a cell."""
     if row.status is not Status.OK:
         return row.status.value
-    return with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.3f}".format)
+    return with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.{}f}".format, 3)
+
+
+def _percent(value: float, decimals: int) -> str:
+    return f"{value:.{max(0, decimals - 2)}%}"
 
 
 def _written(value: float | None, form: str) -> str:

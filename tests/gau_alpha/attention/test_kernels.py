@@ -9,7 +9,7 @@ import pytest
 import torch
 from strategy_cases import CASES, KEY_SIZE
 
-from gau_alpha.attention.kernels import Blocked, Fused, Reference, attend_at, build_kernel
+from gau_alpha.attention.kernels import Blocked, Reference, attend_at, build_kernel
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.model import take
@@ -35,7 +35,7 @@ def test_blocked_equals_reference(seed):
     inputs = [torch.randn(batch, length, width, requires_grad=True) for width in (16, 16, 24)]
     upstream = torch.randn(batch, length, 24)
     results = []
-    for kernel in (Reference(), Blocked(block_size), Fused()):
+    for kernel in (Reference(), Blocked(block_size)):
         out = kernel(*inputs, plan)
         results.append([out, *torch.autograd.grad(out, inputs, upstream)])
     expected_of_all, *others = results
@@ -50,7 +50,7 @@ def test_a_query_without_keys_gives_zeros_and_no_nan():
     mask = torch.tensor([[True, True, False, False], [False, False, False, False]])
     plan = AttentionMethod().plan(SequenceLayout.of(4, mask.device, mask), 8)
     inputs = [torch.randn(2, 4, 8, requires_grad=True) for _ in range(3)]
-    for kernel in (Reference(), Blocked(3), Fused()):
+    for kernel in (Reference(), Blocked(3)):
         out = kernel(*inputs, plan)
         assert torch.equal(out[1], torch.zeros_like(out[1]))
         for gradient in torch.autograd.grad(out.sum(), inputs):
@@ -61,7 +61,7 @@ def test_dropout_keeps_the_mean_and_zeroes_weights():
     plan = AttentionMethod().plan(SequenceLayout.of(64, torch.device("cpu")), 8)
     query, key = torch.randn(2, 50, 64, 8).unbind()
     value = torch.ones(50, 64, 1)
-    for kernel in (Reference(), Blocked(10), Fused()):
+    for kernel in (Reference(), Blocked(10)):
         out = kernel(query, key, value, plan, dropout=0.25)
         assert out.std() > 0.01
         torch.testing.assert_close(out.mean(), torch.tensor(1.0), atol=0.02, rtol=0)
@@ -86,13 +86,6 @@ def test_observer_sees_every_weight_once():
         whole[name] = weights
     torch.testing.assert_close(whole["blocked"], whole["reference"], atol=1e-6, rtol=0)
     assert (whole["blocked"][1, :, 17:] == 0).all()
-
-
-def test_fused_never_shows_weights():
-    plan = AttentionMethod().plan(SequenceLayout.of(4, torch.device("cpu")), 8)
-    query, key, value = torch.randn(3, 1, 4, 8).unbind()
-    with pytest.raises(ValueError, match="'fused' never forms attention weights; use one of: auto, blocked, reference"):
-        Fused()(query, key, value, plan, observer=lambda *_: None)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -142,8 +135,9 @@ def test_entropy_without_logarithms_equals_a_float64_loop(sharpness):
 
 
 def test_unknown_kernel_is_named():
-    with pytest.raises(ValueError, match="'flash'; choose one of: auto, reference, blocked, fused"):
-        build_kernel("flash")
+    for name in ("flash", "fused"):
+        with pytest.raises(ValueError, match=f"'{name}'; choose one of: auto, reference, blocked"):
+            build_kernel(name)
     with pytest.raises(ValueError, match="block_size must be at least 1"):
         Blocked(0)
 

@@ -37,7 +37,11 @@ def test_every_preset_applies(name):
 def test_what_presets_choose():
     chosen = {name: load_preset(name) for name in EXPECTED}
     assert [type(s) for s in chosen["softmax"].values()] == [DotProduct, NoScaling, RoPE, Full]
-    assert chosen["softmax_plus"]["scaling"].describe()["init_args"] == {"base": 512.0, "minimum": 0.0}
+    assert chosen["softmax_plus"]["scaling"].describe()["init_args"] == {
+        "base": 512.0,
+        "minimum": 0.0,
+        "count": "visible",
+    }
     assert isinstance(chosen["cosscale_infoscale"]["scaling"], InfoScale)
     assert isinstance(chosen["windowed"]["visibility"], Window)
 

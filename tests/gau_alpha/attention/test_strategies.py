@@ -8,7 +8,7 @@ import torch
 from slow_attention import attention
 from strategy_cases import CASES, KEY_SIZE, TRAIN_LENGTH
 
-from gau_alpha.attention.kernels import Blocked, Fused, Reference
+from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import AXIS_TYPES, build_strategies, known_strategies, load_preset
@@ -46,7 +46,6 @@ KERNELS = {
     "blocked 1": Blocked(1),
     "blocked 5": Blocked(5),
     "blocked 256": Blocked(),
-    "fused": Fused(),
 }
 
 
@@ -79,16 +78,14 @@ def test_slow_loop(name, kernel):
         query, key, value = (generator.normal(size=(*real.shape, width)) for width in (KEY_SIZE, KEY_SIZE, 3))
         prepared = case.method.similarity.prepare(torch.tensor(query).float(), torch.tensor(key).float())
         plan = case.method.plan(layout(real, segments), KEY_SIZE)
-        if kernel == "fused" and len(plan.branches) > 1:
-            with pytest.raises(ValueError, match=r"'fused' cannot serve .* use one of: auto, blocked, reference"):
-                KERNELS[kernel](*prepared, torch.tensor(value).float(), plan)
-            continue
         with torch.no_grad():
             ours = KERNELS[kernel](*prepared, torch.tensor(value).float(), plan)
         for row in range(len(real)):
             slowly = [case.prepare(q, k) for q, k in zip(query[row], key[row], strict=True)]
             q, k = (np.array(side) for side in zip(*slowly, strict=True))
-            expected = attention(q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row])
+            expected = attention(
+                q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row], case.count
+            )
             # what a padded query outputs is not part of the contract
             np.testing.assert_allclose(ours[row].numpy()[real[row]], expected[real[row]], atol=1e-5)
 
@@ -410,6 +407,8 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: Llama4Temperature(alpha=-1), "alpha must be at least 0"),
         (lambda: ScalableSoftmax(train_length=1), "train_length must be at least 2"),
         (lambda: YaRNTemperature(factor=0.1), "factor must be at least 1"),
+        (lambda: InfoScale(64, count="row"), "count must be one of: visible, length; got 'row'"),
+        (lambda: Product([InfoScale(), LogLength(count="length")]), "count length and visible: give all factors"),
     ],
 )
 def test_nonsense_is_refused(build, message):

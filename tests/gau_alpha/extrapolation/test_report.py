@@ -18,6 +18,7 @@ from rich.console import Console
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report import Report, figures, progress_bar
+from gau_alpha.extrapolation.report.cells import decimals
 
 
 def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> ExtrapolationResult:
@@ -132,7 +133,7 @@ def test_csv_holds_every_field_of_every_row(report):
 def test_markdown_shows_numbers_intervals_and_failures(report):
     text = report.markdown()
     assert "| softmax | 3.32 | 8.17 | 20.1 | 49.4 | 121.5 | 298.9 | out of memory |" in text
-    assert "| softmax | 64 (1×) | ok | 1.2000 [1.1000, 1.3000] | 3.32 [3.00, 3.67] | 50.00% [40.00%, 60.00%] |" in text
+    assert "| softmax | 64 (1×) | ok | 1.2000 [1.10, 1.30] | 3.32 [3.00, 3.67] | 50.00% [40%, 60%] |" in text
     assert "Protocol mlm; 1,234 targets in 24 to 40 documents per length." in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(tables) == 2
@@ -283,7 +284,7 @@ def test_the_page_needs_no_network_and_shows_everything(rich_report):
     assert "url(http" not in page
     assert reader.tags.count("svg") == 3, "perplexity, attention, layers"
     text = "".join(reader.text)
-    for words in ("2.72", "x_&<b>", "out of time", "-0.100", "[-0.200, -0.050]", "mlm", "1,234", "2 checkpoints"):
+    for words in ("2.72", "x_&<b>", "out of time", "-0.100", "[-0.20, -0.05]", "mlm", "1,234", "2 checkpoints"):
         assert words in text, words
     assert rich_report.html() == page, "the same rows give the same page"
     names = re.findall(r'<(?:clipPath|path) id="([^"]+)"', page)
@@ -353,3 +354,62 @@ def test_the_figures_of_attention_draw_what_is_known(rich_report):
     assert [line.get_ydata()[0] for line in curves] == [2.0, 3.0]
     assert figures.layers(Report([row()])) is None
     assert figures.attention(Report([row(attention_entropy=None)])) is None
+
+
+# ---- what a reader must not overlook ----
+
+UNTRAINED = "similarity overridden: the weights were trained for another one"
+
+
+@pytest.fixture
+def flagged() -> Report:
+    rows = [
+        row("softmax", ratio, 6.26, note="only 4 documents: intervals are too narrow", group="softmax")
+        for ratio in (1, 2)
+    ]
+    rows += [row("cosscale", ratio, 6.24, note=f"{UNTRAINED}; only 4 documents: too narrow") for ratio in (1, 2)]
+    rows += [
+        row(f"alibi ({seed})", 1, 7.0, group="alibi", note="ALiBi has to be trained, and was not") for seed in "ab"
+    ]
+    return Report(rows)
+
+
+def test_untrained_methods_are_no_plain_peers(flagged):
+    """In every table a dagger and the reason, and never the best of a length."""
+    console = Console(width=120, file=io.StringIO())
+    flagged.print(console)
+    screen = console.file.getvalue()
+    reader = Reader()
+    reader.feed(flagged.html())
+    page = "\n".join(reader.text)
+    for text in (screen, flagged.markdown(), page):
+        assert text.count("cosscale †") == (1 if "##" in text else 2), (
+            "Markdown shows accuracies beside the notes alone"
+        )
+        assert f"† cosscale: {UNTRAINED}." in " ".join(text.split())
+        assert "alibi (a) †" in text
+        assert "alibi †, 2 checkpoints" in text
+        assert "softmax †" not in text
+        assert "† softmax" not in text
+    assert "<span class='best'>523.2" in flagged.html(), "softmax, though the untrained one is lower"
+    assert "<span class='best'>512.9" not in flagged.html()
+    lines = flagged.latex().splitlines()
+    assert any(line.startswith(r"cosscale$^\dagger$ & 512.9") for line in lines)
+    assert any(line.startswith(r"softmax & \textbf{523.2}") for line in lines)
+    assert r"\multicolumn{3}{l}{\footnotesize $^\dagger$ cosscale: similarity overridden" in flagged.latex()
+
+
+def test_nothing_flagged_nothing_marked(report):
+    assert "†" not in report.markdown() + report.html() + report.latex()
+    assert "dagger" not in report.latex()
+
+
+@pytest.mark.parametrize("width", [0.004, 0.05, 0.2, 0.55, 3.0, 40.0])
+def test_intervals_print_no_digit_that_resampling_does_not_carry(width):
+    """Resampled again and again, an end moves by a standard error; the last digit is no finer than half of that."""
+    generator = np.random.default_rng(0)
+    sigma, repeats = width / (2 * 1.96), 400
+    low = np.quantile(generator.normal(5, sigma, (repeats, 1000)), 0.025, axis=1)
+    step = 10.0 ** -decimals(low.mean(), low.mean() + width, most=9)
+    assert step >= 0.45 * low.std(), "no finer"
+    assert step <= 6 * low.std() or step == 1, "and not much coarser"

@@ -57,6 +57,7 @@ SOUND = {
     "scalings": [NoScaling()],
     "vocab_size": 12,
     "lengths": [8, 16],
+    "entropy": [1.0, 1.2],
     "temperatures": [[1.0, 1.2]],
     "head": gau_alpha.finetuning.GAUAlphaForTokenClassification,
 }
