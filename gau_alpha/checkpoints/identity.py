@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gau_alpha.checkpoints.chosen_weights import held_weights
+
 RUN_KEY = "run"
 """The entry of a checkpoint that holds the run's id, resolved config, its tokenizer's files and surroundings."""
 
@@ -33,7 +35,7 @@ def recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint: What ``read_checkpoint`` returned.
 
     Returns:
-        Plain data: optimizer steps, hyperparameters, and, where the run left its record, data, tokenizer, batches and
+        Plain data: optimizer steps, which weights, hyperparameters, and, where the run left its record, data, tokenizer, batches and
         processes.
     """
     run = _section(checkpoint, RUN_KEY)
@@ -41,6 +43,7 @@ def recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     trainer = _section(config, "trainer")
     return {
         "steps": checkpoint.get("global_step"),
+        "weights": held_weights(checkpoint),
         "hyper_parameters": _without(checkpoint.get("hyper_parameters")),
         "data": _without(config.get("data")),
         "tokenizer": run.get(TOKENIZER_KEY),
