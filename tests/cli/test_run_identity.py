@@ -65,7 +65,7 @@ def test_a_fit_into_the_folder_of_a_run_is_refused_with_the_ways_out(run, own, c
 
 
 @pytest.mark.slow
-def test_overwrite_removes_the_files_that_are_listed_and_no_others(run, own, tmp_path):
+def test_overwrite_removes_the_files_that_are_listed_and_no_others(run, own, tmp_path, caplog):
     old = owner(own / "checkpoints/last.ckpt")
     (tmp_path / "precious").mkdir()
     for path in (
@@ -79,7 +79,9 @@ def test_overwrite_removes_the_files_that_are_listed_and_no_others(run, own, tmp
     recorded = json.loads((own / FILES).read_text())
     recorded["files"].append("extrapolation/config.yaml")
     (own / FILES).write_text(json.dumps(recorded))
-    assert main(fit(run, own.parents[1], "--overwrite", "true")) == 0
+    with caplog.at_level("INFO"):
+        assert main(fit(run, own.parents[1], "--overwrite", "true")) == 0
+    assert "still holds what no run has listed: .notes.2024, checkpoints, extrapolation, notes.txt" in caplog.text
     assert owner(own / "checkpoints/last.ckpt") != old
     assert len(list(own.glob("events.*"))) == 1
     assert not (own / "config_1.yaml").exists()
