@@ -168,6 +168,13 @@ def test_a_lock_ends_with_its_process(run, own):
     assert main(fit(run, own.parents[1], "--overwrite", "true")) == 0
 
 
+@pytest.mark.slow
+def test_a_mistake_before_the_first_batch_leaves_the_folder_free(run, tmp_path):
+    assert main(fit(run, tmp_path, "--trainer.val_check_interval", "100000")) == 2
+    assert listing(tmp_path / "run") == {f"first/{LOCK}"}
+    assert main(fit(run, tmp_path)) == 0
+
+
 def test_a_fast_dev_run_and_one_that_keeps_nothing_claim_no_folder(run, own):
     before = listing(own)
     assert main(fit(run, own.parents[1], "--trainer.fast_dev_run", "true")) == 0
