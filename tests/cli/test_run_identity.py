@@ -30,10 +30,18 @@ COSINE = ("--model.schedule", "gau_alpha.training.schedules.Cosine", "--model.sc
 """A schedule that a longer run can go on from."""
 
 
+@pytest.fixture(scope="module")
+def untouched(run, tmp_path_factory):
+    """The folder of a finished run that no other command was given."""
+    folder = tmp_path_factory.mktemp("untouched")
+    assert main(fit(run, folder)) == 0
+    return folder / EXPERIMENT
+
+
 @pytest.fixture
-def own(run, tmp_path):
-    """A copy of the finished run, to do with as one likes."""
-    shutil.copytree(run.folder, tmp_path / "runs" / EXPERIMENT)
+def own(untouched, tmp_path):
+    """A copy of it, to do with as one likes."""
+    shutil.copytree(untouched, tmp_path / "runs" / EXPERIMENT)
     return tmp_path / "runs" / EXPERIMENT
 
 
@@ -41,10 +49,11 @@ def listing(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_the_id_is_in_the_record_and_in_every_checkpoint(run):
-    recorded = json.loads((run.folder / FILES).read_text())
-    assert owner(run.checkpoint) == recorded["id"] == json.loads((run.folder / "run.json").read_text())["id"]
-    assert set(recorded["files"]) == listing(run.folder) - {FILES, LOCK}
+def test_the_id_is_in_the_record_and_in_every_checkpoint(untouched):
+    recorded = json.loads((untouched / FILES).read_text())
+    last = untouched / "checkpoints/last.ckpt"
+    assert owner(last) == recorded["id"] == json.loads((untouched / "run.json").read_text())["id"]
+    assert set(recorded["files"]) == listing(untouched) - {FILES, LOCK}
 
 
 @pytest.mark.slow
