@@ -26,6 +26,9 @@ class RunIdentity(Callback):
         self._start = start
         self._run_id: str | None = None
         self._parent: str | None = None
+        self._trainer = trainer
+        self._is_new = start.folder.run_id is None
+        self._has_failed_early = False
         self._before = {path for path in _logs(trainer) if not start.folder.lists(path)}
 
     def describe(self) -> dict[str, str | None]:
@@ -69,15 +72,23 @@ class RunIdentity(Callback):
         self._list_logs(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """List what loggers have written."""
+        """List what loggers have written, and remember whether any batch was trained."""
         self._list_logs(trainer)
+        self._has_failed_early = self._is_new and trainer.fit_loop.total_batch_idx < 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """List what loggers have written."""
         self._list_logs(trainer)
 
     def release(self) -> None:
-        """Let other processes into the folder; nothing is listed any more."""
+        """Let other processes into the folder; nothing is listed any more.
+
+        A new run that ended before its first batch, over a mistake in its config for instance, leaves nothing: the same
+        command with the mistake corrected finds the folder free.
+        """
+        if self._has_failed_early and self._trainer.is_global_zero:
+            self._list_logs(self._trainer)
+            self._start.folder.remove_run()
         if self._start.folder.add in LISTENERS:
             LISTENERS.remove(self._start.folder.add)
         self._start.folder.release()

@@ -60,7 +60,9 @@ class PreemptionCheckpoint(Callback):
             if isinstance(callback, ModelCheckpoint) and self._step and every and self._step % every == 0:
                 callback._last_global_step_saved = self._step
         if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            # what is ignored stays so: a shell starts commands in the background that Ctrl-C is not meant for
+            heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._receive) for number in heeded}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

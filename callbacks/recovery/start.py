@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.recovery.resume import checkpoint_folders, keep_tables, latest_valid_checkpoint, saved_checkpoints
-from callbacks.recovery.run_folder import RunFolder, run_id_of
+from callbacks.recovery.run_folder import LOCK, RunFolder, run_id_of
 from gau_alpha.checkpoints import read_checkpoint
 
 OVERWRITE = """For fit: if the run's folder holds a run already, remove that run's files, those that its record lists
@@ -90,6 +90,8 @@ def _prepare(trainer: Trainer, folder: RunFolder, asked: str | None, auto_resume
             )
         for path in folder.remove_run():
             rank_zero_info(f"overwrite: removed {path}")
+        if left := sorted(path.name for path in folder.path.iterdir() if path.name != LOCK):
+            rank_zero_info(f"overwrite: {folder.path} still holds what no run has listed: {', '.join(left)}")
     else:
         for path in folder.remove_unfinished():
             rank_zero_info(f"removed {path}, which was not finished")

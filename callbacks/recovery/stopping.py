@@ -66,7 +66,9 @@ class EndOnSignal(Callback):
                 launcher.kill(number)
             raise SystemExit(128 + number)
 
-        self._before = {number: signal.signal(number, end) for number in _SIGNALS}
+        # what is ignored stays so: a shell starts commands in the background that Ctrl-C is not meant for
+        heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, end) for number in heeded}
 
     def _release(self) -> None:
         for number, handler in self._before.items():

@@ -324,6 +324,9 @@ class GAUAlphaCLI(LightningCLI):
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         if self.config.subcommand == "fit":
             check_callbacks(callbacks)
+        if self.config.subcommand == "fit" and isinstance(config.ckpt_path, str) and Path(config.ckpt_path).is_dir():
+            # explains why it is refused; strategies of Lightning would unpickle it
+            read_training_state(config.ckpt_path)
         recorded = any(isinstance(one, RunRecord) for one in callbacks)  # fast_dev_run is not
         if self.config.subcommand == "fit" and recorded and (self.trainer.loggers or self.trainer.checkpoint_callbacks):
             start = start_run(self.trainer, config.ckpt_path, self._resumes(), config.overwrite)
@@ -334,8 +337,6 @@ class GAUAlphaCLI(LightningCLI):
             callbacks.append(identity)
         self._check_data(config)
         path = config.ckpt_path if self.config.subcommand == "fit" else None
-        if isinstance(path, str) and Path(path).is_dir():
-            read_training_state(path)  # explains why it is refused; strategies of Lightning would unpickle it
         callbacks[:] = installed_callbacks(callbacks, path)
         if not self.trainer.is_global_zero:
             return

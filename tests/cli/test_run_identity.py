@@ -30,10 +30,18 @@ COSINE = ("--model.schedule", "gau_alpha.training.schedules.Cosine", "--model.sc
 """A schedule that a longer run can go on from."""
 
 
+@pytest.fixture(scope="module")
+def untouched(run, tmp_path_factory):
+    """The folder of a finished run that no other command was given."""
+    folder = tmp_path_factory.mktemp("untouched")
+    assert main(fit(run, folder)) == 0
+    return folder / EXPERIMENT
+
+
 @pytest.fixture
-def own(run, tmp_path):
-    """A copy of the finished run, to do with as one likes."""
-    shutil.copytree(run.folder, tmp_path / "runs" / EXPERIMENT)
+def own(untouched, tmp_path):
+    """A copy of it, to do with as one likes."""
+    shutil.copytree(untouched, tmp_path / "runs" / EXPERIMENT)
     return tmp_path / "runs" / EXPERIMENT
 
 
@@ -41,10 +49,11 @@ def listing(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
 
 
-def test_the_id_is_in_the_record_and_in_every_checkpoint(run):
-    recorded = json.loads((run.folder / FILES).read_text())
-    assert owner(run.checkpoint) == recorded["id"] == json.loads((run.folder / "run.json").read_text())["id"]
-    assert set(recorded["files"]) == listing(run.folder) - {FILES, LOCK}
+def test_the_id_is_in_the_record_and_in_every_checkpoint(untouched):
+    recorded = json.loads((untouched / FILES).read_text())
+    last = untouched / "checkpoints/last.ckpt"
+    assert owner(last) == recorded["id"] == json.loads((untouched / "run.json").read_text())["id"]
+    assert set(recorded["files"]) == listing(untouched) - {FILES, LOCK}
 
 
 @pytest.mark.slow
@@ -65,7 +74,7 @@ def test_a_fit_into_the_folder_of_a_run_is_refused_with_the_ways_out(run, own, c
 
 
 @pytest.mark.slow
-def test_overwrite_removes_the_files_that_are_listed_and_no_others(run, own, tmp_path):
+def test_overwrite_removes_the_files_that_are_listed_and_no_others(run, own, tmp_path, caplog):
     old = owner(own / "checkpoints/last.ckpt")
     (tmp_path / "precious").mkdir()
     for path in (
@@ -79,7 +88,9 @@ def test_overwrite_removes_the_files_that_are_listed_and_no_others(run, own, tmp
     recorded = json.loads((own / FILES).read_text())
     recorded["files"].append("extrapolation/config.yaml")
     (own / FILES).write_text(json.dumps(recorded))
-    assert main(fit(run, own.parents[1], "--overwrite", "true")) == 0
+    with caplog.at_level("INFO"):
+        assert main(fit(run, own.parents[1], "--overwrite", "true")) == 0
+    assert "still holds what no run has listed: .notes.2024, checkpoints, extrapolation, notes.txt" in caplog.text
     assert owner(own / "checkpoints/last.ckpt") != old
     assert len(list(own.glob("events.*"))) == 1
     assert not (own / "config_1.yaml").exists()
@@ -164,6 +175,13 @@ def test_a_lock_ends_with_its_process(run, own):
     with holding(own / LOCK):
         pass
     assert main(fit(run, own.parents[1], "--overwrite", "true")) == 0
+
+
+@pytest.mark.slow
+def test_a_mistake_before_the_first_batch_leaves_the_folder_free(run, tmp_path):
+    assert main(fit(run, tmp_path, "--trainer.val_check_interval", "100000")) == 2
+    assert listing(tmp_path / "run") == {f"first/{LOCK}"}
+    assert main(fit(run, tmp_path)) == 0
 
 
 def test_a_fast_dev_run_and_one_that_keeps_nothing_claim_no_folder(run, own):
