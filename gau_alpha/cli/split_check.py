@@ -14,6 +14,7 @@ HELP = (
     "Whether to go on where data.split_seed or data.validation_fraction would evaluate documents that the checkpoint "
     "was trained on."
 )
+"""What the option does."""
 
 
 def check_split(datamodule: Any, paths: Iterable[str]) -> None:
