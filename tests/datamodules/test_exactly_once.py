@@ -24,7 +24,7 @@ ALIKE = "The same words in every document, so that only masks can differ."  # 64
 def write(folder: Path, num_files: int, alike: bool) -> None:
     folder.mkdir()
     texts = [
-        f"{ALIKE}{number}" if alike else f"<{number}>" + "x" * (number * 7 % 60) for number in range(NUM_DOCUMENTS)
+        f"{ALIKE}{number:016}" if alike else f"<{number}>" + "x" * (number * 7 % 60) for number in range(NUM_DOCUMENTS)
     ]
     for file in range(num_files):
         lines = [json.dumps({"text": text}) + "\n" for text in texts[file::num_files]]
