@@ -84,7 +84,7 @@ class Split:
         Raises:
             ValueError: If a source has not two documents that differ.
         """
-        below = [self._is_below(some) for some in places]
+        below = [self._are_below(some) for some in places]
         to_validation, to_training = [], []
         for some, out in zip(places, below, strict=True):
             if len(np.unique(some)) < 2:
@@ -107,7 +107,11 @@ class Split:
             )
         return sides
 
-    def _is_below(self, places: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def is_below(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Say which texts' places lie below the fraction, whatever the rest of the corpus: (texts,)."""
+        return self._are_below(self.places(np.array([text_hash(text) for text in texts], dtype=np.uint64)))
+
+    def _are_below(self, places: NDArray[np.uint64]) -> NDArray[np.bool_]:
         return places / _WHOLE < self.fraction
 
 

@@ -21,6 +21,7 @@ from datamodules.randomness import Purpose, random_order
 from datamodules.rows import RowMaker
 from datamodules.sampling import Request
 from datamodules.sources import TextSource
+from datamodules.split import Split
 from datamodules.tokenizers import Tokenizer
 
 _MOST_WINDOWS = 1 << 32
@@ -108,7 +109,7 @@ class Stream:
         train_length: Tokens per row.
         batch_size: Rows per batch.
         seed: Seed of order and masks.
-        first_document: Where training begins: the documents before are kept for validation.
+        split: Which documents are held out: no row is made of them.
         window: Documents per window.
         num_lanes: Lanes of all ranks.
     """
@@ -120,13 +121,18 @@ class Stream:
     train_length: int
     batch_size: int
     seed: int
-    first_document: int
+    split: Split
     window: int
     num_lanes: int
 
     def encode(self, texts: Sequence[str]) -> DocumentsInMemory:
         """Tokenise; blank documents are empty."""
         return DocumentsInMemory(self.tokenizer.encode_batch(["" if text.isspace() else text for text in texts]))
+
+    def for_training(self, texts: Sequence[str]) -> list[str]:
+        """Blank what is held out, so that the documents keep their numbers."""
+        held_out = self.split.is_below(texts)
+        return ["" if out else text for text, out in zip(texts, held_out, strict=True)]
 
     def masked(self, documents: DocumentsInMemory) -> MaskedRows:
         """Make rows of documents."""
@@ -151,7 +157,7 @@ class Lane:
         self._lane = lane
         self._window, self._batch, self._is_end = start
         skipped = start.window * stream.window * stream.num_lanes
-        self._texts = stream.source.every(stream.first_document + lane + skipped, stream.num_lanes)
+        self._texts = stream.source.every(lane + skipped, stream.num_lanes)
         self._rows: MaskedRows | None = None
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
@@ -195,7 +201,7 @@ class Lane:
             raise UnreadableText(*error.args) from error
         if not texts:
             return False
-        self._rows = self._stream.masked(self._stream.encode(texts))
+        self._rows = self._stream.masked(self._stream.encode(self._stream.for_training(texts)))
         stream = self._lane * _MOST_WINDOWS + self._window
         self._order = random_order(self._stream.seed, Purpose.STREAM, self._epoch, len(self._rows), stream)
         return True

@@ -95,6 +95,8 @@ class StreamLoader(DataLoader[Any]):
             "batch_size": lanes.stream.batch_size,
             "window": lanes.stream.window,
             "seed": lanes.stream.seed,
+            "split_seed": lanes.stream.split.seed,
+            "validation_fraction": lanes.stream.split.fraction,
         }
 
     def __iter__(self) -> Iterator[MLMBatch]:  # type: ignore[override]

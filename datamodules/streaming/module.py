@@ -1,20 +1,22 @@
 """The data module for corpora that are too large to tokenise first."""
 
-from itertools import islice
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from datamodules.arguments import LARGEST_SEED, LONGEST_ROW, MOST_WORKERS, require_at_least, require_kind, shown
 from datamodules.dataset import MaskedRows
 from datamodules.masking import Masking, TokenMasking
 from datamodules.rows import Blocks, Packed, RowMaker
-from datamodules.sampling import FixedSampler, loader_options
+from datamodules.sampling import ShuffledSampler, loader_options
 from datamodules.sources import TextSource
+from datamodules.split import SPLIT_SEED, VALIDATION_FRACTION, Split, text_hash
 from datamodules.streaming.lanes import DocumentsInMemory, Lanes, Stream
 from datamodules.streaming.loader import StreamLoader
 from datamodules.text import WholeDocuments
@@ -31,7 +33,8 @@ DEFAULT_ROWS = Blocks()
 class StreamingTextDataModule(LightningDataModule):
     """Text for masked language modelling, tokenised while it is read: nothing is cached, memory is bounded.
 
-    The first documents are kept for validation. The others are dealt to lanes one by one, and each lane is shuffled
+    Documents are held out by their text, as in ``TextDataModule``; the first of those held out are those evaluated. The
+    others are dealt to lanes one by one, and each lane is shuffled
     within windows, so order is as good as random only if neighbouring documents of the corpus are not alike. An epoch
     is as long as the stream; runs are measured in steps (``trainer.max_steps``, and ``val_check_interval`` with
     ``check_val_every_n_epoch: null``).
@@ -46,13 +49,16 @@ class StreamingTextDataModule(LightningDataModule):
         batch_size: Rows per batch and rank; the last batch of a window has fewer.
         masking: Which tokens are hidden.
         rows: How documents become rows: ``Blocks`` or ``Packed``.
-        validation_documents: Number of documents, from the beginning of the stream, kept for validation.
+        validation_documents: Most documents to evaluate: the first that are held out.
         window: Documents whose rows are shuffled together.
         lanes: Lanes per rank. Part of what decides the order, unlike the number of workers; no work is done twice
             where ``num_workers`` divides it.
         seed: Seed of order and masks.
         num_workers: Worker processes. Changes no batch; a run may be resumed with another number.
         worker_timeout: Seconds to wait for a worker's batch before the run ends with a message.
+        validation_fraction: Share of the documents held out, in (0, 1), be they evaluated or not. With a small one more
+            of the stream is read at the start until ``validation_documents`` are found.
+        split_seed: Another seed holds out other documents. Leave it as it is, so that all runs hold out the same.
 
     Raises:
         ValueError: If a number is out of range, or such rows can't be streamed.
@@ -72,6 +78,8 @@ class StreamingTextDataModule(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         worker_timeout: int = 3600,
+        validation_fraction: float = VALIDATION_FRACTION,
+        split_seed: int = SPLIT_SEED,
     ) -> None:
         super().__init__()
         require_at_least(1, LONGEST_ROW, train_length=train_length)
@@ -100,6 +108,9 @@ class StreamingTextDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
+        self.split = Split(split_seed, validation_fraction)
+        self.validation_fraction = validation_fraction
+        self.split_seed = split_seed
         self._validation: tuple[Masking, DocumentsInMemory] | None = None
 
     @property
@@ -111,22 +122,12 @@ class StreamingTextDataModule(LightningDataModule):
         """Read the validation documents.
 
         Raises:
-            ValueError: If the stream ends before anything is left to train on, or has no text.
+            ValueError: If no document of the stream is held out, or none is left to train on.
         """
         if self._validation is not None:
             return
-        texts = list(islice(self.source.every(0, 1), self.validation_documents + 1))
-        if len(texts) <= self.validation_documents:
-            raise ValueError(
-                f"validation_documents={self.validation_documents}, but the whole stream has {len(texts)} documents: "
-                "none is left to train on. Lower it or use a larger corpus."
-            )
-        documents = self._stream(self.masking, 1).encode(texts[:-1])
-        if not documents.lengths.any():
-            raise ValueError(
-                f"The first {len(documents)} documents, which are kept for validation, hold no text. Raise "
-                "validation_documents or leave out blank documents."
-            )
+        texts = self._held_out()
+        documents = self._stream(self.masking, 1).encode(texts)
         sample = np.concatenate([documents.document(number) for number in range(len(documents))])
         self._validation = self.masking.with_tokenizer(self.tokenizer, sample), documents
 
@@ -150,15 +151,52 @@ class StreamingTextDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Load validation rows: the same order and the same masks every time."""
+        """Load validation rows: shuffled, in the same order and with the same masks every time and for every seed."""
         rows = self._validation_rows()
-        sampler = FixedSampler(rows.plan.groups, self.batch_size, self.seed)
+        sampler = ShuffledSampler(rows.plan.groups, self.batch_size, self.split_seed)
         return DataLoader(rows, sampler=sampler, **loader_options(self.num_workers, torch.cuda.is_available()))
 
     def evaluation_documents(self) -> WholeDocuments:
-        """Give the validation documents that hold text, whole, in the order of the stream."""
+        """Give the validation documents whole, in the order of their places in the split."""
         _, documents = self._open_validation()
         return WholeDocuments(documents, np.flatnonzero(documents.lengths))
+
+    def split_rule(self) -> dict[str, Any]:
+        """Say by which rule documents are held out, as plain data; there as soon as the data module is."""
+        return self.split.describe()
+
+    def identity(self) -> dict[str, Any]:
+        """Say what data this is, as plain data.
+
+        Returns:
+            ``split``, the rule; ``corpus``, None: who streams a corpus does not read it to hash it.
+        """
+        return {"split": self.split_rule(), "corpus": None}
+
+    def _held_out(self) -> list[str]:
+        """Read the first texts that are held out, each once, and put them in the order of their places."""
+        found: dict[str, None] = {}
+        num_read = num_trained_on = 0
+        for text in self.source.every(0, 1):
+            num_read += 1
+            if text.isspace() or not text:
+                continue
+            if not self.split.is_below([text])[0]:
+                num_trained_on += 1
+            elif len(found) < self.validation_documents:
+                found[text] = None
+            if num_trained_on and len(found) == self.validation_documents:
+                break
+        if not found or not num_trained_on:
+            lacking = "held out" if not found else "left to train on"
+            raise ValueError(
+                f"Of the {num_read} documents of the stream none that holds text is {lacking} at validation_fraction="
+                f"{self.validation_fraction}. Change it, use a larger corpus, or TextDataModule."
+            )
+        hashes = np.array([text_hash(text) for text in found], dtype=np.uint64)
+        texts = list(found)
+        rank_zero_info(f"{len(texts)} documents are held out by their text, among the first {num_read}, and evaluated.")
+        return [texts[number] for number in np.argsort(self.split.places(hashes))]
 
     def _open_validation(self) -> tuple[Masking, DocumentsInMemory]:
         self.setup()
@@ -167,7 +205,7 @@ class StreamingTextDataModule(LightningDataModule):
 
     def _validation_rows(self) -> MaskedRows:
         masking, documents = self._open_validation()
-        return self._stream(masking, 1).masked(documents)
+        return replace(self._stream(masking, 1), seed=self.split_seed).masked(documents)
 
     def _stream(self, masking: Masking, num_lanes: int) -> Stream:
         return Stream(
@@ -178,7 +216,7 @@ class StreamingTextDataModule(LightningDataModule):
             train_length=self.train_length,
             batch_size=self.batch_size,
             seed=self.seed,
-            first_document=self.validation_documents,
+            split=self.split,
             window=self.window,
             num_lanes=num_lanes,
         )

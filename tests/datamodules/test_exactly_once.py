@@ -12,17 +12,20 @@ import pytest
 import torch.distributed as dist
 
 from datamodules import ByteTokenizer, JsonLines, StreamingTextDataModule, TextDataModule
+from datamodules.split import Split
 
 pytestmark = pytest.mark.slow
 
 FILES, WORKERS = (1, 2, 3, 5), (0, 2)
 NUM_DOCUMENTS, VALIDATION = 61, 5
-ALIKE = "The same words in every document, so that only masks can differ."  # 64 letters
+ALIKE = "The same words in every document, so that only masks can differ."  # 64 letters, before its number
 
 
 def write(folder: Path, num_files: int, alike: bool) -> None:
     folder.mkdir()
-    texts = [ALIKE if alike else f"<{number}>" + "x" * (number * 7 % 60) for number in range(NUM_DOCUMENTS)]
+    texts = [
+        f"{ALIKE}{number:016}" if alike else f"<{number}>" + "x" * (number * 7 % 60) for number in range(NUM_DOCUMENTS)
+    ]
     for file in range(num_files):
         lines = [json.dumps({"text": text}) + "\n" for text in texts[file::num_files]]
         (folder / f"{file}.jsonl").write_text("".join(lines))
@@ -95,8 +98,8 @@ def pieces(rows) -> list[str]:
 def test_every_sample_once(grid, corpora, num_files: int, num_workers: int):
     kind, world, answers = grid
     data = make(kind, corpora / str(num_files), 0)
-    held_out = {bytes(document.tolist()).decode() for document in data.evaluation_documents()}
-    texts = [text for text in data.source.documents() if text not in held_out]
+    texts = list(data.source.documents())
+    texts = [text for text, out in zip(texts, Split().is_below(texts), strict=True) if not out]
     expected = sorted(text[start : start + 16] for text in texts for start in range(0, len(text), 16))
     for epoch in range(2):
         parts = [answers[num_files, num_workers, rank][epoch] for rank in range(world)]

@@ -5,6 +5,7 @@ import multiprocessing
 from pathlib import Path
 
 import lightning
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,12 +22,14 @@ from datamodules import (
     Parquet,
     StreamingTextDataModule,
     Synthetic,
+    TextDataModule,
     TextFiles,
     TokenMasking,
     VariableLength,
 )
 from datamodules.masking import LinearRate
 from datamodules.rows import FixedSet
+from datamodules.split import Split, text_hash
 from datamodules.streaming.lanes import Lane, Place, Stream
 
 
@@ -69,6 +72,10 @@ def texts_of(batches) -> list[str]:
     return pieces
 
 
+def trained_on(texts: list[str]) -> list[str]:
+    return [text for text, out in zip(texts, Split().is_below(texts), strict=True) if not out]
+
+
 def expected(texts: list[str]) -> list[str]:
     return sorted(text[start : start + 16] for text in texts for start in range(0, len(text), 16))
 
@@ -87,7 +94,7 @@ def test_every_document_once(tmp_path: Path, kind: str, num_files: int, workers:
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         batches = list(loader)
-        assert sorted(texts_of(batches)) == expected(list(source.documents())[5:])
+        assert sorted(texts_of(batches)) == expected(trained_on(list(source.documents())))
         samples = torch.cat([batch["sample_ids"] for batch in batches]).tolist()
         assert len(samples) == len(set(samples))
 
@@ -95,7 +102,7 @@ def test_every_document_once(tmp_path: Path, kind: str, num_files: int, workers:
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_lanes_of_all_ranks_share_the_documents(tmp_path: Path, world: int):
     source = in_files(tmp_path, 2, "json")
-    stream = Stream(source, ByteTokenizer(), Blocks(), TokenMasking(), 16, 4, 0, 5, 8, num_lanes=world * 2)
+    stream = Stream(source, ByteTokenizer(), Blocks(), TokenMasking(), 16, 4, 0, Split(), 8, num_lanes=world * 2)
     masked = {}
     batches = []
     for number in range(world * 2):
@@ -104,10 +111,10 @@ def test_lanes_of_all_ranks_share_the_documents(tmp_path: Path, world: int):
             batches.append(answer["batch"])
             for sample, ids in zip(answer["batch"]["sample_ids"].tolist(), answer["batch"]["input_ids"], strict=True):
                 masked[sample] = ids.tolist()
-    assert sorted(texts_of(batches)) == expected(list(source.documents())[5:])
+    assert sorted(texts_of(batches)) == expected(trained_on(list(source.documents())))
     # the masks of a row do not depend on how many lanes there are
     alone = {}
-    lane = Lane(Stream(source, ByteTokenizer(), Blocks(), TokenMasking(), 16, 4, 0, 5, 8, 1), 0, 0, Place())
+    lane = Lane(Stream(source, ByteTokenizer(), Blocks(), TokenMasking(), 16, 4, 0, Split(), 8, 1), 0, 0, Place())
     while not Place(*(answer := lane.next(0))["place"].tolist()).is_end:
         for sample, ids in zip(answer["batch"]["sample_ids"].tolist(), answer["batch"]["input_ids"], strict=True):
             alone[sample] = ids.tolist()
@@ -290,31 +297,40 @@ def test_two_ranks_step_together_and_resume_from_the_state_of_rank_0(tmp_path: P
     straight = run(resume=False)
     assert len(straight[0]) == len(straight[1]) > 6
     samples = [sample for batches in straight for batch in batches for sample in batch["sample_ids"] if sample >= 0]
-    assert len(samples) == len(set(samples)) == 47 * 2
+    texts = trained_on(list(Synthetic("copy", distance=7, length=32, num_documents=52).documents()))
+    assert len(samples) == len(set(samples)) == len(texts) * 2
     resumed = run(resume=True)
     assert resumed == (straight[0][4:], straight[1][4:])
 
 
-def test_validation_documents_are_the_first_and_never_trained_on(tmp_path: Path):
+def test_documents_are_held_out_by_their_text_and_never_trained_on(tmp_path: Path):
     source = Mixture([Synthetic("recall", 6, 32, 50), Synthetic("copy", 6, 32, 50)], [1, 1])
     data = make(source, train_length=32)
     documents = list(source.documents())
-    assert [bytes(document.tolist()).decode() for document in data.evaluation_documents()] == documents[:5]
-    assert sorted(texts_of(data.val_dataloader())) == sorted(documents[:5])
-    assert sorted(texts_of(data.train_dataloader())) == sorted(documents[5:])
+    held_out = [text for text in documents if text not in trained_on(documents)][:5]
+    evaluated = [bytes(document.tolist()).decode() for document in data.evaluation_documents()]
+    assert sorted(evaluated) == sorted(held_out)
+    places = Split().places(np.array([text_hash(text) for text in evaluated], dtype=np.uint64)).tolist()
+    assert places == sorted(places), "in the order of their places"
+    assert sorted(texts_of(data.val_dataloader())) == sorted(held_out)
+    assert sorted(texts_of(data.train_dataloader())) == sorted(trained_on(documents))
+    # whatever reads the corpus, and whatever its order and copies
+    cached = TextDataModule(source, ByteTokenizer(), 32, cache_dir=str(tmp_path / "cache"))
+    mapped = [bytes(document.tolist()).decode() for document in cached.evaluation_documents()]
+    assert set(evaluated) < set(mapped) <= set(documents) - set(trained_on(documents))
 
 
 def test_a_streamed_dataset(tmp_path: Path):
     pq.write_table(pa.table({"text": lines(60)}), tmp_path / "train.parquet")
     source = HuggingFaceDataset(str(tmp_path), streaming=True)
-    assert sorted(texts_of(make(source, num_workers=1).train_dataloader())) == expected(lines(60)[5:])
+    assert sorted(texts_of(make(source, num_workers=1).train_dataloader())) == expected(trained_on(lines(60)))
 
 
 def test_blank_documents_make_no_row(tmp_path: Path):
     texts = [text if number % 3 else "  \n" for number, text in enumerate(lines(80))]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     loader = make(JsonLines(str(tmp_path)), window=1).train_dataloader()
-    assert sorted(texts_of(loader)) == expected([text for text in texts[5:] if text.strip()])
+    assert sorted(texts_of(loader)) == expected([text for text in trained_on(texts) if text.strip()])
 
 
 @pytest.mark.parametrize(
@@ -343,10 +359,11 @@ def test_a_bad_record_is_named_from_any_process(tmp_path: Path, workers: int):
 
 def _rank_with_a_bad_text(rank: int, folder: Path, results) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=2)
-    texts = [json.dumps({"text": text if number != 50 or rank == 0 else 5}) for number, text in enumerate(lines(60))]
+    texts = [json.dumps({"text": text if number != 51 or rank == 0 else 5}) for number, text in enumerate(lines(60))]
     (folder / f"{rank}.jsonl").write_text("\n".join(texts))
     try:
-        list(make(JsonLines(str(folder / f"{rank}.jsonl"))).train_dataloader())
+        data = make(JsonLines(str(folder / f"{rank}.jsonl")), validation_documents=1, validation_fraction=0.3)
+        list(data.train_dataloader())
     except ValueError as error:
         results.put((rank, str(error)))
 
@@ -360,23 +377,24 @@ def test_a_rank_that_cant_read_leaves_none_waiting(tmp_path: Path):
     messages = dict(results.get(timeout=60) for _ in processes)
     for process in processes:
         process.join(60)
-    assert "line 51" in messages[1]  # whose lane has document 50
+    assert "line 52" in messages[1]  # whose lane has document 51
     assert messages[0] == "Rank 1 can't read its text: see its message."
 
 
 def test_a_stream_too_short(tmp_path: Path):
-    with pytest.raises(ValueError, match="validation_documents=5, but the whole stream has 5 documents"):
-        make(Synthetic(num_documents=5)).setup()
+    source = Synthetic(num_documents=5)
+    for fraction, lacking in ((0.0001, "held out"), (0.9999, "left to train on")):
+        with pytest.raises(ValueError, match=f"Of the 5 documents of the stream none that holds text is {lacking}"):
+            make(source, validation_fraction=fraction).setup()
     (tmp_path / "a.txt").write_text(" ")
-    (tmp_path / "b.txt").write_text("text")
-    with pytest.raises(ValueError, match="first 1 documents, which are kept for validation, hold no text"):
-        make(TextFiles(str(tmp_path)), validation_documents=1).setup()
+    with pytest.raises(ValueError, match="Of the 1 documents"):
+        make(TextFiles(str(tmp_path))).setup()
 
 
 def test_another_stream_inside_an_epoch_is_an_error():
     source = Synthetic("copy", distance=7, length=40, num_documents=60)
     begun = make(source).train_dataloader()
     next(iter(begun))
-    for changes in ({"lanes": 2}, {"window": 9}, {"batch_size": 5}, {"seed": 3}):
-        with pytest.raises(ValueError, match=r"inside an epoch of a stream with (lanes|window|batch_size|seed)="):
+    for changes in ({"lanes": 2}, {"window": 9}, {"batch_size": 5}, {"seed": 3}, {"split_seed": 3}):
+        with pytest.raises(ValueError, match=rf"inside an epoch of a stream with {next(iter(changes))}="):
             make(source, **changes).train_dataloader().load_state_dict(begun.state_dict())
