@@ -139,9 +139,8 @@ class LibraryTokenizer(Tokenizer):
         """
         with refusing_library(self.path):
             added = self._tokenizer.get_added_tokens_decoder().get(self._vocabulary.mask_id)
-        parts = [self._described[part] for part in ("normalizer", "pre_tokenizer", "decoder")]
-        steps = json.dumps(parts, ensure_ascii=False)
-        carries_space = '"Metaspace"' in steps or '"ByteLevel"' in steps or '"▁"' in steps
+        # A byte tokenizer has the mark of a space too, but in no token with letters.
+        carries_space = any(len(piece) > 1 and piece[0] in "Ġ▁" for piece in self._tokenizer.get_vocab())
         last = len(pieces) - 1
         found = []
         for number, piece in enumerate(pieces):
