@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 FRONT = ROOT / "README.md"
 GUIDES = [
     "architecture", "measuring", "data", "distributed", "recovery", "hugging_face", "extending", "opening_files",
-    "what_is_checked", "troubleshooting", "glossary",
+    "what_is_checked", "published_code", "troubleshooting", "glossary",
 ]  # fmt: skip
 """Guides in the order of the front page."""
 

@@ -46,8 +46,8 @@ class CosScale(Similarity):
     Queries and keys are normalised before the rotation, which keeps norms. The model has to be trained with it.
 
     Args:
-        scale: The score of a key that points exactly along the query, in nats. The paper goes up to 128; small models
-            on short rows train well with 8 to 16.
+        scale: The score of a key that points exactly along the query, in nats. The paper goes up to 128, one of its
+            scripts to 256; small models on short rows train well with 8 to 16.
 
     Raises:
         ValueError: If ``scale`` is not positive.

@@ -10,6 +10,7 @@ from datamodules.labelled.examples import (
     IGNORED,
     Example,
     Examples,
+    Ids,
     ids_of,
     label_number,
     mask_of,
@@ -52,12 +53,8 @@ class TokenExamples(Examples):
         words = value_in(record, self.words)
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"column {self.words!r} must hold a list of words, got {shown(words)}")
-        encoded = [ids_of(f"{self.separator if number else ''}{word}", tokenizer) for number, word in enumerate(words)]
-        if without := [word for word, ids in zip(words, encoded, strict=True) if not len(ids)]:
-            raise ValueError(f"the word {shown(without[0])} has no token, so there is none to label; leave it out")
-        text = np.concatenate([*encoded, np.empty(0, dtype=np.int64)])
+        text, places = self._together(words, tokenizer) or self._one_by_one(words, tokenizer)
         row = frame.put([text], limit)
-        places = np.cumsum([0, *map(len, encoded)])[:-1]  # (words,) first token of each in the text
         at = places[places < row.kept[0]] + row.starts[0]  # in the row
         word_starts = np.zeros_like(row.input_ids)
         word_starts[at] = 1
@@ -77,3 +74,42 @@ class TokenExamples(Examples):
             labels[at] = [label_number(label, self.labels) for label in given[: len(at)]]
             arrays["labels"] = labels
         return Example(arrays, row.is_cut)
+
+    def _together(self, words: list[str], tokenizer: Tokenizer) -> tuple[Ids, Ids] | None:
+        """Encode the words as the text that they make, as pretraining had it.
+
+        Returns:
+            (tokens,) ids; (words,) the first token of each word that has letters of it. None where tokens do not tell
+            which letters they stand for, a word has none of its own, or one stands for letters of two words.
+        """
+        text = self.separator.join(words)
+        ids = ids_of(text, tokenizer)
+        try:
+            offsets = tokenizer.offsets(text)  # (tokens, 2)
+        except ValueError:
+            return None
+        stops = np.cumsum([len(word) + len(self.separator) for word in words]) - len(self.separator)  # (words,)
+        starts = stops - [len(word) for word in words]
+        if len(ids) != len(offsets) or not len(ids):
+            return None
+        first, last = (
+            np.searchsorted(stops, edge, "right") for edge in (offsets[:, 0], offsets[:, 1] - 1)
+        )  # (tokens,)
+        if (first[offsets[:, 1] > offsets[:, 0]] < last[offsets[:, 1] > offsets[:, 0]]).any():
+            return None
+        places = []
+        for start, stop in zip(starts, stops, strict=True):
+            mine = np.flatnonzero((offsets[:, 0] < stop) & (offsets[:, 1] > start))
+            if not len(mine):
+                return None
+            # A mark for the space before a word may claim the word's first letter; it is no part of the word.
+            places.append(next((token for token in mine if tokenizer.decode([ids[token]]).strip()), mine[0]))
+        return ids, np.array(places, dtype=np.int64)
+
+    def _one_by_one(self, words: list[str], tokenizer: Tokenizer) -> tuple[Ids, Ids]:
+        """Encode each word by itself, so that every token is of one word: what ``_together`` returns."""
+        encoded = [ids_of(f"{self.separator if number else ''}{word}", tokenizer) for number, word in enumerate(words)]
+        if without := [word for word, ids in zip(words, encoded, strict=True) if not len(ids)]:
+            raise ValueError(f"the word {shown(without[0])} has no token, so there is none to label; leave it out")
+        text = np.concatenate([*encoded, np.empty(0, dtype=np.int64)])
+        return text, np.cumsum([0, *map(len, encoded)])[:-1]

@@ -52,16 +52,17 @@ class WholeWordMasking(GroupMasking):
         words = tokenizer.word_table()
         share = float(words.ideographic[sample].mean()) if len(sample) else 0.0
         name = type(tokenizer).__name__
+        if share > _MANY_IDEOGRAPHS and not (words.characters[sample[words.ideographic[sample]]] != "").all():
+            raise ValueError(
+                f"WholeWordMasking: {share:.0%} of the tokens are of Chinese or Japanese, where a segmenter has to say "
+                f"which characters make a word, and it works on tokens that are one character each; {name} has others. "
+                "Use WordPieceVocab or CharacterTokenizer with a `segmenter`, or SpanMasking with this tokenizer."
+            )
         if share > _MANY_IDEOGRAPHS and self.segmenter is None:
             raise ValueError(
                 f"WholeWordMasking: {share:.0%} of the tokens are Chinese or Japanese characters, which {name} does "
                 "not put together to words: single characters would be hidden. Set `segmenter` to "
                 "datamodules.masking.WordList or Jieba, or use TokenMasking."
-            )
-        if share > _MANY_IDEOGRAPHS and not (words.characters[sample[words.ideographic[sample]]] != "").all():
-            raise ValueError(
-                f"WholeWordMasking: a segmenter works on tokens that are one character each, but {name} has others. "
-                "Use WordPieceVocab or CharacterTokenizer, or SpanMasking."
             )
         goes_on = words.goes_on[sample[1:]] & words.is_open[sample[:-1]] & ~words.ideographic[sample[1:]]
         mean = len(sample) / max(int((~goes_on).sum()), 1)

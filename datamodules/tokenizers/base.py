@@ -37,6 +37,17 @@ class Tokenizer(ABC):
         """
         raise ValueError(f"{type(self).__name__} does not tell which characters a token stands for.")
 
+    def encode_between_masks(self, pieces: list[str]) -> list[NDArray[np.int32]]:
+        """Encode the pieces of a text that masks stand between, as training has the tokens beside a mask.
+
+        Args:
+            pieces: Text before the first mask, between masks, and behind the last.
+
+        Returns:
+            (tokens,) ids of each piece.
+        """
+        return self.encode_batch(pieces)
+
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """Turn ids into text; mask and padding are written out by name."""

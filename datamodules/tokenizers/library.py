@@ -18,6 +18,7 @@ from datamodules.tokenizers.base import Tokenizer
 from datamodules.words import WordTable, table_by_letters, table_by_prefix
 from gau_alpha.vocabulary import Vocabulary
 
+_LETTERS = ("a\n", "a", "1", ".")  # few tokenizers make one token of such and of the text behind it
 _IDS_PER_TOKEN, _SPARE_IDS = 4, 1000
 """An id without a token costs a row of embeddings: how many there may be."""
 
@@ -128,6 +129,40 @@ class LibraryTokenizer(Tokenizer):
                 for first, stop in self._tokenizer.encode(piece, add_special_tokens=False).offsets
             ]
         return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+    def encode_between_masks(self, pieces: list[str]) -> list[NDArray[np.int32]]:
+        """Encode pieces as parts of one text, without the spaces that belong to the masked tokens.
+
+        Where a token carries the space before it, as those of byte-level and SentencePiece tokenizers do, the space
+        before a mask is hidden with the token, and text right behind a mask begins no word. A mask that the
+        tokenizer's file lets swallow spaces (``lstrip``, ``rstrip``) does so everywhere.
+        """
+        with refusing_library(self.path):
+            added = self._tokenizer.get_added_tokens_decoder().get(self._vocabulary.mask_id)
+        # A byte tokenizer has the mark of a space too, but in no token with letters.
+        carries_space = any(len(piece) > 1 and piece[0] in "Ġ▁" for piece in self._tokenizer.get_vocab())
+        last = len(pieces) - 1
+        found = []
+        for number, piece in enumerate(pieces):
+            text = piece
+            if number < last and (carries_space or (added is not None and added.lstrip)):
+                text = text.rstrip()
+            if number > 0 and added is not None and added.rstrip:
+                text = text.lstrip()
+            found.append(self._behind_letter(text) if number > 0 and carries_space else self.encode_batch([text])[0])
+        return found
+
+    def _behind_letter(self, text: str) -> NDArray[np.int32]:
+        """Encode a text as what comes behind a letter that no token shares with it, and leave the letter out."""
+        if not text:
+            return np.empty(0, dtype=np.int32)
+        for letter in _LETTERS:
+            (ids,) = self.encode_batch([letter + text])
+            offsets = self.offsets(letter + text)  # (tokens, 2)
+            behind = offsets[:, 0] >= len(letter)
+            if len(ids) == len(offsets) and (offsets[~behind, 1] <= len(letter)).all():
+                return ids[behind]
+        return self.encode_batch([text])[0]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Decode, special tokens written out."""

@@ -1,5 +1,7 @@
 """Tokenizers learned from a corpus, by the trainers of the ``tokenizers`` library."""
 
+import re
+import sys
 from collections.abc import Iterator
 
 import tokenizers
@@ -13,6 +15,8 @@ KINDS = ("bpe", "wordpiece", "unigram")
 
 PAD, UNKNOWN, MASK = "[PAD]", "[UNK]", "[MASK]"
 _BYTES = 256
+_WORD_CHARACTERS = 1_000
+_LONG_WORD = re.compile(rf"\S{{{_WORD_CHARACTERS + 1},}}")
 _PIECE_CHARACTERS = 1_000_000  # a longer document is given to the trainer in pieces, cut at spaces
 
 
@@ -63,13 +67,23 @@ def train_tokenizer(source: TextSource, kind: str, vocab_size: int, lowercase: b
 
 
 def _pieces(document: str) -> Iterator[str]:
+    """Cut at spaces, and runs of letters without any, such as DNA: a trainer's time grows with the square of a word."""
     start = 0
     while len(document) - start > _PIECE_CHARACTERS:
         space = document.rfind(" ", start + 1, start + _PIECE_CHARACTERS)
         stop = space if space > 0 else start + _PIECE_CHARACTERS
-        yield document[start:stop]
+        yield from _without_long_words(document[start:stop])
         start = stop
-    yield document[start:]
+    yield from _without_long_words(document[start:])
+
+
+def _without_long_words(text: str) -> Iterator[str]:
+    start = 0
+    for run in _LONG_WORD.finditer(text):
+        for stop in range(run.start() + _WORD_CHARACTERS, run.end(), _WORD_CHARACTERS):
+            yield text[start:stop]
+            start = stop
+    yield text[start:]
 
 
 def _bpe(vocab_size: int, lowercase: bool) -> tuple[tokenizers.Tokenizer, trainers.Trainer]:
@@ -81,7 +95,7 @@ def _bpe(vocab_size: int, lowercase: bool) -> tuple[tokenizers.Tokenizer, traine
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = [PAD, MASK]
     return tokenizer, trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=sys.stderr.isatty()
     )
 
 
@@ -91,7 +105,9 @@ def _wordpiece(vocab_size: int, lowercase: bool) -> tuple[tokenizers.Tokenizer, 
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     special = [PAD, UNKNOWN, MASK]
-    return tokenizer, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    return tokenizer, trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=special, show_progress=sys.stderr.isatty()
+    )
 
 
 def _unigram(vocab_size: int, lowercase: bool) -> tuple[tokenizers.Tokenizer, trainers.Trainer]:
@@ -104,5 +120,5 @@ def _unigram(vocab_size: int, lowercase: bool) -> tuple[tokenizers.Tokenizer, tr
     tokenizer.decoder = decoders.Metaspace()
     special = [PAD, UNKNOWN, MASK]
     return tokenizer, trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=special, unk_token=UNKNOWN, show_progress=False
+        vocab_size=vocab_size, special_tokens=special, unk_token=UNKNOWN, show_progress=sys.stderr.isatty()
     )

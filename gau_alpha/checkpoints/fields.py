@@ -2,8 +2,9 @@
 
 The published code knows three names for what we call scaling (``normalization``), and two for the similarity
 (``norm_method``, with ``CosScale_value``); the fine-tunes of arXiv 2501.08570 repeat them in ``my_info_dict``.
-Methods that those names cannot say stand in ``attention_method`` alone, and ``normalization`` is then null: the
-published code stops at that, instead of computing something else.
+Methods that those names cannot say stand in ``attention_method`` alone, and ``normalization`` is then null. That does
+not stop every reader: the first port of GAU-α to torch leaves scores unnormalised then, and takes CosScale, which it
+does not know, for a dot product.
 """
 
 import sys

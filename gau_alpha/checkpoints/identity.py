@@ -35,8 +35,8 @@ def recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         checkpoint: What ``read_checkpoint`` returned.
 
     Returns:
-        Plain data: optimizer steps, which weights, hyperparameters, and, where the run left its record, data, tokenizer, batches and
-        processes.
+        Plain data: optimizer steps, which weights, hyperparameters, and, where the run left its record, data,
+        tokenizer, batches and processes.
     """
     run = _section(checkpoint, RUN_KEY)
     config = _section(run, "config")

@@ -21,6 +21,9 @@ MODELS = METHODS | Registry({GAUAlphaConfig: [GAUAlphaConfig]})
 """What a file may name of a model."""
 
 
+_TEXTS = (".yaml", ".yml", ".json", ".jsonl", ".txt", ".md", ".csv")
+
+
 def read_checkpoint(path: str | PathLike[str]) -> dict[str, Any]:
     """Read a Lightning checkpoint of a ``GAUAlphaModule`` as plain data.
 
@@ -61,8 +64,14 @@ def read_training_state(path: str | PathLike[str]) -> dict[str, Any]:
             f"its weights into one file with\n  python -m lightning.fabric.utilities.consolidate_checkpoint {path} "
             f"--output_file {path}.consolidated.ckpt"
         )
+    if (path / "config.json").is_file():
+        raise ValueError(
+            f"{path} is a Hugging Face folder, no checkpoint: make one of it with `gau-alpha convert {path} FILE.ckpt`."
+        )
     if not path.is_file():
         raise ValueError(f"There is no checkpoint {path}.")
+    if path.suffix in _TEXTS:
+        raise ValueError(f"{path} is a file of text, no checkpoint, which `fit` writes as checkpoints/*.ckpt.")
     checkpoint = load_plain(path)
     if isinstance(checkpoint, dict):
         choose(checkpoint, str(path))

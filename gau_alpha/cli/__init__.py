@@ -1,9 +1,10 @@
 """The command line: ``gau-alpha COMMAND``. Nothing imports it.
 
 ``commands.py`` finds the function of a command and tells its errors. ``lightning.py`` holds the commands that train and
-evaluate, ``arguments.py`` and ``checkpoint_defaults.py`` what they default to, ``trust.py`` which classes the user has
-named, ``trainer_limits.py`` what Lightning would take though nothing good can come of it, ``help.py`` what ``--help``
-shows. ``methods.py``, ``tokenizer.py``, ``convert.py`` and ``fill_mask.py`` hold the commands of these names.
+evaluate, ``parser.py`` how they are parsed, ``identity.py`` whether data and checkpoint belong together,
+``arguments.py`` and ``checkpoint_defaults.py`` what they default to, ``trust.py`` which classes the user has named,
+``trainer_limits.py`` what Lightning would take though nothing good can come of it, ``help.py`` what ``--help`` shows.
+``methods.py``, ``tokenizer.py``, ``convert.py`` and ``fill_mask.py`` hold the commands of these names.
 ``stored_data.py`` and ``stored_tokenizer.py`` look up what a checkpoint names, ``shipped.py`` finds shipped YAML files
 and presets, ``record.py`` writes what a run leaves beside its results.
 """

@@ -141,7 +141,7 @@ def encode(text: str, tokenizer: Tokenizer, framed: bool = False) -> list[int]:
     if name not in text:
         shown = text if len(text) <= 60 else f"{text[:57]}..."
         raise ValueError(f"There is no {name} in {shown!r}; put it in the place of a token.")
-    pieces = tokenizer.encode_batch(text.split(name))
+    pieces = tokenizer.encode_between_masks(text.split(name))
     ids = [token for piece in pieces for token in (*map(int, piece), vocabulary.mask_id)][:-1]
     if framed:
         frame = {tokenizer.decode([special]).strip(): special for special in vocabulary.special_ids}

@@ -3,12 +3,11 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
-from argparse import Action
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any, NoReturn
+from typing import Any
 
 import torch.distributed as dist
 import yaml
@@ -24,16 +23,14 @@ from callbacks.recovery.identity import RunIdentity
 from callbacks.recovery.resume import AUTO_RESUME, fix_version
 from callbacks.recovery.start import OVERWRITE, start_run
 from callbacks.refused import check_callbacks
-from gau_alpha.attention.method import AXES
-from gau_alpha.attention.presets import known_strategies
 from gau_alpha.checkpoints import read_checkpoint, read_training_state
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, replacing_data, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
-from gau_alpha.cli.help import SECTIONS, HelpAll, section_of, short_help
+from gau_alpha.cli.help import HelpAll
 from gau_alpha.cli.identity import ALLOW_MISMATCH, check_belongs
+from gau_alpha.cli.parser import Parser
 from gau_alpha.cli.record import RunRecord, changes
-from gau_alpha.cli.shipped import method_named
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
 from gau_alpha.cli.trainer import GAUAlphaTrainer
@@ -132,55 +129,6 @@ def gather_lists(args: list[str]) -> list[str]:
             words = []
         gathered.append(arg)
     return gathered[:-1]
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose data may come from a checkpoint, and that knows presets.
-
-    It lists the known strategies when one is misspelt, and its help has room for a command's own options.
-    """
-
-    def add_lightning_class_args(
-        self, lightning_class: Any, nested_key: str, subclass_mode: bool = False, required: bool = True
-    ) -> list[str]:
-        """Add a class; none is required at first, since a checkpoint may say which it is."""
-        return super().add_lightning_class_args(lightning_class, nested_key, subclass_mode, required=False)
-
-    def _check_value_key(self, action: Action, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Let a YAML name a preset: all that a file says comes through here, each value with its action.
-
-        A public ``type=`` can't: jsonargparse takes the type of a class's argument from its signature.
-        """
-        if action.dest == "model.method" and isinstance(value, str):
-            value = method_named(value)
-        return super()._check_value_key(action, value, *args, **kwargs)
-
-    def format_help(self, *args: Any, everything: bool = False) -> str:
-        """Show the help on one screen, or all of it: the command's own options before those of the sections.
-
-        Args:
-            *args: What a newer Python hands over.
-            everything: Whether to explain each option.
-        """
-        if not everything:
-            return short_help(self.usage or "", self.description or "", self._actions)
-        order = [None, *SECTIONS]
-        self._action_groups = sorted(
-            self._action_groups,
-            key=lambda group: max(map(order.index, map(section_of, group._group_actions)), default=0),
-        )
-        return super().format_help(*args)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Explain in one message, without the hundred options of the usage, and leave with code 2.
-
-        Args:
-            message: What is wrong.
-            ex: The error behind it; the message says it all.
-        """
-        if "model.method" in message or any(f'"{axis}"' in message for axis in AXES):
-            message = f"{message}\nknown strategies\n{known_strategies()}"
-        self.exit(2, printable(f"gau-alpha: error: {message}\n"))
 
 
 class GAUAlphaCLI(LightningCLI):

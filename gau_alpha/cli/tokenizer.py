@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
+from tokenizers import Tokenizer as LibraryTokenizer
 
 from datamodules.sources import TextFiles, TextSource
 from datamodules.tokenizers import Tokenizer, TokenizerFile, WordPieceVocab
@@ -10,6 +11,9 @@ from datamodules.tokenizers.training import KINDS, train_tokenizer
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.trust import set_import_rules
 from gau_alpha.untrusted.printable import printable
+
+_TOLD_OF = 1_000_000
+"""Characters that a trained tokenizer is tried on."""
 
 EXAMPLE = "The quick brown fox, naïve 机器学习 [MASK] 12345."
 """The text that shows what a tokenizer does, if no other is given."""
@@ -95,6 +99,27 @@ def _train(options: Namespace) -> None:
     tokenizer = train_tokenizer(options.source, options.kind, options.vocab_size, options.lowercase)
     write_atomic(output, lambda path: tokenizer.save(str(path)))
     print(f"{output}: {options.kind}, {tokenizer.get_vocab_size()} tokens")
+    print(_told(tokenizer, options.source))
+
+
+def _told(tokenizer: LibraryTokenizer, source: TextSource) -> str:
+    """Say what one compares tokenizers by, on the first documents of the corpus."""
+    letters = tokens = unknown = 0
+    used: set[int] = set()
+    name = getattr(tokenizer.model, "unk_token", None)
+    unknown_id = tokenizer.token_to_id(name or "[UNK]")
+    for document in source.documents():
+        ids = tokenizer.encode(document[: _TOLD_OF - letters], add_special_tokens=False).ids
+        letters += min(len(document), _TOLD_OF - letters)
+        tokens += len(ids)
+        unknown += 0 if unknown_id is None else ids.count(unknown_id)
+        used.update(ids)
+        if letters >= _TOLD_OF:
+            break
+    return (
+        f"on the first {letters:,} characters: {tokens / max(1, letters):.3f} tokens per character, "
+        f"{unknown / max(1, tokens):.2%} unknown, {len(used) / tokenizer.get_vocab_size():.0%} of the vocabulary used"
+    )
 
 
 def _inspect(options: Namespace) -> None:

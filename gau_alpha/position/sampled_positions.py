@@ -70,7 +70,8 @@ class PoSE(TrainingIds):
     """Rows cut into chunks with random gaps between them (Zhu et al. 2024, PoSE, arXiv 2309.10400, sec. 3.2).
 
     Chunks are cut at random places. The first starts at 0; the gaps before the later ones are sorted uniform draws
-    from 0 … target_length − length, so that ids rise and every distance below target_length occurs.
+    from 0 … target_length − length, so that ids rise and every distance below target_length occurs. The range of the
+    first chunk's length differs by one from the authors' code.
 
     Args:
         target_length: Ids are drawn from 0 … target_length − 1.

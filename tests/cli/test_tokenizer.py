@@ -1,5 +1,6 @@
 """``gau-alpha tokenizer``: what it learns is what a run reads."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,11 @@ def test_train_then_inspect(corpus: Path, tmp_path: Path, capsys, kind: str):
     size = 300 if kind == "bpe" else 50
     assert tokenizer("train", "--source", corpus, "--kind", kind, "--vocab_size", size, "--output", output) == 0
     assert TokenizerFile(str(output)).vocabulary.size == size
-    assert f"{kind}, {size} tokens" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{kind}, {size} tokens" in told
+    assert re.search(
+        r"on the first [\d,]+ characters: \d\.\d{3} tokens per character, \d+\.\d\d% unknown, \d+% of", told
+    )
     assert [path.name for path in output.parent.iterdir()] == ["tokenizer.json"]
 
     assert tokenizer("inspect", output, "--text", "abc [MASK]") == 0

@@ -234,7 +234,10 @@ def test_schedule_without_warmup_starts_at_its_peak():
 def test_hyperparameters_are_plain_data():
     module = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=InfoScale()))
     stored = module.hparams["method"]["scaling"]
-    assert stored == {"class_path": "gau_alpha.scaling.InfoScale", "init_args": {"train_length": 12, "minimum": 0.0}}
+    assert stored == {
+        "class_path": "gau_alpha.scaling.InfoScale",
+        "init_args": {"train_length": 12, "minimum": 0.0, "count": "visible"},
+    }
     with pytest.raises(ValueError, match="learning_rate must be positive"):
         GAUAlphaModule(CONFIG, 12, learning_rate=0)
 
