@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 # One thread each, here and in every process that a test starts: sums over two threads differ from those over one
@@ -10,6 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from slow_tests import is_slow
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts what runs in the background so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -43,15 +43,15 @@ def final(folder):
 
 
 @pytest.fixture(scope="module")
-def preserve_training_state(tmp_path_factory, run):
-    folder = tmp_path_factory.mktemp("preserve_training_state")
+def uninterrupted(tmp_path_factory, run):
+    folder = tmp_path_factory.mktemp("uninterrupted")
     assert main(config(folder, run)) == 0
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 6), (signal.SIGUSR1, 8), (signal.SIGINT, 5)])
-def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, preserve_training_state, capsys, caplog, number, step):
+def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, uninterrupted, capsys, caplog, number, step):
     folder = tmp_path / "runs"
     caplog.set_level("INFO")
     with pytest.raises(SystemExit) as ended:
@@ -63,7 +63,7 @@ def test_a_signal_saves_and_the_run_goes_on(tmp_path, run, preserve_training_sta
     capsys.readouterr()
     assert main(config(folder, run)) == 0
     assert "trainer.callbacks" in capsys.readouterr().out  # the changed config is listed
-    assert differences(final(preserve_training_state), final(folder)) == []
+    assert differences(final(uninterrupted), final(folder)) == []
 
 
 @pytest.mark.slow
@@ -93,13 +93,13 @@ def test_a_run_measured_in_epochs_goes_on_with_the_next_batch(tmp_path, run, kin
 
 
 @pytest.fixture
-def folder(tmp_path, preserve_training_state):
+def folder(tmp_path, uninterrupted):
     """A finished run of one's own."""
-    return shutil.copytree(preserve_training_state, tmp_path / "runs")
+    return shutil.copytree(uninterrupted, tmp_path / "runs")
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, preserve_training_state, caplog):
+def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, uninterrupted, caplog):
     checkpoints = folder / "run/first/checkpoints"
     left = checkpoints / f".last.ckpt.{'9' * 32}.gau-alpha-unfinished"
     left.write_text("half")
@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_leftovers_removed(folder, run, 
     assert "step=8.ckpt, the latest valid checkpoint, saved at step 8" in caplog.text
     assert not left.exists()
     resumed = max(checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    assert differences(final(preserve_training_state), resumed) == []
+    assert differences(final(uninterrupted), resumed) == []
 
 
 @pytest.mark.slow

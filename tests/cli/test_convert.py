@@ -107,13 +107,14 @@ def test_without_a_training_state_it_can_be_evaluated_but_not_resumed(run, tmp_p
     ours, theirs = read(run.checkpoint), read(tmp_path / "lean.ckpt")
     assert_same(dict(ours["state_dict"]), dict(theirs["state_dict"]))
     assert theirs["hyper_parameters"]["train_length"] == 16
-    validate = ["validate", "--config", str(run.config), "--trainer.logger", "false"]
+    # a folder does not say what was held out
+    validate = ["validate", "--config", str(run.config), "--trainer.logger", "false", "--allow_mismatch", "true"]
     assert main([*validate, "--ckpt_path", str(tmp_path / "lean.ckpt")]) == 0
     out = [line for line in capsys.readouterr().out.splitlines() if "perplexity" in line]
     assert main([*validate, "--ckpt_path", str(run.checkpoint)]) == 0
     assert out
     assert out == [line for line in capsys.readouterr().out.splitlines() if "perplexity" in line]
-    fresh = ["--trainer.logger.save_dir", str(tmp_path)]
+    fresh = ["--trainer.logger.save_dir", str(tmp_path), "--allow_mismatch", "true"]
     assert main(["fit", "--config", str(run.config), *fresh, "--ckpt_path", str(tmp_path / "lean.ckpt")]) == 2
     assert "--model.init_from" in capsys.readouterr().err
 

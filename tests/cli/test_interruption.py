@@ -35,7 +35,7 @@ def test_killed_ten_times_at_random_moments(run, tmp_path):
     assert main(command(run, folder)) == 0
     expected = results(folder)
     assert expected[1] == {f"extrapolation.{suffix}" for suffix in ("html", "json", "csv", "md", "png", "tex")}
-    folder.rename(tmp_path / "preserve_training_state")
+    folder.rename(tmp_path / "uninterrupted")
 
     def finished() -> int:
         return len(list((folder / "extrapolation.unfinished").glob("[!.]*.json")))

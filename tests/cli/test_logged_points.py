@@ -35,20 +35,20 @@ def fit(folder, run, *interrupt):
 
 
 @pytest.fixture(scope="module")
-def preserve_training_state(tmp_path_factory, run):
-    folder = tmp_path_factory.mktemp("preserve_training_state") / "runs"
+def uninterrupted(tmp_path_factory, run):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "runs"
     assert fit(folder, run) == 0
     return logged_points(folder / "run/first")
 
 
 @pytest.mark.slow
-def test_steps_are_optimizer_steps_under_accumulation(preserve_training_state):
-    steps = {tag: [step for one, step in preserve_training_state if one == tag] for tag, _ in preserve_training_state}
+def test_steps_are_optimizer_steps_under_accumulation(uninterrupted):
+    steps = {tag: [step for one, step in uninterrupted if one == tag] for tag, _ in uninterrupted}
     assert steps["train/loss"] == steps["train/learning_rate"] == [3, 6, 9, 12]
     assert steps["validation/loss"] == [4, 8, 12]
     assert steps["attention/entropy/mean"] == [2, 4, 6, 8, 10, 12, 14]
     assert steps["extrapolation/perplexity"] == steps["extrapolation/seconds"] == [4, 8, 12, 14]
-    assert Counter(map(len, preserve_training_state.values())) == {1: len(preserve_training_state)}
+    assert Counter(map(len, uninterrupted.values())) == {1: len(uninterrupted)}
 
 
 @pytest.mark.slow
@@ -62,12 +62,12 @@ def test_steps_are_optimizer_steps_under_accumulation(preserve_training_state):
     ],
     ids=lambda moments: "-".join(f"{signal.Signals(number).name}_{moment}_{step}" for number, step, moment in moments),
 )
-def test_two_interruptions_leave_the_points_of_none(tmp_path, run, preserve_training_state, interruptions):
+def test_two_interruptions_leave_the_points_of_none(tmp_path, run, uninterrupted, interruptions):
     folder = tmp_path / "runs"
     for number, step, moment in interruptions:
         assert fit(folder, run, number, step, moment) == (143 if number == signal.SIGTERM else -9)
     assert fit(folder, run) == 0
-    assert logged_points(folder / "run/first") == preserve_training_state
+    assert logged_points(folder / "run/first") == uninterrupted
 
 
 @pytest.mark.slow

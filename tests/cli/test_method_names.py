@@ -140,7 +140,7 @@ def test_a_checkpoint_may_name_a_preset(run, tmp_path, capsys):
     assert main(["convert", str(tmp_path / "named.ckpt"), str(tmp_path / "model")]) == 0
     assert json.loads((tmp_path / "model" / "config.json").read_text())[METHOD_KEY]["scaling"] == {
         "class_path": "gau_alpha.scaling.InfoScale",
-        "init_args": {"train_length": 16, "minimum": 0.0},
+        "init_args": {"train_length": 16, "minimum": 0.0, "count": "visible"},
     }
     checkpoint["hyper_parameters"]["method"] = "infoscal"
     torch.save(checkpoint, tmp_path / "named.ckpt")

@@ -41,6 +41,7 @@ def test_the_readmes_example_runs(run, pasted, tmp_path, capsys):
             args += ["--length_ratios", "1", "4", "--max_documents", "2", "--output_dir", str(tmp_path)]
         if args[0] == "fit":
             args += ["--trainer.logger", "false", "--trainer.callbacks", "[]"]
+            args += ["--trainer.default_root_dir", str(tmp_path / "fitted")]
         assert main(args) == 0
         ran.append(args[0])
     assert ran == ["methods", "fit", "extrapolate"]

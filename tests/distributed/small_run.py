@@ -21,7 +21,7 @@ MEASURING = {
 }
 
 
-def write_corpus(folder: Path, documents: int = 14) -> Path:
+def write_corpus(folder: Path, documents: int = 12) -> Path:
     return write_texts(folder, (80 + 3 * number for number in range(documents)))
 
 
@@ -54,3 +54,9 @@ def extrapolate(run: Path, folder: Path) -> list[str]:
     """Measure a run's last checkpoint as ``MEASURING`` does while it trains."""
     options = ["--methods", "trained", "infoscale", "--length_ratios", *RATIOS, "--tokens_per_batch", "128"]
     return ["extrapolate", "--ckpt_path", str(run / "checkpoints/last.ckpt"), *options, "--output_dir", str(folder)]
+
+
+def validation_results(output: str) -> dict[str, float]:
+    """The names and numbers that Lightning prints, however wide it takes the terminal for."""
+    found = [line.replace("│", " ").split() for line in output.splitlines() if "validation/" in line]
+    return {name: float(value) for name, value in found}

@@ -22,7 +22,7 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     corpus = folder / "corpus"
     corpus.mkdir()
-    for number in range(14):
+    for number in range(13):
         (corpus / f"{number}.txt").write_text(" ".join(f"{(number * i) % 97}" for i in range(300)))
     config = tiny_run(folder, corpus, "one", {"save_last": True}, accelerator="cpu", max_steps=2, limit_val_batches=1)
     config["data"]["init_args"]["validation_fraction"] = 0.5

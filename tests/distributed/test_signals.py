@@ -24,8 +24,8 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["ddp.yaml", "fsdp.yaml"])
-def preserve_training_state(request, tmp_path_factory, corpus):
-    folder = tmp_path_factory.mktemp("preserve_training_state") / "runs"
+def uninterrupted(request, tmp_path_factory, corpus):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "runs"
     ended = fit(folder, corpus, request.param)
     assert [one.code for one in ended] == [0, 0], ended
     return request.param, folder
@@ -35,8 +35,8 @@ LAST = Path("run/one/checkpoints/last.ckpt")
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_ends_all_at_the_same_step(tmp_path, corpus, preserve_training_state):
-    strategy, alone = preserve_training_state
+def test_a_signal_to_one_ends_all_at_the_same_step(tmp_path, corpus, uninterrupted):
+    strategy, alone = uninterrupted
     folder = tmp_path / "runs"
     ended = fit(folder, corpus, strategy, send_signal(signal.SIGTERM, 5, ranks=[1]))
     assert [one.code for one in ended] == [143, 143], ended
@@ -49,8 +49,8 @@ def test_a_signal_to_one_ends_all_at_the_same_step(tmp_path, corpus, preserve_tr
 
 
 @pytest.mark.slow
-def test_all_pass_over_the_same_damaged_checkpoints(tmp_path, corpus, preserve_training_state):
-    strategy, alone = preserve_training_state
+def test_all_pass_over_the_same_damaged_checkpoints(tmp_path, corpus, uninterrupted):
+    strategy, alone = uninterrupted
     folder = shutil.copytree(alone, tmp_path / "runs")
     checkpoints = folder / "run/one/checkpoints"
     for name in ("last.ckpt", "epoch=0-step=8.ckpt"):

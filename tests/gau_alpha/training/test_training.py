@@ -13,7 +13,8 @@ from gau_alpha.training.schedules import Cosine, Linear, ResumableSchedule, coun
 
 
 def trainer_for(steps):
-    return SimpleNamespace(estimated_stepping_batches=steps, fit_loop=SimpleNamespace(_combined_loader=object()))
+    loop = SimpleNamespace(_combined_loader=object())
+    return SimpleNamespace(estimated_stepping_batches=steps, fit_loop=loop, max_steps=-1, max_epochs=None)
 
 
 def resumed(step, before, now, final=0.0, ceiling=1.0):
