@@ -99,13 +99,13 @@ class _RealQueries:
         weights: torch.Tensor,
         query_index: torch.Tensor,
         key_index: torch.Tensor,
-        entropy: torch.Tensor,
+        entropy: torch.Tensor | None,
     ) -> None:
-        """Adds one block; see ``AttentionMeter``."""
-        real = self.real[:, query_index]  # (B, Lq)
+        """Adds blocks; see ``AttentionMeter``."""
+        real = self.real[:, query_index[0].clamp(max=self.real.shape[1] - 1)]  # (B, N, Lq)
         if self.meter.distances:
-            weights = weights * real[:, :, None]
-        self.meter(layer, weights, query_index, key_index, entropy * real)
+            weights = weights * real[..., None]
+        self.meter(layer, weights, query_index, key_index, None if entropy is None else entropy * real)
 
 
 def _scalars(name: str, by_layer: list[float]) -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 Modules carry the names that weights have in Hugging Face GAU-α checkpoints, so a state dict needs no translation.
 
-B batch, L length, T target positions in each row, N target positions in the batch, D key size, E value width,
-H hidden size, V vocabulary.
+B batch, L length, T target positions in each row, D key size, E value width, H hidden size, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gau_alpha.attention.kernels import BLOCK_SIZE, Blocked, Kernel, Observer, attend_at, build_kernel
-from gau_alpha.attention.layout import SequenceLayout, group_by_sequence
+from gau_alpha.attention.kernels import Kernel, Observer, build_kernel
+from gau_alpha.attention.layout import SequenceLayout, take
 from gau_alpha.attention.method import AttentionMethod, AttentionPlan
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.untrusted.trust import trusting
 
-LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor], None]
+LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor | None], None]
 """Called with the layer's number, then as ``kernels.Observer`` is, block by block."""
 
 
@@ -39,11 +38,6 @@ def norm(x: Tensor, eps: float) -> Tensor:
     """  # noqa: D403  (the formula begins with a variable)
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return F.rms_norm(wide, x.shape[-1:], eps=eps).to(x.dtype)
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Take the places ``index`` (B, T) of each row of ``x`` (B, L, H), which gives (B, T, H)."""
-    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[-1]))
 
 
 class ScaleOffset(nn.Module):
@@ -78,68 +72,46 @@ class GatedAttentionUnit(nn.Module):
 
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod) -> None:
         super().__init__()
-        self.intermediate_size = config.intermediate_size
         self.key_size = config.attention_key_size
-        self.sizes = [self.intermediate_size, self.intermediate_size, self.key_size]  # E, E, D
+        self.sizes = [config.intermediate_size, config.intermediate_size, self.key_size]  # E, E, D
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.i_dense = nn.Linear(config.hidden_size, 2 * self.intermediate_size + self.key_size, config.use_bias)
+        self.i_dense = nn.Linear(config.hidden_size, sum(self.sizes), config.use_bias)
         self.q_scaleoffset = ScaleOffset(self.key_size, config.use_bias)
         self.k_scaleoffset = ScaleOffset(self.key_size, config.use_bias)
-        self.o_dense = nn.Linear(self.intermediate_size, config.hidden_size, config.use_bias)
+        self.o_dense = nn.Linear(config.intermediate_size, config.hidden_size, config.use_bias)
         self.method = method
 
-    def forward(self, x: Tensor, plan: AttentionPlan, kernel: Kernel, observer: Observer | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        plan: AttentionPlan,
+        kernel: Kernel,
+        query_positions: Tensor | None = None,
+        observer: Observer | None = None,
+    ) -> Tensor:
         """Gate and attend.
 
         Args:
             x: (B, L, H).
             plan: The method's plan for these rows.
             kernel: How to compute attention.
+            query_positions: (B, T) int64, the only places in each row that are computed. None: all.
             observer: Sees the attention weights.
 
         Returns:
-            (B, L, H).
+            (B, L, H); (B, T, H) at ``query_positions``.
         """
         u, v, base = F.silu(self.i_dense(x)).split(self.sizes, dim=-1)  # (B, L, E), (B, L, E), (B, L, D)
-        query, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D) each
+        query, key = self.method.similarity.prepare(self.q_scaleoffset(base), self.k_scaleoffset(base))  # (B, L, D)
         dropout = self.attention_dropout if self.training else 0.0
-        context = kernel(query, key, v, plan, dropout, observer)  # (B, L, E)
-        return self.o_dense(u * context)  # (B, L, H)
-
-    def forward_at(self, index: Tensor, x: Tensor, plan: AttentionPlan, kernel: Kernel) -> Tensor:
-        """Gate and attend at some places of each row: gates and queries of the others are never computed.
-
-        Args:
-            index: (B, T) int64, places in the rows.
-            x: (B, L, H).
-            plan: The method's plan for these rows.
-            kernel: Its block size is kept to.
-
-        Returns:
-            (B, T, H).
-        """
-        bias = self.i_dense.bias
-        width = self.intermediate_size
-        projected = F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:])  # (B, L, E + D)
-        v, base = F.silu(projected).split(self.sizes[1:], dim=-1)  # (B, L, E), (B, L, D)
-        u = F.silu(F.linear(take(x, index), self.i_dense.weight[:width], None if bias is None else bias[:width]))
-        # A similarity prepares queries and keys together, and each by itself: the keys' partner is thrown away.
-        query, _ = self.method.similarity.prepare(*(self._scaled(take(base, index))))  # (B, T, D)
-        _, key = self.method.similarity.prepare(*self._scaled(base))  # (B, L, D)
-        most = kernel.block_size if isinstance(kernel, Blocked) else BLOCK_SIZE
-        dropout = self.attention_dropout if self.training else 0.0
-        context = attend_at(index, query, key, v, plan, most, dropout)  # (B, T, E)
-        return self.o_dense(u * context)  # (B, T, H)
+        context = kernel(query, key, v, plan, query_positions, dropout, observer)  # (B, L | T, E)
+        u = u if query_positions is None else take(u, query_positions)  # (B, L | T, E)
+        return self.o_dense(u * context)  # (B, L | T, H)
 
     def query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Make the prepared queries and keys of (B, L, H), (B, L, D) each, and nothing else."""
-        width = 2 * self.intermediate_size
-        bias = self.i_dense.bias
-        base = F.silu(F.linear(x, self.i_dense.weight[width:], None if bias is None else bias[width:]))  # (B, L, D)
-        return self.method.similarity.prepare(*self._scaled(base))
-
-    def _scaled(self, base: Tensor) -> tuple[Tensor, Tensor]:
-        return self.q_scaleoffset(base), self.k_scaleoffset(base)
+        base = F.silu(self.i_dense(x)[..., -self.key_size :])  # (B, L, D)
+        return self.method.similarity.prepare(self.q_scaleoffset(base), self.k_scaleoffset(base))
 
 
 class GAUBlock(nn.Module):
@@ -161,8 +133,8 @@ class GAUBlock(nn.Module):
         x: Tensor,
         plan: AttentionPlan,
         kernel: Kernel,
+        query_positions: Tensor | None = None,
         observer: Observer | None = None,
-        index: Tensor | None = None,
     ) -> Tensor:
         """Apply the unit, the residual connection and the norm.
 
@@ -170,15 +142,15 @@ class GAUBlock(nn.Module):
             x: (B, L, H).
             plan: The method's plan for these rows.
             kernel: How to compute attention.
-            observer: Sees the attention weights; not with ``index``.
-            index: (B, T) int64, the only places that are computed. None: all.
+            query_positions: (B, T) int64, the only places that are computed. None: all.
+            observer: Sees the attention weights.
 
         Returns:
-            (B, L, H); (B, T, H) with ``index``.
+            (B, L, H); (B, T, H) at ``query_positions``.
         """
-        if index is not None:
-            return norm(take(x, index) + self.dropout(self.gau.forward_at(index, x, plan, kernel)), self.norm_eps)
-        return norm(x + self.dropout(self.gau(x, plan, kernel, observer)), self.norm_eps)
+        residual = x if query_positions is None else take(x, query_positions)  # (B, L | T, H)
+        update = self.dropout(self.gau(x, plan, kernel, query_positions, observer))  # (B, L | T, H)
+        return norm(residual + update, self.norm_eps)
 
 
 class Embeddings(nn.Module):
@@ -224,21 +196,22 @@ class Encoder(nn.Module):
         layout: SequenceLayout,
         kernel: Kernel,
         observer: LayerObserver | None = None,
-        index: Tensor | None = None,
+        target_positions: Tensor | None = None,
     ) -> Tensor:
         """Apply all blocks.
 
-        With ``index`` and without an observer, which wants to see all queries, the last layer computes only these.
+        With ``target_positions`` and without an observer, which wants to see all queries, the last layer computes only
+        these.
 
         Args:
             x: (B, L, H).
             layout: Padding, documents and positions of the batch.
             kernel: How attention is computed.
             observer: Sees weights and entropies of every layer.
-            index: (B, T) int64, places in each row. None: all.
+            target_positions: (B, T) int64, places in each row. None: all.
 
         Returns:
-            (B, L, H), or (B, T, H) at ``index``.
+            (B, L, H), or (B, T, H) at ``target_positions``.
         """
         planned, plan = None, None
         blocks = self.blocks()
@@ -246,15 +219,14 @@ class Encoder(nn.Module):
             if plan is None or block.gau.method is not planned:
                 planned = block.gau.method
                 plan = planned.plan(layout, self.key_size)
-            only = index if observer is None and number == len(blocks) - 1 else None
+            last = number == len(blocks) - 1
+            only = target_positions if last and observer is None else None
             watching = None if observer is None else partial(observer, number)
             if self.activation_checkpointing and self.training and watching is None:
-                x = cast(Tensor, checkpoint(block, x, plan, kernel, index=only, use_reentrant=False))
+                x = cast(Tensor, checkpoint(block, x, plan, kernel, only, use_reentrant=False))  # (B, L | T, H)
             else:
-                x = block(x, plan, kernel, watching, only)
-            if only is not None:
-                return x  # (B, T, H)
-        return x if index is None else take(x, index)
+                x = block(x, plan, kernel, only, watching)  # (B, L | T, H)
+        return x if target_positions is None or observer is None else take(x, target_positions)
 
     def blocks(self) -> list[GAUBlock]:
         """The layers, in order."""
@@ -417,7 +389,6 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         segment_ids: Tensor | None = None,
-        target_index: Tensor | None = None,
         target_positions: Tensor | None = None,
         observer: LayerObserver | None = None,
         token_type_ids: Tensor | None = None,
@@ -430,31 +401,22 @@ class GAUAlphaForMaskedLM(GAUAlphaModel):
             attention_mask: (B, L), nonzero on real tokens. None: all are real.
             position_ids: (B, L) int64. None: counted from 0 within each document.
             segment_ids: (B, L) int64, equal within a document of a packed row. None: a row is one document.
-            target_index: (N,) int64, positions in the flattened (B · L) batch whose logits are wanted. None: all.
-            target_positions: (B, T) int64, places in each row whose logits are wanted, as many in every row. Either
-                way, and with no observer that wants to see them, the last layer computes few others or none.
+            target_positions: (B, T) int64, places in each row whose logits are wanted, as many in every row; some may
+                repeat to fill up. With no observer that wants to see others, the last layer computes only these.
+                None: all.
             observer: Sees the attention weights and entropies of every layer.
             token_type_ids: (B, L) int64 below ``type_vocab_size``: which part of a text pair. None: all are 0.
             head: Whether logits are wanted, or the hidden states (…, H) that ``cls`` would make them of.
 
         Returns:
-            Logits (B, L, V); (N, V) with ``target_index``, (B, T, V) with ``target_positions``: then no logits of other
-            positions are computed.
+            Logits (B, L, V); (B, T, V) with ``target_positions``: then no logits of other positions are computed.
 
         Raises:
-            ValueError: If ``input_ids`` is not of shape (B, L), a companion's shape differs, or targets are given in
-                both ways.
+            ValueError: If ``input_ids`` is not of shape (B, L), or a companion's shape differs.
         """
-        if target_index is not None and target_positions is not None:
-            raise ValueError("target_index and target_positions say the same in two ways: give one of them.")
-        wanted = None
-        if target_index is not None and input_ids.ndim == 2:
-            target_positions, wanted = group_by_sequence(target_index, *input_ids.shape)  # (B, T), (N,)
         x = self.encode(
             input_ids, attention_mask, position_ids, segment_ids, token_type_ids, target_positions, observer
         )  # (B, L | T, H)
-        if wanted is not None:
-            x = x.flatten(0, 1)[wanted]  # (N, H)
         return self.cls(x) if head else x
 
     def tie(self) -> None:

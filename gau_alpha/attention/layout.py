@@ -61,8 +61,6 @@ class SequenceLayout:
         ):
             if given is not None and (given.ndim != 2 or given.shape[1] != length):
                 raise ValueError(f"{name} must have shape (batch, {length}), got {tuple(given.shape)}.")
-        if attention_mask is not None and _is_cheap_to_read(attention_mask) and bool(attention_mask.all()):
-            attention_mask = None  # nothing to hide: full rows, which is most of training, need no masks
         index = torch.arange(length, device=device)[None]  # (1, L)
         if segment_ids is None:
             start, stop = torch.zeros_like(index), torch.full_like(index, length)
@@ -123,31 +121,30 @@ class SequenceLayout:
         return self.count_real(self.document_start, index)
 
 
-def _is_cheap_to_read(tensor: Tensor) -> bool:
-    # Reading a value from a GPU waits for all that was queued before it, and splits a compiled graph.
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def group_by_sequence(target_index: Tensor, batch_size: int, length: int) -> tuple[Tensor, Tensor]:
-    """Say where in its sequence each target stands, sequences padded to the same number of targets.
+def look_up(x: Tensor, index: Tensor) -> Tensor:
+    """Read entries of each row.
 
     Args:
-        target_index: (N,) int64, positions in the flattened (B · L) batch.
-        batch_size: B.
-        length: L.
+        x: (B|1, L).
+        index: (B|1, …) int64, places in the rows.
 
     Returns:
-        (B, T) int64, positions in each sequence, T the most that one has and 0 where it has fewer; (N,) int64, which of
-        these B · T are the positions that were asked for.
+        (B|1, …).
     """
-    if not batch_size * length:
-        return target_index.new_zeros(batch_size, 0), target_index
-    row = target_index // length  # (N,)
-    order = row.argsort(stable=True)  # (N,)
-    count = row.bincount(minlength=batch_size)  # (B,)
-    most = max(1, int(count.max()))  # T
-    rank = torch.empty_like(row)  # (N,) which of its row's a place is
-    rank[order] = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row[order]]
-    wanted = row * most + rank  # (N,)
-    places = row.new_zeros(batch_size * most).index_put((wanted,), target_index % length)
-    return places.view(batch_size, most), wanted
+    if len(x) == 1:
+        return x[0][index]
+    row = torch.arange(len(x), device=x.device).view(-1, *[1] * (index.ndim - 1))  # (B, 1, …)
+    return x[row, index]
+
+
+def take(x: Tensor, positions: Tensor) -> Tensor:
+    """Take vectors of each row.
+
+    Args:
+        x: (B, L, H).
+        positions: (B, T) int64, places in the rows.
+
+    Returns:
+        (B, T, H).
+    """
+    return x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[-1]))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gau_alpha.attention.kernels import attend_at
+from gau_alpha.attention.kernels import Blocked
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionPlan
 from gau_alpha.extrapolation.calibration import Calibration
@@ -23,7 +23,7 @@ from gau_alpha.extrapolation.isolation import preserve_training_state
 from gau_alpha.extrapolation.options import require_ratios
 from gau_alpha.extrapolation.protocols import MaskedTokens, philox
 from gau_alpha.extrapolation.spans import document_fingerprint
-from gau_alpha.model import GAUAlphaForMaskedLM, GAUBlock, take
+from gau_alpha.model import GAUAlphaForMaskedLM, GAUBlock
 from gau_alpha.scaling import CalibratedScale
 from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.vocabulary import Vocabulary
@@ -226,20 +226,18 @@ class _Layers:
     def enter(self, block: GAUBlock) -> None:
         """Works out queries and keys of a layer."""
         self.plan = block.gau.method.plan(SequenceLayout.of(self.x[0].shape[1], self.x[0].device), self.key_size)
-        self.pairs = []
-        for x, (index, _) in zip(self.x, self.queries, strict=True):
-            query, key = block.gau.query_and_key(x)  # (B, L, D) each
-            self.pairs.append((take(query, index), key))
+        self.pairs = [block.gau.query_and_key(x) for x in self.x]  # (B, L, D) each
 
     def entropy(self, tau: float) -> float:
         """Mean entropy of the layer in nats, over the queries, at a temperature."""
         plan = self._at(tau)
         total = 0.0
         for (query, key), (index, real) in zip(self.pairs, self.queries, strict=True):
-            nothing = key.new_zeros(*key.shape[:2], 1)
+            nothing = key.new_zeros(*key.shape[:2], 1)  # values that nobody reads
             blocks: list[Tensor] = []
-            attend_at(index, query, key, nothing, plan, observer=lambda *seen, to=blocks: to.append(seen[3]))
-            total += float((torch.cat(blocks, dim=1).double() * real).sum())
+            Blocked()(query, key, nothing, plan, index, observer=lambda *seen, to=blocks: to.append(seen[3]))
+            found = torch.cat(blocks, dim=-1).flatten(0, 1)  # (B, T)
+            total += float((found.double() * real).sum())
         return total / self.num_queries
 
     def leave(self, block: GAUBlock, tau: float) -> None:

@@ -1,6 +1,6 @@
 """Where attention goes, measured while its blocks stream by: no L × L weights are ever kept.
 
-Dimensions: B rows, K layers, Lq queries of a block, Lk keys that the block can see, C = 2 + bins columns.
+Dimensions: B rows, K layers, N blocks of Lq queries and Lk keys, C = 2 + bins columns.
 """
 
 from dataclasses import dataclass
@@ -41,36 +41,38 @@ class AttentionMeter:
         self.distances = distances
         self.sums: Tensor | None = None
 
-    def __call__(self, layer: int, weights: Tensor, query_index: Tensor, key_index: Tensor, entropy: Tensor) -> None:
-        """Adds one block.
+    def __call__(
+        self, layer: int, weights: Tensor, query_index: Tensor, key_index: Tensor, entropy: Tensor | None
+    ) -> None:
+        """Adds blocks.
 
         Args:
             layer: Number of the layer.
-            weights: (B, Lq, Lk) attention weights, 0 on hidden keys.
-            query_index: (Lq,) places of the queries, one after the other.
-            key_index: (Lk,) places of the keys, ascending.
-            entropy: (B, Lq) nats.
+            weights: (B, N, Lq, Lk) attention weights, 0 on hidden keys.
+            query_index: (1, N, Lq) places of the queries, those of a block one after the other.
+            key_index: (1, N, Lk) places of the keys, likewise.
+            entropy: (B, N, Lq) nats; None if they came with other keys of the same queries.
         """
         if self.sums is None:
             self.sums = torch.zeros(
                 len(weights), self.num_layers, 2 + self.bins, dtype=torch.float64, device=weights.device
             )
-        self.sums[:, layer, 0] += entropy.sum(-1, dtype=torch.float64)
+        if entropy is not None:
+            self.sums[:, layer, 0] += entropy.sum((1, 2), dtype=torch.float64)
         if self.distances:
-            gaps = (key_index.diff() != 1).nonzero().flatten().add(1).tolist()  # keys may come in several runs
-            for keys, part in zip(key_index.tensor_split(gaps), weights.tensor_split(gaps, dim=-1), strict=True):
-                self._add_distances(layer, part, int(query_index[0]), int(keys[0]))
+            self._add_distances(layer, weights, key_index[0, :, 0] - query_index[0, :, 0])
 
-    def _add_distances(self, layer: int, weights: Tensor, first_query: int, first_key: int) -> None:
-        mass = diagonal_sums(weights.float()).double()  # (B, Lq + Lk − 1)
-        num_queries = weights.shape[1]
-        offset = torch.arange(mass.shape[1], device=mass.device) - (num_queries - 1) + first_key - first_query
-        distance = offset.abs()
-        starts = torch.tensor(bin_starts(self.bins), device=mass.device)
-        which = torch.bucketize(distance, starts, right=True) - 1
+    def _add_distances(self, layer: int, weights: Tensor, first: Tensor) -> None:
+        """Adds blocks whose first key is ``first`` (N,) to the right of the first query."""
+        mass = diagonal_sums(weights.float().flatten(0, 1)).double()  # (B · N, Lq + Lk − 1)
+        mass = mass.unflatten(0, weights.shape[:2])  # (B, N, Lq + Lk − 1)
+        step = torch.arange(mass.shape[2], device=mass.device) - (weights.shape[2] - 1)
+        distance = (first[:, None] + step).abs()  # (N, Lq + Lk − 1)
         assert self.sums is not None
-        self.sums[:, layer, 1] += mass[:, distance <= self.near].sum(-1)
-        self.sums[:, layer, 2:].index_add_(1, which, mass)
+        self.sums[:, layer, 1] += (mass * (distance <= self.near)).sum((1, 2))
+        # The bin is the number of binary digits: 0, 1, 2 for 2 and 3, 3 for 4 to 7, … Places outside the row weigh 0.
+        _, digits = torch.frexp(distance.clamp(max=2 ** (self.bins - 1) - 1).float())
+        self.sums[:, layer, 2:].index_add_(1, digits.long().flatten(), mass.flatten(1))
 
 
 def diagonal_sums(x: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import NamedTuple, runtime_checkable
 from typing import Protocol as Interface
-from typing import runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from gau_alpha.extrapolation.candidates import Candidate
@@ -108,8 +109,7 @@ def _evaluate_batches(
         for batch in shard_batches(len(group), rows, ranks.rank, ranks.world_size)
     ]
     num_layers = sharded.model.config.num_hidden_layers
-    loss_and_correct = np.zeros((len(examples), 2))  # here and below, rows of other processes stay zero
-    attention = np.zeros((len(examples), num_layers * (2 + num_bins(length)) if watched else 0))
+    found: list[_Found] = []
     memory = PeakMemory(ranks.device)
     memory.start()
     _synchronise(ranks.device)
@@ -122,11 +122,10 @@ def _evaluate_batches(
             meter = AttentionMeter(num_layers, length, spans.train_length, spans.options.distances)
         sharded.start()
         try:
-            found = _evaluate_batch(sharded, [examples[place] for place in places], length, spans, ranks.device, meter)
+            some = [examples[place] for place in places]
+            loss, correct = _evaluate_batch(sharded, some, length, spans, ranks.device, meter)  # (B, T) each
             if counts:
-                loss_and_correct[places] = found
-                if meter is not None and meter.sums is not None:
-                    attention[places] = meter.sums.flatten(1).cpu().numpy()
+                found.append(_Found(places, loss, correct, None if meter is None else meter.sums))
         except Exception as error:
             if is_out_of_memory(error):
                 outcome = _Outcome.OUT_OF_MEMORY
@@ -142,7 +141,8 @@ def _evaluate_batches(
         if outcome is _Outcome.OUT_OF_MEMORY:
             return None
         done(number / len(batches))
-    _synchronise(ranks.device)
+    # Read only now: until here nothing made the host wait for the device.
+    loss_and_correct, attention = _read(found, examples, num_layers * (2 + num_bins(length)) if watched else 0)
     seconds = time.perf_counter() - start
     seconds, peak_memory_bytes = ranks.largest(seconds, memory.read())
     loss_and_correct = ranks.gather_disjoint(loss_and_correct)
@@ -157,6 +157,22 @@ def _evaluate_batches(
     )
 
 
+class _Found(NamedTuple):
+    """What a batch gave, still on the device.
+
+    Attributes:
+        places: Which examples it held.
+        loss: (B, T) nats.
+        correct: (B, T) bool.
+        attention: (B, K, C) as ``AttentionMeter`` sums, or None.
+    """
+
+    places: Sequence[int]
+    loss: Tensor
+    correct: Tensor
+    attention: Tensor | None
+
+
 def _evaluate_batch(
     sharded: ShardedForward,
     examples: Sequence[MaskedExample],
@@ -164,9 +180,11 @@ def _evaluate_batch(
     spans: EvaluationSpans,
     device: torch.device,
     meter: AttentionMeter | None,
-) -> np.ndarray:
-    """One forward pass: (B, 2) float64, loss and right predictions of each example."""
-    input_ids, positions, labels = (torch.as_tensor(array, device=device) for array in spans.batch(examples, length))
+) -> tuple[Tensor, Tensor]:
+    """One forward pass: (B, T) losses and (B, T) bool, which predictions are right; T as in the fullest row."""
+    input_ids, positions, labels = (
+        torch.as_tensor(array).to(device, non_blocking=True) for array in spans.batch(examples, length)
+    )
     logits = sharded.model(input_ids, target_positions=positions, observer=meter)  # (B, T, V)
     sharded.check()
     losses, corrects = [], []
@@ -175,11 +193,23 @@ def _evaluate_batch(
     ):
         losses.append(F.cross_entropy(some_logits.float(), some_labels, reduction="none"))
         corrects.append(some_logits.argmax(-1) == some_labels)
-    loss = torch.cat(losses).double().view(labels.shape).cpu().numpy()  # (B, T)
-    correct = torch.cat(corrects).double().view(labels.shape).cpu().numpy()  # (B, T)
-    # what pads a row to the length of the others is not summed
-    real = [len(one.positions) for one in examples]
-    return np.array([[loss[row, :num].sum(), correct[row, :num].sum()] for row, num in enumerate(real)])
+    return torch.cat(losses).view(labels.shape), torch.cat(corrects).view(labels.shape)
+
+
+def _read(found: Sequence[_Found], examples: Sequence[MaskedExample], columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sum over the targets of each example: (examples, 2) loss and right predictions, (examples, columns) attention.
+
+    Rows of examples that other processes have evaluated stay zero.
+    """
+    sums, attention = np.zeros((len(examples), 2)), np.zeros((len(examples), columns))
+    for batch in found:
+        loss, correct = batch.loss.cpu().double().numpy(), batch.correct.cpu().numpy()  # (B, T)
+        for row, place in enumerate(batch.places):
+            real = len(examples[place].positions)  # what pads a row to the length of the others is not summed
+            sums[place] = loss[row, :real].sum(), correct[row, :real].sum()
+        if batch.attention is not None:
+            attention[batch.places] = batch.attention.flatten(1).cpu().numpy()
+    return sums, attention
 
 
 def _synchronise(device: torch.device) -> None:

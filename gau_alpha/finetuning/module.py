@@ -143,6 +143,9 @@ class GAUAlphaFineTuning(GAUAlphaModule):
             raise ValueError(f"{path} holds a masked language model: open it with GAUAlphaModule.")
         return stored_arguments(cls, stored, path, MODULES | HEADS)
 
+    def _with_targets(self, batch: Batch) -> Batch:
+        return batch
+
     def _evaluate(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
         outcome = self.model.evaluate(batch)
         return outcome.nll, (outcome.predicted, outcome.targets), outcome.count

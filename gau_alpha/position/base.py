@@ -15,20 +15,20 @@ from gau_alpha.attention.strategy import Strategy
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles by which pairs of dimensions (0, 1), (2, 3), … are turned.
+    """The angles by which pairs of dimensions (0, 1), (2, 3), … are turned.
+
+    As complex numbers: one multiplication turns, and has the same digits as four real ones.
 
     Attributes:
-        cos: (B|1, L, D/2) float32.
-        sin: (B|1, L, D/2) float32.
+        factor: (B|1, L, D/2) complex64, cos + i·sin of each angle.
     """
 
-    cos: Tensor
-    sin: Tensor
+    factor: Tensor
 
     @classmethod
     def by(cls, angles: Tensor) -> "Rotation":
         """Build from angles (B|1, L, D/2) in rad."""
-        return cls(angles.cos().float(), angles.sin().float())
+        return cls(torch.complex(angles.cos().float(), angles.sin().float()))
 
 
 def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
@@ -43,9 +43,8 @@ def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
     """
     if rotation is None:
         return x
-    # As complex numbers: one multiplication, eight times faster on a CPU than the four real ones, and the same digits.
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))  # (B, L, D/2)
-    return torch.view_as_real(pairs * torch.complex(*rotation)).flatten(-2)  # (B, L, D)
+    return torch.view_as_real(pairs * rotation.factor).flatten(-2)  # (B, L, D)
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,15 @@ class Position(Strategy):
         """
         return (RotaryBranch(),)
 
-    def bias(self, distance: Tensor) -> Tensor:
+    def bias(self, distance: Tensor, farthest: int | None = None) -> Tensor:
         """Compute what is added to a score.
 
         Args:
-            distance: (B|1, Lq, Lk) int64, the key's position minus the query's.
+            distance: (B|1, …) int64, the key's position minus the query's.
+            farthest: No distance is larger on either side; None where the host does not know.
 
         Returns:
-            (B|1, Lq, Lk) float32, in nats before the temperature. Called only if ``biased``.
+            (B|1, …) float32, in nats before the temperature. Called only if ``biased``.
         """
         raise NotImplementedError
 

@@ -47,7 +47,7 @@ class ALiBi(Position):
         require_number("slope", slope, above=0)
         self.slope = slope
 
-    def bias(self, distance: Tensor) -> Tensor:
+    def bias(self, distance: Tensor, farthest: int | None = None) -> Tensor:
         """Compute −slope · |j − i|."""
         return distance.abs().float() * -self.slope
 
@@ -76,7 +76,7 @@ class KerpleLog(Position):
         # both have to stay positive, which softplus sees to
         self.raw = nn.Parameter(torch.tensor([math.log(math.expm1(a)), math.log(math.expm1(b))]))
 
-    def bias(self, distance: Tensor) -> Tensor:
+    def bias(self, distance: Tensor, farthest: int | None = None) -> Tensor:
         """Compute −a · ln(1 + b · |j − i|)."""
         a, b = F.softplus(self.raw.float())
         return -a * torch.log1p(b * distance.abs())
@@ -111,13 +111,17 @@ class Sandwich(Position):
         self.compression = compression
         self.base = base
 
-    def bias(self, distance: Tensor) -> Tensor:
+    def bias(self, distance: Tensor, farthest: int | None = None) -> Tensor:
         """Compute Σ_m cos((j − i) · base^(−2m/size)) / compression."""
+        if farthest is None:
+            return self._sums(distance)
         # Computed once per distance, not once per pair: a sum of 64 cosines for each score would dwarf attention.
-        nearest, farthest = (int(end) for end in distance.aminmax())
-        dtype = exact_dtype(distance.device)
-        lengths = torch.arange(nearest, farthest + 1, device=distance.device, dtype=dtype)
-        table = torch.zeros_like(lengths)
+        table = self._sums(torch.arange(farthest + 1, device=distance.device))  # (farthest + 1,)
+        return table[distance.abs()]
+
+    def _sums(self, distance: Tensor) -> Tensor:
+        distance = distance.to(exact_dtype(distance.device))
+        total = torch.zeros_like(distance)
         for m in range(self.size // 2):
-            table += torch.cos(lengths * self.base ** (-2 * m / self.size))
-        return (table / self.compression).float()[distance - nearest]
+            total += torch.cos(distance * self.base ** (-2 * m / self.size))
+        return (total / self.compression).float()

@@ -1,6 +1,6 @@
 """Loss and right predictions of a batch, at its targets alone; and the gradient of the mean over them.
 
-B batch, L length, H hidden size, N targets, V vocabulary.
+B batch, L length, T targets of a row, H hidden size, N targets of the batch, V vocabulary.
 """
 
 from typing import cast
@@ -12,9 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.model import GAUAlphaForMaskedLM
-
-Batch = dict[str, Tensor]
-"""Tensors by name, as a data module collates them."""
+from gau_alpha.training.batch import Batch, layout, with_targets
 
 LOGITS_AT_ONCE = 2**26
 """Logits of a batch beyond so many (256 MiB) are made, used and made again for the gradient in pieces."""
@@ -25,32 +23,26 @@ def masked_lm_loss(model: GAUAlphaForMaskedLM, batch: Batch) -> tuple[Tensor, Te
 
     Args:
         model: The model.
-        batch: ``labels`` (B, L), −100 off target, and what ``layout`` keeps.
+        batch: As ``with_targets`` returns it, on the model's device. Given ``labels`` alone, they are found here, and the
+            host waits for the device.
 
     Returns:
         Summed loss in nats, right predictions and number of targets, () each.
     """
-    labels = batch["labels"].flatten()  # (B · L,)
-    target_index = (labels != -100).nonzero().squeeze(1)  # (N,)
-    targets = labels[target_index]  # (N,)
-    count = torch.tensor(len(targets), device=labels.device)
+    batch = with_targets(batch)
+    targets = batch["targets"]  # (N,)
+    hidden = model(**layout(batch), target_positions=batch["target_positions"], head=False)  # (B, T, H)
+    hidden = hidden.flatten(0, 1)[batch["target_index"]]  # (N, H)
+    count = torch.full((), len(targets), device=targets.device)
     at_once = max(1, LOGITS_AT_ONCE // model.config.vocab_size)
     if len(targets) <= at_once:
-        logits = model(**layout(batch), target_index=target_index)  # (N, V)
-        return *_sums(logits, targets), count
-    hidden = model(**layout(batch), target_index=target_index, head=False)  # (N, H)
+        return *_sums_of(model, hidden, targets), count
     pieces = [
         cast(tuple[Tensor, Tensor], checkpoint(_sums_of, model, *piece, use_reentrant=False))
         for piece in zip(hidden.split(at_once), targets.split(at_once), strict=True)
     ]
     nlls, corrects = (torch.stack(parts) for parts in zip(*pieces, strict=True))  # (pieces,)
     return nlls.sum(), corrects.sum(), count
-
-
-def layout(batch: Batch) -> Batch:
-    """Keep of a batch what the model's ``forward`` takes: (B, L) each."""
-    names = ("input_ids", "attention_mask", "position_ids", "segment_ids")
-    return {name: batch[name] for name in names if name in batch}
 
 
 def average_over_targets(module: LightningModule, targets: Tensor) -> None:
@@ -71,11 +63,7 @@ def average_over_targets(module: LightningModule, targets: Tensor) -> None:
 
 
 def _sums_of(model: GAUAlphaForMaskedLM, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    return _sums(model.cls(hidden), targets)
-
-
-def _sums(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum losses and count right predictions of (N, V) logits, in float32."""
-    logits = logits.float()
+    """Sum losses and count right predictions of hidden states (N, H), in float32."""
+    logits = model.cls(hidden).float()  # (N, V)
     nll = F.cross_entropy(logits, targets, reduction="sum")  # 0 for N = 0, still part of the graph
     return nll, (logits.argmax(-1) == targets).sum()

@@ -34,7 +34,8 @@ from gau_alpha.training.compatibility import (
 from gau_alpha.training.fsdp import shard
 from gau_alpha.training.hparams import HasSummaryMetrics, log_hyperparameters
 from gau_alpha.training.logging import TrainingLog, log_epoch
-from gau_alpha.training.loss import Batch, average_over_targets, layout, masked_lm_loss
+from gau_alpha.training.batch import Batch, layout, with_targets
+from gau_alpha.training.loss import average_over_targets, masked_lm_loss
 from gau_alpha.training.metrics import MaskedLMMetrics
 from gau_alpha.training.optimizers import parameter_groups
 from gau_alpha.training.pooling import first_token, mean_token
@@ -158,6 +159,29 @@ class GAUAlphaModule(LightningModule):
         """
         return self.model(input_ids, **layout)
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Find out what the host must know of a batch while it is at hand, and draw position ids for training."""
+        if self.trainer.predicting:
+            return batch
+        return self.prepare(batch, self.current_epoch if self.trainer.training else None)
+
+    def prepare(self, batch: Batch, epoch: int | None = None) -> Batch:
+        """Add to a collated batch what would make the host wait later; a pure function.
+
+        Args:
+            batch: Tensors on the CPU.
+            epoch: Whose position ids are drawn, where the method draws any for training. None outside training.
+
+        Returns:
+            The batch, with more tensors.
+        """
+        position = self.model.method.position
+        if epoch is not None and position.samples_positions and "position_ids" not in batch:
+            length = batch["input_ids"].shape[-1]
+            ids = position.sample_position_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
+            batch = {**batch, "position_ids": ids.to(batch["input_ids"].device)}
+        return self._with_targets(batch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss; ``on_before_optimizer_step`` divides the gradient by the number of targets."""
         nll, correct, count = self.training_loss(batch, self.current_epoch)
@@ -169,18 +193,13 @@ class GAUAlphaModule(LightningModule):
         """Evaluate as a training step does.
 
         Args:
-            batch: As a training step gets it.
-            epoch: Whose position ids are drawn, where the method draws any.
+            batch: As a training step gets it; what ``prepare`` would have added is added now.
+            epoch: See ``prepare``.
 
         Returns:
             Summed loss, right predictions and number of targets, () each.
         """
-        position = self.model.method.position
-        if position.samples_positions:
-            length = batch["input_ids"].shape[-1]
-            ids = position.sample_position_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
-            batch = {**batch, "position_ids": ids.to(self.device)}
-        return self._evaluate(batch)
+        return self._evaluate(self.prepare(batch, epoch))
 
     def average_gradients(self) -> None:
         """Turn gradients of sums into gradients of the mean over all targets of the step, once."""
@@ -385,6 +404,9 @@ class GAUAlphaModule(LightningModule):
                 f"GAUAlphaFineTuning."
             )
         return stored_arguments(cls, stored, path)
+
+    def _with_targets(self, batch: Batch) -> Batch:
+        return with_targets(batch)
 
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
         """Return summed loss, right predictions and number of targets, () each: what metrics add."""

@@ -1,13 +1,13 @@
 """Which keys a query may see: the axis ``visibility``.
 
 Padding and other documents of a packed row are hidden for every strategy; a strategy adds its own rule. To add one:
-subclass ``Visibility`` and implement ``mask`` (then it is right), ``key_ranges`` (then it is fast) and
-``num_visible_keys`` (then counting is fast too). ``tests/gau_alpha/attention/test_strategies.py`` finds the class by
+subclass ``Visibility`` and implement ``mask`` (then it is right), ``band`` (then it is fast on long rows)
+and ``num_visible_keys`` (then counting is fast too). ``tests/gau_alpha/attention/test_strategies.py`` finds the class by
 itself.
 """
 
-from gau_alpha.visibility.base import Visibility, allowed, count_visible_keys
+from gau_alpha.visibility.base import Band, Visibility, allowed, count_visible_keys
 from gau_alpha.visibility.sinks import AttentionSinks, LMInfinite
 from gau_alpha.visibility.window import Full, Window
 
-__all__ = ["AttentionSinks", "Full", "LMInfinite", "Visibility", "Window", "allowed", "count_visible_keys"]
+__all__ = ["AttentionSinks", "Band", "Full", "LMInfinite", "Visibility", "Window", "allowed", "count_visible_keys"]

@@ -1,14 +1,28 @@
 """What a visibility strategy is, and what every one of them hides.
 
-B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a block.
+B batch (1 where all rows agree), L length.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gau_alpha.attention.layout import SequenceLayout
+from gau_alpha.attention.layout import SequenceLayout, look_up
 from gau_alpha.attention.strategy import Strategy
 from gau_alpha.position import Position, RotaryBranch
+
+
+class Band(NamedTuple):
+    """Bounds on what a query may see, which spare a kernel the rest.
+
+    Attributes:
+        radius: No key further away is seen, in tokens on either side,
+        sinks: but for so many at the start of the row.
+    """
+
+    radius: int
+    sinks: int = 0
 
 
 class Visibility(Strategy):
@@ -25,30 +39,25 @@ class Visibility(Strategy):
         """
 
     def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
-        """Say which keys each query may see by this rule alone.
+        """Say for pairs of a query and a key whether the one sees the other by this rule alone.
 
         Args:
-            queries: (Lq,) int64, indices in the row.
-            keys: (Lk,) int64, indices in the row.
-            layout: Padding, documents and positions of the batch.
+            queries: (B|1, …) int64, indices in the row, which broadcast against those of the keys: (1, Lq, 1), say.
+            keys: (B|1, …) int64, likewise: (1, 1, Lk), say.
+            layout: Padding, documents and positions of the batch; ``look_up`` reads it at indices.
 
         Returns:
-            (B|1, Lq, Lk) bool, or None if all are seen.
+            (B|1, …) bool, or None if all are seen.
         """
         raise NotImplementedError
 
-    def key_ranges(self, start: int, stop: int, layout: SequenceLayout) -> tuple[tuple[int, int], ...]:
-        """Bound the keys that the queries ``start`` … ``stop - 1`` can see.
-
-        Args:
-            start: First query of a block.
-            stop: Query behind the last.
-            layout: Padding, documents and positions of the batch.
+    def band(self, layout: SequenceLayout) -> Band | None:
+        """Bound what any query of these rows sees, so that long rows cost no more than that.
 
         Returns:
-            Ranges (first, last + 1) of indices, ascending and apart from each other; keys outside are never computed.
+            The bounds; None if a query may see any key. ``mask`` still decides.
         """
-        return ((0, layout.length),)
+        return None
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the keys that each query really sees: not padding, not of another document, not hidden by the rule.
@@ -73,23 +82,23 @@ class Visibility(Strategy):
 
 
 def allowed(visibility: Visibility, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
-    """Say which keys each query sees, all told: the strategy's rule, padding and documents.
+    """Say for pairs of a query and a key whether the one sees the other: by the rule, padding and documents.
 
     Args:
         visibility: The rule.
-        queries: (Lq,) int64, indices in the row.
-        keys: (Lk,) int64, indices in the row.
+        queries: (B|1, …) int64, indices in the row, which broadcast against those of the keys.
+        keys: (B|1, …) int64.
         layout: Padding, documents and positions of the batch.
 
     Returns:
-        (B|1, Lq, Lk) bool, or None if every query sees every key.
+        (B|1, …) bool, which broadcasts to the pairs, or None if every query sees every key.
     """
     mask = visibility.mask(queries, keys, layout)
     if layout.real is not None:
-        real = layout.real[:, None, keys]  # (B, 1, Lk)
-        mask = real.expand(-1, len(queries), -1) if mask is None else mask & real
+        real = look_up(layout.real, keys)
+        mask = real if mask is None else mask & real
     if layout.segments is not None:
-        same = layout.segments[:, queries, None] == layout.segments[:, None, keys]  # (B, Lq, Lk)
+        same = look_up(layout.segments, queries) == look_up(layout.segments, keys)
         mask = same if mask is None else mask & same
     return mask
 
@@ -105,10 +114,12 @@ def count_visible_keys(visibility: Visibility, layout: SequenceLayout, block_siz
     Returns:
         (B|1, L) int64.
     """
-    index = torch.arange(layout.length, device=layout.device)
+    index = torch.arange(layout.length, device=layout.device)[None]  # (1, L)
     counts = []
-    for queries in index.split(block_size):
-        mask = allowed(visibility, queries, index, layout)
-        everything = torch.full((1, len(queries)), layout.length, device=layout.device)
-        counts.append(everything if mask is None else mask.sum(-1))
+    for queries in index.split(block_size, dim=1):
+        mask = allowed(visibility, queries[:, :, None], index[:, None], layout)  # (B|1, Lq | 1, L)
+        if mask is None:
+            counts.append(torch.full_like(queries, layout.length))
+        else:
+            counts.append(mask.sum(-1).expand(-1, queries.shape[1]))
     return torch.cat(counts, dim=1)

@@ -2,7 +2,7 @@
 
 Documents of at most train_length tokens are seen whole, at their true distances: there is nothing to extend.
 
-B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a block, D key size.
+B batch (1 where all rows agree), L length, D key size.
 """
 
 import copy
@@ -12,11 +12,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from gau_alpha.attention.layout import SequenceLayout
+from gau_alpha.attention.layout import SequenceLayout, look_up
 from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position import Position, Rotary, RotaryBranch, Rotation
 from gau_alpha.untrusted.limits import require_whole
-from gau_alpha.visibility.base import Visibility
+from gau_alpha.visibility.base import Band, Visibility
 
 
 class AttentionSinks(Visibility):
@@ -77,22 +77,20 @@ class AttentionSinks(Visibility):
     def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide keys beyond the radius that are no sinks, in documents longer than train_length."""
         if layout.consecutive:
-            near = ((keys - queries[:, None]).abs() <= self._reach)[None]  # (1, Lq, Lk)
+            near = (keys - queries).abs() <= self._reach
         else:  # as branches tell near from far: beyond the window they expect sinks and nothing else
             ids = layout.position_ids
-            near = (ids[:, None, keys] - ids[:, queries, None]).abs() <= self._reach  # (B|1, Lq, Lk)
-        sink = layout.offset[:, keys] < self.sinks  # (B|1, Lk)
-        short = layout.document_length[:, queries] <= self._train_length  # (B|1, Lq)
-        return near | sink[:, None, :] | short[:, :, None]  # (B|1, Lq, Lk)
+            near = (look_up(ids, keys) - look_up(ids, queries)).abs() <= self._reach
+        sink = look_up(layout.offset, keys) < self.sinks
+        short = look_up(layout.document_length, queries) <= self._train_length
+        return near | sink | short
 
-    def key_ranges(self, start: int, stop: int, layout: SequenceLayout) -> tuple[tuple[int, int], ...]:
-        """Bound the keys by the reach of the first and the last query, and add the sinks."""
+    def band(self, layout: SequenceLayout) -> Band | None:
+        """Bound the keys by the radius and the sinks, where a row is one long document."""
         one_document = layout.real is None and layout.segments is None
         if layout.length <= self._train_length or not one_document or not layout.consecutive:
-            return super().key_ranges(start, stop, layout)  # where documents start and end is not known here
-        sinks = min(self.sinks, layout.length)
-        first, last = max(0, start - self._reach), min(layout.length, stop + self._reach)
-        return ((0, max(sinks, last)),) if first <= sinks else ((0, sinks), (first, last))
+            return None  # where documents start and end is not known here
+        return Band(self._reach, self.sinks)
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach and the sinks outside it; all of a document of up to train_length."""

@@ -1,6 +1,6 @@
 """Everything, or a neighbourhood.
 
-B batch (1 where all rows agree), L length, Lq and Lk queries and keys of a block.
+B batch (1 where all rows agree), L length.
 """
 
 import copy
@@ -13,7 +13,7 @@ from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position import Position
 from gau_alpha.untrusted.limits import require_whole
-from gau_alpha.visibility.base import Visibility
+from gau_alpha.visibility.base import Band, Visibility
 
 
 class Full(Visibility):
@@ -56,11 +56,11 @@ class Window(Visibility):
 
     def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide keys beyond the radius."""
-        return ((keys - queries[:, None]).abs() <= self._reach)[None]  # (1, Lq, Lk)
+        return (keys - queries).abs() <= self._reach
 
-    def key_ranges(self, start: int, stop: int, layout: SequenceLayout) -> tuple[tuple[int, int], ...]:
-        """Bound the keys by the reach of the first and the last query."""
-        return ((max(0, start - self._reach), min(layout.length, stop + self._reach)),)
+    def band(self, layout: SequenceLayout) -> Band:
+        """Bound the keys by the radius."""
+        return Band(self._reach)
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach."""

@@ -7,13 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.attention.kernels.base import (
-    Observer,
-    distances,
-    reaches,
-)
+from gau_alpha.attention.kernels.base import Observer
+from gau_alpha.attention.kernels.scores import place, with_bias
+from gau_alpha.attention.layout import take
 from gau_alpha.attention.method import AttentionPlan
-from gau_alpha.position import rotate
 from gau_alpha.visibility import allowed
 
 
@@ -32,6 +29,7 @@ class Fused:
         key: Tensor,
         value: Tensor,
         plan: AttentionPlan,
+        query_positions: Tensor | None = None,
         dropout: float = 0.0,
         observer: Observer | None = None,
     ) -> Tensor:
@@ -40,31 +38,31 @@ class Fused:
         Raises:
             ValueError: If the method needs several score matrices, or an observer wants to see weights.
         """
-        layout = plan.layout
-        branches = [branch for branch in plan.branches if reaches(branch, layout, -layout.length, layout.length)]
-        if len(branches) > 1:
+        placed = place(query, key, plan)
+        if len(placed) > 1:
             raise ValueError(
-                f"kernel 'fused' cannot serve {plan.visibility!r} with {plan.position!r}, which need {len(branches)} "
+                f"kernel 'fused' cannot serve {plan.visibility!r} with {plan.position!r}, which need {len(placed)} "
                 f"score matrices; use one of: auto, blocked, reference."
             )
         if observer is not None:
             raise ValueError("kernel 'fused' never forms attention weights; use one of: auto, blocked, reference.")
-        query = (rotate(query, branches[0].query) * plan.temperature[:, :, None]).to(value.dtype)
-        key = rotate(key, branches[0].key).to(value.dtype)
+        query, key = placed[0].query.to(value.dtype), placed[0].key.to(value.dtype)
         slices = [
             F.scaled_dot_product_attention(query, key, part, self._mask(plan, value.dtype), dropout, scale=1.0)
             for part in value.split(key.shape[-1], dim=-1)
         ]
         context = torch.cat(slices, dim=-1)  # (B, L, E)
-        return context.masked_fill(plan.num_visible_keys[:, :, None] == 0, 0.0)
+        context = context.masked_fill(plan.num_visible_keys[:, :, None] == 0, 0.0)
+        return context if query_positions is None else take(context, query_positions)
 
     def _mask(self, plan: AttentionPlan, dtype: torch.dtype) -> Tensor | None:
         """Return what is added to the scores, (B|1, L, L): the bias, and a floor on hidden keys."""
-        index = torch.arange(plan.layout.length, device=plan.layout.device)  # (L,)
+        index = torch.arange(plan.layout.length, device=plan.layout.device)[None]  # (1, L)
+        queries, keys = index[:, :, None], index[:, None]
         added = None
         if plan.position.biased:
-            added = plan.position.bias(distances(index, index, plan.layout)) * plan.temperature[:, :, None]
-        visible = allowed(plan.visibility, index, index, plan.layout)
+            added = with_bias(torch.zeros((), device=index.device), queries, keys, plan.temperature[:, :, None], plan)
+        visible = allowed(plan.visibility, queries, keys, plan.layout)
         if visible is not None:
             if added is None:
                 added = torch.zeros((), device=index.device)

@@ -19,22 +19,27 @@ def measure(length: int, layers: int, attention: str) -> int:
     import torch
 
     from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+    from gau_alpha.attention.kernels import Blocked
     from gau_alpha.visibility import Full, Window
 
-    class FullAtFirst(Full):
-        def key_ranges(self, start, stop, rows):
-            return ((0, rows.length),) if start < FULL_QUERIES else ((0, 128),)
+    class FullAtFirst(Blocked):
+        def __call__(self, query, key, value, plan, query_positions=None, *others):
+            if query_positions is None:
+                first = torch.arange(FULL_QUERIES)[None]
+                super().__call__(query, key, value, plan, first, *others)
+                return value.clone()
+            return super().__call__(query, key, value, plan, query_positions[:, :FULL_QUERIES], *others)
 
-    visibility = {"full": Full, "full at first": FullAtFirst, "window": lambda: Window(32)}[attention]()
-    model = GAUAlphaForMaskedLM(
-        GAUAlphaConfig(12_000, num_hidden_layers=layers), AttentionMethod(visibility=visibility)
-    )
-    model.eval()
+    method = AttentionMethod(visibility=Window(32) if attention == "window" else Full())
+    model = GAUAlphaForMaskedLM(GAUAlphaConfig(12_000, num_hidden_layers=layers), method).eval()
     ids = torch.randint(2, 12_000, (1, length))
     with torch.no_grad():
         model(ids[:, :256])  # libraries have set up what they need
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        model(ids, target_index=torch.arange(0, length, length // 1_024))  # 1,024 targets at a time, as in evaluation
+        if attention == "full at first":
+            model.kernel = FullAtFirst()
+        # 1,024 targets at a time, as in evaluation
+        model(ids, target_positions=torch.arange(0, length, length // 1_024)[None])
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 

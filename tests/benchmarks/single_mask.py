@@ -39,7 +39,7 @@ def plain_loop(model: GAUAlphaForMaskedLM, tokens: np.ndarray, positions: list[i
 def forward_pass(model: GAUAlphaForMaskedLM, tokens: np.ndarray) -> None:
     """One pass over the document, hidden states and no logits but one."""
     with torch.no_grad():
-        model(torch.from_numpy(tokens)[None], target_index=torch.zeros(1, dtype=torch.int64))
+        model(torch.from_numpy(tokens)[None], target_positions=torch.zeros(1, 1, dtype=torch.int64))
 
 
 def main() -> None:

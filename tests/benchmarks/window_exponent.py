@@ -23,7 +23,7 @@ def measure(length: int) -> tuple[float, int]:
     from gau_alpha.visibility import Window
 
     model = GAUAlphaForMaskedLM(GAUAlphaConfig(258, 192, 384, 64, 4), AttentionMethod(visibility=Window(32))).eval()
-    targets = torch.arange(0, length, 8)
+    targets = torch.arange(0, length, 8)[None]
     with torch.no_grad():
         model(torch.randint(0, 256, (1, 256)))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -31,7 +31,7 @@ def measure(length: int) -> tuple[float, int]:
         for _ in range(RUNS):
             ids = torch.randint(0, 256, (1, length))
             start = time.perf_counter()
-            model(ids, target_index=targets)
+            model(ids, target_positions=targets)
             times.append(time.perf_counter() - start)
     return statistics.median(times), 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 

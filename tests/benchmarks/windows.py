@@ -11,38 +11,27 @@ from harness import alternately, main, table
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.attention.kernels import Blocked
 from gau_alpha.attention.layout import SequenceLayout
-from gau_alpha.visibility import Full, Window
+from gau_alpha.visibility import Window
 
 CONFIG = GAUAlphaConfig(258, 192, 384, 64, 4)
-
-
-class FullAtFirst(Full):
-    """The first queries see the whole row."""
-
-    queries = 0
-
-    def key_ranges(self, start, stop, rows):
-        return ((0, rows.length),) if start < self.queries else ((0, 1),)
 
 
 def report(quick: bool) -> list[str]:
     """Time of windowed and of full attention."""
     length, queries, runs = (8_192, 1_024, 3) if quick else (65_536, 1_024, 7)
     model = GAUAlphaForMaskedLM(CONFIG, AttentionMethod(visibility=Window(32))).eval()
-    ids, targets = torch.randint(2, 258, (1, length)), torch.arange(0, length, 8)
-    visibility = FullAtFirst()
-    visibility.queries = queries
-    plan = AttentionMethod(visibility=visibility).plan(SequenceLayout.of(length, ids.device), CONFIG.attention_key_size)
+    ids, targets = torch.randint(2, 258, (1, length)), torch.arange(0, length, 8)[None]
+    plan = AttentionMethod().plan(SequenceLayout.of(length, ids.device), CONFIG.attention_key_size)
     query, key = torch.randn(2, 1, length, CONFIG.attention_key_size).unbind()
     value = torch.randn(1, length, CONFIG.intermediate_size)
 
     def windowed():
         with torch.no_grad():
-            model(ids, target_index=targets)
+            model(ids, target_positions=targets)
 
     def part_of_full():
         with torch.no_grad():
-            Blocked()(query, key, value, plan)
+            Blocked()(query, key, value, plan, torch.arange(queries)[None])
 
     times = alternately({"windowed": windowed, "part of full": part_of_full}, runs)
     of_layer = times["part of full"].median * length / queries

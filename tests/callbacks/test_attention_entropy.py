@@ -84,10 +84,11 @@ def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
         entropy, near, count = np.zeros(2), np.zeros(2), 0
 
         def observe(layer, block, queries, keys, _, batch=batch, entropy=entropy, near=near):
-            for row, query in batch["attention_mask"][:, queries].nonzero().tolist():
-                for key, a in enumerate(block[row, query].tolist()):
+            assert torch.equal(queries, keys)
+            for row, query in batch["attention_mask"].nonzero().tolist():
+                for key, a in enumerate(block[row, 0, query].tolist()):
                     entropy[layer] -= a * math.log(a) if a > 0 else 0
-                    near[layer] += a if abs(int(queries[query]) - int(keys[key])) <= LENGTH // 2 else 0
+                    near[layer] += a if abs(query - key) <= LENGTH // 2 else 0
 
         with torch.no_grad():
             module.model(batch["input_ids"], batch["attention_mask"], observer=observe)

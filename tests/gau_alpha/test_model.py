@@ -101,10 +101,11 @@ def test_131072_tokens_in_every_precision(name):
 
 def test_selected_logits_are_those_of_the_whole(model):
     ids = torch.randint(1, 50, (2, 9))
-    index = torch.tensor([0, 5, 17])
+    places = torch.tensor([[0, 5, 5], [8, 0, 2]])
     with torch.no_grad():
-        torch.testing.assert_close(model(ids, target_index=index), model(ids).flatten(0, 1)[index])
-        assert model(ids, target_index=index[:0]).shape == (0, 50)
+        expected = model(ids)[torch.arange(2)[:, None], places]
+        torch.testing.assert_close(model(ids, target_positions=places), expected)
+        assert model(ids, target_positions=places[:, :0]).shape == (2, 0, 50)
 
 
 def test_using_another_method_and_back(model):
@@ -203,7 +204,7 @@ def test_impossible_sizes_are_refused(field, value):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_targets_in_rectangles_equal_targets_in_lists(name):
+def test_the_last_layer_computes_targets_alone(name):
     config = GAUAlphaConfig(
         30, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.5
     )
@@ -215,16 +216,12 @@ def test_targets_in_rectangles_equal_targets_in_lists(name):
     last.o_dense.register_forward_hook(lambda module, args, out: computed.append(out.shape[1]))
     with torch.no_grad():
         expected = model(input_ids).flatten(0, 1)[flat].unflatten(0, (3, 5))
-        listed = model(input_ids, target_index=flat).unflatten(0, (3, 5))
-        torch.testing.assert_close(listed, expected, atol=1e-5, rtol=0)
         torch.testing.assert_close(model(input_ids, target_positions=positions), expected, atol=1e-5, rtol=0)
         watched = model(input_ids, target_positions=positions, observer=lambda *seen: None)
     torch.testing.assert_close(watched, expected, atol=1e-5, rtol=0)
-    assert computed == [19, 5, 5, 19], "only targets, unless someone watches"
+    assert computed == [19, 5, 19], "only targets, unless someone watches"
     model.train()
     torch.testing.assert_close(model(input_ids, target_positions=positions), expected, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="give one of them"):
-        model(input_ids, target_index=flat, target_positions=positions)
 
 
 @pytest.mark.parametrize("activation_checkpointing", [False, True])
@@ -236,10 +233,11 @@ def test_gradients_of_targets_are_those_of_computing_everything(name, activation
     model = GAUAlphaForMaskedLM(config, CASES[name].method, activation_checkpointing=activation_checkpointing)
     input_ids = torch.randint(0, 30, (4, 19))
     mask = (torch.arange(19) < torch.tensor([19, 12, 19, 3])[:, None]).long()  # (4, 19)
-    index = torch.tensor([40, 3, 0, 20, 58, 41, 3])  # in no order, one twice, none in the last row
-    upstream = torch.randn(len(index), 30)
+    places = torch.tensor([[3, 0, 3], [1, 11, 2], [18, 2, 3], [0, 0, 0]])  # in no order, some twice
+    upstream = torch.randn(4, 3, 30)
     gradients = []
-    for logits in (model(input_ids, mask).flatten(0, 1)[index], model(input_ids, mask, target_index=index)):
+    whole = model(input_ids, mask)[torch.arange(4)[:, None], places]
+    for logits in (whole, model(input_ids, mask, target_positions=places)):
         model.zero_grad()
         (logits * upstream).sum().backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
@@ -250,7 +248,7 @@ def test_gradients_of_targets_are_those_of_computing_everything(name, activation
 
 def test_no_target_at_all():
     model = GAUAlphaForMaskedLM(GAUAlphaConfig(30, 16, 24, 8, 2))
-    logits = model(torch.randint(0, 30, (2, 7)), target_index=torch.empty(0, dtype=torch.long))
-    assert logits.shape == (0, 30)
+    logits = model(torch.randint(0, 30, (2, 7)), target_positions=torch.empty(2, 0, dtype=torch.long))
+    assert logits.shape == (2, 0, 30)
     logits.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())

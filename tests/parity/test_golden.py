@@ -55,8 +55,8 @@ def test_published_code(golden, folder, case, kernel):
     entropy = {}
 
     def observe(layer, weights, queries, keys, _):
-        for column, query in enumerate(queries.tolist()):
-            entropy[layer, query] = torch.special.entr(weights[:, column]).sum(-1)
+        for column, query in enumerate(queries[0, 0].tolist()):
+            entropy[layer, query] = torch.special.entr(weights[:, 0, column]).sum(-1)
 
     with torch.no_grad():
         logits = model(golden["input_ids"], golden["attention_mask"], observer=observe)

@@ -1,15 +1,14 @@
 """Ways to compute attention. All give the same numbers; they differ in cost.
 
-``reference`` reads like the formula and holds every score at once. ``blocked`` takes a block of queries at a time
-against only the keys that these can see; memory is O(block · visible keys). Nothing here depends on the strategy.
+``reference`` reads like the formula and holds every score at once. ``blocked`` takes a block of queries at a time, and
+under windows only the keys around them; memory is O(block · L), in training too. Nothing here depends on the strategy.
 """
 
-from gau_alpha.attention.kernels.base import BLOCK_SIZE, Kernel, Observer
-from gau_alpha.attention.kernels.blocked import Blocked
+from gau_alpha.attention.kernels.base import Kernel, Observer
+from gau_alpha.attention.kernels.blocked import BLOCK_SIZE, Blocked
 from gau_alpha.attention.kernels.reference import Reference
-from gau_alpha.attention.kernels.selected import attend_at
 
-__all__ = ["BLOCK_SIZE", "KERNELS", "Blocked", "Kernel", "Observer", "Reference", "attend_at", "build_kernel"]
+__all__ = ["BLOCK_SIZE", "KERNELS", "Blocked", "Kernel", "Observer", "Reference", "build_kernel"]
 
 KERNELS = {"reference": Reference, "blocked": Blocked}
 """Kernels by name."""
@@ -20,7 +19,7 @@ def build_kernel(name: str) -> Kernel:
 
     Args:
         name: ``reference``, ``blocked``, or ``auto``, which takes ``blocked``: it was fastest on a CPU for every method
-            and length measured (``tests/benchmarks/kernels.py``).
+            and length measured (``tests/benchmarks/kernel_times.py``).
 
     Raises:
         ValueError: If there is no kernel of that name.

@@ -1,44 +1,43 @@
 """A block of queries at a time.
 
-B batch, L length, Lq and Lk queries and keys of a block, D key size, E value width.
+B batch (1 where all rows agree), L length, T queries that are computed, Lq queries of a block, D key size, E value width.
 """
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from gau_alpha.attention.kernels.base import (
-    BLOCK_SIZE,
-    Observer,
-    centred,
-    distances,
-    entropy,
-    may_overwrite,
-    product,
-    reaches,
-    slice_keys,
-    weights_of,
-)
-from gau_alpha.attention.layout import SequenceLayout
+from gau_alpha.attention.kernels.band import attend_in_band, keys_per_query
+from gau_alpha.attention.kernels.base import Observer
+from gau_alpha.attention.kernels.scores import Placed, distances, holding, merged, place, product, with_bias
+from gau_alpha.attention.kernels.softmax import drop, entropy, softmax
+from gau_alpha.attention.layout import look_up, take
 from gau_alpha.attention.method import AttentionPlan
-from gau_alpha.position import RotaryBranch, rotate
 from gau_alpha.visibility import allowed
 
-RotatedPair = tuple[RotaryBranch, Tensor, Tensor]
-"""A branch with queries and keys that are rotated for it: (B, L, D) each."""
+BLOCK_SIZE = 512
+"""Queries per block, unless told otherwise."""
 
-KeyRanges = tuple[tuple[int, int], ...]
-"""Keys that a block of queries can see: first, and one past the last, of each run."""
+RECOMPUTE_FROM = 2048
+"""Rows of so many tokens and more keep no weights for the backward pass, which computes them again.
+
+The weights of a row take 8·L² bytes a layer, what else a layer of 1,536 values keeps some 60,000·L: at 2,048 tokens
+weights are a fifth of a layer's memory, at 8,192 half.
+"""
 
 
 class Blocked:
-    """A block of queries at a time, each against the keys it can see.
+    """A block of queries at a time against every key, or all blocks at once against the band that a window shows.
+
+    Memory grows with ``block_size`` · L, in training too: the weights of long rows are computed again in the backward
+    pass.
 
     Args:
-        block_size: Queries per block. A larger one costs fewer passes over keys and values; memory grows with it.
+        block_size: Queries per block.
 
     Raises:
         ValueError: If ``block_size`` is not positive.
@@ -57,92 +56,164 @@ class Blocked:
         key: Tensor,
         value: Tensor,
         plan: AttentionPlan,
+        query_positions: Tensor | None = None,
         dropout: float = 0.0,
         observer: Observer | None = None,
     ) -> Tensor:
         """Attend; see ``Kernel``."""
-        if not query.numel():
-            return torch.zeros_like(value)  # (B, L, E)
         layout = plan.layout
-        # τ multiplies similarity and bias alike; on the similarity it costs nothing when folded into the query.
-        rotated = [
-            (
-                branch,
-                rotate(query, branch.query) * plan.temperature[:, :, None],
-                rotate(key, branch.key),
-            )  # (B, L, D) each
-            for branch in plan.branches
-            if reaches(branch, layout, -layout.length, layout.length)
-        ]
-        context: list[Tensor] = []
-        # Without gradients blocks are written where they belong; joining them would take the result's memory twice.
-        whole = torch.empty_like(value) if may_overwrite(query) and may_overwrite(value) else None  # (B, L, E)
-        for start in range(0, layout.length, self.block_size):
-            stop = min(start + self.block_size, layout.length)
-            ranges = plan.visibility.key_ranges(start, stop, layout)
-            key_idx = torch.cat([torch.arange(first, last, device=query.device) for first, last in ranges])  # (Lk,)
-            query_idx = torch.arange(start, stop, device=query.device)  # (Lq,)
-            score = _scores(rotated, start, stop, ranges, layout)  # (B, Lq, Lk)
-            if plan.position.biased:
-                bias = plan.position.bias(distances(query_idx, key_idx, layout))  # (B|1, Lq, Lk)
-                score = score + bias * plan.temperature[:, start:stop, None]
-            visible = allowed(plan.visibility, query_idx, key_idx, layout)
-            score = centred(score, visible)
-            weights = weights_of(score, visible, plan.num_visible_keys[:, start:stop], observer is not None)
-            if observer is not None:
-                observer(weights, query_idx, key_idx, entropy(weights, score))
-            weights = F.dropout(weights, dropout) if dropout else weights
-            block = weights.to(value.dtype) @ slice_keys(value, ranges)  # (B, Lq, E)
-            if whole is None:
-                context.append(block)
+        num_queries = layout.length if query_positions is None else query_positions.shape[1]  # T
+        if not query.numel():
+            return value.new_zeros(len(query), num_queries, value.shape[-1])  # (B, T, E)
+        placed = place(query, key, plan)
+        band = plan.visibility.band(layout)
+        # The band is computed for all queries: selected ones stand at any distance from each other.
+        if band is not None and keys_per_query(band, self.block_size) < num_queries:
+            context = attend_in_band(placed, value, plan, band, self.block_size, dropout, observer)  # (B, L, E)
+            return context if query_positions is None else take(context, query_positions)
+        return self._over_all_keys(placed, value, plan, query_positions, dropout, observer)
+
+    def _over_all_keys(
+        self,
+        placed: list[Placed],
+        value: Tensor,
+        plan: AttentionPlan,
+        query_positions: Tensor | None,
+        dropout: float,
+        observer: Observer | None,
+    ) -> Tensor:
+        """See ``Kernel``; the branches are placed already."""
+        training = torch.is_grad_enabled()
+        again = training and observer is None and plan.layout.length >= RECOMPUTE_FROM
+        queries = _Queries.of(placed, plan, query_positions)
+        whole = None
+        if not training:  # written where it belongs: joining blocks would take their memory twice
+            whole = value.new_empty(len(value), queries.index.shape[1], value.shape[-1])  # (B, T, E)
+        blocks = []
+        for rows in _blocks(queries.index.shape[1], self.block_size):
+            some = queries.at(rows)
+            if whole is not None:
+                whole[:, rows] = _attend(some, value, plan, dropout, observer)  # (B, Lq, E)
+            elif again:
+                arguments = (some, value, plan, dropout, observer)
+                blocks.append(checkpoint(_attend, *arguments, use_reentrant=False, preserve_rng_state=dropout > 0))
             else:
-                whole[:, start:stop] = block
+                blocks.append(_attend(some, value, plan, dropout, observer))
         if whole is not None:
             return whole
-        return context[0] if len(context) == 1 else torch.cat(context, dim=1)  # (B, L, E)
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)  # (B, T, E)
 
 
-def _scores(rotated: list[RotatedPair], start: int, stop: int, ranges: KeyRanges, layout: SequenceLayout) -> Tensor:
-    """Multiply a block's queries with the keys of some ranges, each key in the branch that holds at its distance.
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    """Cut ``count`` queries into blocks of ``size``; no queries make one block, whose gradients are zero."""
+    for start in range(0, max(count, 1), size):
+        yield slice(start, min(start + size, count))
 
-    Args:
-        rotated: Branches with the queries and keys (B, L, D) that they rotated.
-        start: First query of the block.
-        stop: Query behind the last.
-        ranges: Keys that the block can see.
-        layout: Padding, documents and positions of the batch.
 
-    Returns:
-        (B, Lq, Lk) float32.
+class _Queries(NamedTuple):
+    """Queries that are computed, and the keys of their rows.
+
+    Attributes:
+        placed: Queries (B, T, D) and keys (B, L, D) of each branch.
+        index: (B|1, T) int64, where the queries stand.
+        key_index: (1, L) int64.
+        temperature: (B|1, T), τ.
+        num_visible_keys: (B|1, T) int64, n.
+        rows: Where the queries stand, if they follow one another and distances are those of indices.
+        known: Where branches hold, by the relative places of a block's keys: most blocks have the same.
     """
-    query_idx = torch.arange(start, stop, device=layout.device)
-    pieces = []
-    for first, last in _pieces(rotated, start, stop, ranges, layout):
-        held = [one for one in rotated if reaches(one[0], layout, first - stop + 1, last - 1 - start)]
-        assert held, "branches leave a distance out"
-        scores = [product(query[:, start:stop], key[:, first:last]) for _, query, key in held]
-        score = scores[0]  # (B, Lq, piece)
-        if len(held) > 1:
-            distance = distances(query_idx, torch.arange(first, last, device=layout.device), layout)
-            for (branch, _, _), similarity in zip(held[1:], scores[1:], strict=True):
-                score = torch.where(branch.holds_at(distance), similarity, score)
-        pieces.append(score)
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)
+
+    placed: list[Placed]
+    index: Tensor
+    key_index: Tensor
+    temperature: Tensor
+    num_visible_keys: Tensor
+    rows: slice | None
+    known: dict[tuple[int, int, int], list[Tensor]]
+
+    @classmethod
+    def of(cls, placed: list[Placed], plan: AttentionPlan, query_positions: Tensor | None) -> "_Queries":
+        """Take all queries, or those at ``query_positions`` (B, T)."""
+        layout = plan.layout
+        index = torch.arange(layout.length, device=layout.device)[None]  # (1, L)
+        if query_positions is None:
+            rows = slice(0, layout.length) if layout.consecutive else None
+            return cls(placed, index, index, plan.temperature, plan.num_visible_keys, rows, {})
+        return cls(
+            [one._replace(query=take(one.query, query_positions)) for one in placed],
+            query_positions,
+            index,
+            look_up(plan.temperature, query_positions),
+            look_up(plan.num_visible_keys, query_positions),
+            None,
+            {},
+        )
+
+    def at(self, rows: slice) -> "_Queries":
+        """Take a block of them."""
+        return self._replace(
+            placed=[one._replace(query=one.query[:, rows]) for one in self.placed],
+            index=self.index[:, rows],
+            temperature=self.temperature[:, rows],
+            num_visible_keys=self.num_visible_keys[:, rows],
+            rows=None if self.rows is None else rows,
+        )
 
 
-def _pieces(
-    rotated: list[RotatedPair], start: int, stop: int, ranges: KeyRanges, layout: SequenceLayout
-) -> Iterator[tuple[int, int]]:
-    """Cut ranges of keys where a branch begins or ends, so that only a narrow band needs two products."""
-    edges: set[float] = set()
-    if layout.consecutive:
-        for branch, _, _ in rotated:
-            edges |= {
-                start + branch.min_distance,
-                stop - 1 + branch.min_distance,
-                start + 1 + branch.max_distance,
-                stop + branch.max_distance,
-            }
-    for first, last in ranges:
-        cuts = sorted({first, last, *(int(edge) for edge in edges if first < edge < last)})
-        yield from pairwise(cuts)
+def _attend(queries: _Queries, value: Tensor, plan: AttentionPlan, dropout: float, observer: Observer | None) -> Tensor:
+    """Attend from a block of queries to every key: (B, Lq, E)."""
+    index, key_index = queries.index[:, :, None], queries.key_index[:, None]  # (B|1, Lq, 1), (1, 1, L)
+    if len(queries.placed) == 1:
+        score = product(queries.placed[0].query, queries.placed[0].key)  # (B, Lq, L)
+    elif queries.rows is None:
+        score = merged(queries.placed, holding(queries.placed, distances(index, key_index, plan.layout)))  # (B, Lq, L)
+    else:
+        pieces = [_piece(queries, first, last) for first, last in _cuts(queries, plan.layout.length)]
+        score = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)  # (B, Lq, L)
+    score = with_bias(score, index, key_index, queries.temperature[:, :, None], plan)
+    visible = allowed(plan.visibility, index, key_index, plan.layout)  # (B|1, Lq, L) or None
+    weights = softmax(score, visible, queries.num_visible_keys)
+    if observer is not None:
+        observer(weights[:, None], index[:, None, :, 0], key_index, entropy(weights, score)[:, None])
+    return drop(weights, dropout).to(value.dtype) @ value  # (B, Lq, E)
+
+
+def _cuts(queries: _Queries, length: int) -> list[tuple[int, int]]:
+    """Cut the keys 0 … ``length`` such that only those of a narrow band need several branches."""
+    assert queries.rows is not None
+    start, stop = queries.rows.start, queries.rows.stop
+    cuts = {0, length}
+    for branch in (one.branch for one in queries.placed):
+        least, most = branch.min_distance, branch.max_distance
+        ends = (start + least, stop - 1 + least, start + 1 + most, stop + most)
+        cuts |= {int(end) for end in ends if 0 < end < length}
+    ranges: list[tuple[int, int]] = []
+    for first, last in pairwise(sorted(cuts)):
+        mixed = len(_held(queries, first, last)) > 1
+        if mixed and ranges and ranges[-1][1] == first and len(_held(queries, *ranges[-1])) > 1:
+            ranges[-1] = (ranges[-1][0], last)  # as one piece
+        else:
+            ranges.append((first, last))
+    return ranges
+
+
+def _held(queries: _Queries, first: int, last: int) -> list[Placed]:
+    """Return the branches that hold for some of a block's queries and some of the keys ``first`` … ``last`` − 1."""
+    assert queries.rows is not None
+    least, most = first - queries.rows.stop + 1, last - 1 - queries.rows.start
+    return [one for one in queries.placed if one.branch.min_distance <= most and one.branch.max_distance >= least]
+
+
+def _piece(queries: _Queries, first: int, last: int) -> Tensor:
+    """Compute the scores of a block's queries and some keys: (B, Lq, last − first)."""
+    assert queries.rows is not None
+    held = [one._replace(key=one.key[:, first:last]) for one in _held(queries, first, last)]
+    assert held, "branches leave a distance out"
+    if len(held) == 1:
+        return product(held[0].query, held[0].key)
+    start, stop = queries.rows.start, queries.rows.stop
+    relative = (first - start, last - start, stop - start)
+    if relative not in queries.known:
+        distance = queries.key_index[:, first:last] - queries.key_index[0, start:stop, None]  # (Lq, last − first)
+        queries.known[relative] = holding(held, distance)
+    return merged(held, queries.known[relative])

@@ -1,16 +1,15 @@
 """The formula on all pairs at once.
 
-B batch, L length, Lq and Lk queries and keys of a block, D key size, E value width.
+B batch, L length, T queries that are computed, D key size, E value width.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gau_alpha.attention.kernels.base import (
-    Observer,
-    product,
-)
+from gau_alpha.attention.kernels.base import Observer
+from gau_alpha.attention.kernels.scores import distances, product
+from gau_alpha.attention.layout import look_up, take
 from gau_alpha.attention.method import AttentionPlan
 from gau_alpha.position import rotate
 from gau_alpha.visibility import allowed
@@ -27,26 +26,31 @@ class Reference:
         key: Tensor,
         value: Tensor,
         plan: AttentionPlan,
+        query_positions: Tensor | None = None,
         dropout: float = 0.0,
         observer: Observer | None = None,
     ) -> Tensor:
         """Attend; see ``Kernel``."""
-        if not query.numel():
-            return torch.zeros_like(value)  # (B, L, E)
-        index = torch.arange(query.shape[1], device=query.device)  # (L,)
-        distance = plan.layout.position_ids[:, None, :] - plan.layout.position_ids[:, :, None]  # (B|1, L, L)
-        score = query.new_zeros(query.shape[0], len(index), len(index))  # (B, L, L)
+        index = torch.arange(query.shape[1], device=query.device)[None]  # (1, L)
+        query_idx = index if query_positions is None else query_positions  # (B|1, T)
+        queries, keys = query_idx[:, :, None], index[:, None]  # (B|1, T, 1), (1, 1, L)
+        distance = distances(queries, keys, plan.layout)  # (B|1, T, L)
+        score = query.new_zeros(query.shape[0], query_idx.shape[1], query.shape[1])  # (B, T, L)
         for branch in plan.branches:
-            similarity = product(rotate(query, branch.query), rotate(key, branch.key))  # (B, L, L)
+            rotated = rotate(query, branch.query)  # (B, L, D)
+            if query_positions is not None:
+                rotated = take(rotated, query_positions)  # (B, T, D)
+            similarity = product(rotated, rotate(key, branch.key))  # (B, T, L)
             score = torch.where(branch.holds_at(distance), similarity, score)
         if plan.position.biased:
             score = score + plan.position.bias(distance)
-        score = score * plan.temperature[:, :, None]
-        visible = allowed(plan.visibility, index, index, plan.layout)
+        score = score * look_up(plan.temperature, query_idx)[:, :, None]
+        visible = allowed(plan.visibility, queries, keys, plan.layout)
         if visible is None:
             visible = torch.ones_like(score, dtype=torch.bool)
         weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1) * visible
         if observer is not None:
-            observer(weights, index, index, torch.special.entr(weights).sum(-1))
+            entropy = torch.special.entr(weights).sum(-1)  # (B, T)
+            observer(weights[:, None], query_idx[:, None], index[:, None], entropy[:, None])
         weights = F.dropout(weights, dropout) if dropout else weights
-        return weights.to(value.dtype) @ value  # (B, L, E)
+        return weights.to(value.dtype) @ value  # (B, T, E)

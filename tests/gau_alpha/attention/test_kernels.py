@@ -9,10 +9,9 @@ import pytest
 import torch
 from strategy_cases import CASES, KEY_SIZE
 
-from gau_alpha.attention.kernels import Blocked, Reference, attend_at, build_kernel
-from gau_alpha.attention.layout import SequenceLayout
+from gau_alpha.attention.kernels import Blocked, Reference, build_kernel
+from gau_alpha.attention.layout import SequenceLayout, take
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.model import take
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Full, Window
@@ -77,9 +76,15 @@ def test_observer_sees_every_weight_once():
         weights = torch.full((2, 30, 30), 0.0)
         seen = torch.zeros(30, dtype=torch.int64)
 
-        def observe(block, queries, keys, entropy, weights=weights, seen=seen):
-            weights[:, queries[:, None], keys] = block
-            seen[queries] += 1
+        def observe(blocks, queries, keys, entropy, weights=weights, seen=seen):
+            for number in range(blocks.shape[1]):
+                for place, query in enumerate(queries[0, number].tolist()):
+                    for column, one in enumerate(keys[0, number].tolist()):
+                        if 0 <= one < 30 and query < 30:
+                            weights[:, query, one] += blocks[:, number, place, column]
+                        else:
+                            assert not blocks[:, number, place, column].any()
+                    seen[query : query + 1] += 1
 
         kernel(query, key, value, plan, observer=observe)
         assert (seen == 1).all()
@@ -102,18 +107,14 @@ def test_a_few_queries_get_what_they_get_among_all(name):
             seen = []
             expected = Reference()(query, key, value, plan, observer=lambda *block, seen=seen: seen.append(block))
             index = torch.from_numpy(generator.integers(0, length, (3, 6)))
-            entropies = []
-            out = attend_at(
-                index,
-                take(query, index),
-                key,
-                value,
-                plan,
-                4,
-                observer=lambda *seen, mine=entropies: mine.append(seen[3]),
-            )
-            torch.testing.assert_close(out, take(expected, index), atol=1e-5, rtol=0)
-            torch.testing.assert_close(torch.cat(entropies, 1), seen[0][3].gather(1, index), atol=1e-5, rtol=0)
+            for kernel in (Blocked(4), Reference()):
+                entropies = []
+                out = kernel(
+                    query, key, value, plan, index, observer=lambda *seen, mine=entropies: mine.append(seen[3])
+                )
+                torch.testing.assert_close(out, take(expected, index), atol=1e-5, rtol=0)
+                found = torch.cat(entropies, -1)[:, 0]
+                torch.testing.assert_close(found, seen[0][3][:, 0].gather(1, index), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sharpness", [0.0, 1.0, 30.0, 1000.0])
@@ -128,10 +129,11 @@ def test_entropy_without_logarithms_equals_a_float64_loop(sharpness):
         kernel(query * sharpness, key, value, plan, observer=lambda *block, seen=seen: seen.append(block))
         for weights, _, _, entropy in seen:
             expected = [
-                [-sum(a * math.log(a) for a in row if a > 0) for row in rows] for rows in weights.double().tolist()
+                [[-sum(a * math.log(a) for a in row if a > 0) for row in block] for block in rows]
+                for rows in weights.double().tolist()
             ]
             np.testing.assert_allclose(entropy.numpy(), expected, atol=1e-5)
-    assert (entropy[1, -1] == 0).all(), "a query that sees nothing"
+    assert (entropy[1].flatten()[-1] == 0).all(), "a query that sees nothing"
 
 
 def test_unknown_kernel_is_named():
@@ -147,8 +149,8 @@ import resource, torch
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 model = GAUAlphaForMaskedLM(GAUAlphaConfig(258, 192, 384, 64, 4)).eval()
 with torch.no_grad():
-    logits = model(torch.randint(0, 256, (1, 65_536)), target_index=torch.arange(0, 65_536, 8))
-assert logits.shape == (8_192, 258) and logits.isfinite().all()
+    logits = model(torch.randint(0, 256, (1, 65_536)), target_positions=torch.arange(0, 65_536, 8)[None])
+assert logits.shape == (1, 8_192, 258) and logits.isfinite().all()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 

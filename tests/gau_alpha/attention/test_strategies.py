@@ -219,8 +219,8 @@ def test_far_angles_are_exact():
     exact = np.array([131_071 * 10_000.0 ** (-2 * m / 128) for m in range(64)])
     np.testing.assert_allclose(angles.numpy(), exact, atol=1e-3, rtol=0)
     (view,) = RoPE().branches(rows, 128)
-    np.testing.assert_allclose(view.query.cos[0, 0].numpy(), np.cos(exact), atol=1e-6)
-    np.testing.assert_allclose(view.query.sin[0, 0].numpy(), np.sin(exact), atol=1e-6)
+    np.testing.assert_allclose(view.query.factor.real[0, 0].numpy(), np.cos(exact), atol=1e-6)
+    np.testing.assert_allclose(view.query.factor.imag[0, 0].numpy(), np.sin(exact), atol=1e-6)
 
 
 @pytest.mark.parametrize("train_length", [2, 64, 512])
@@ -289,9 +289,9 @@ VISIBLE = {
 
 @pytest.mark.parametrize("visibility", VISIBLE, ids=repr)
 def test_visible_sets(visibility):
-    index = torch.arange(10)
+    index = torch.arange(10)[None]
     rows = SequenceLayout.of(10, index.device)
-    seen = visibility.mask(index, index, rows)[0]
+    seen = visibility.mask(index[:, :, None], index[:, None], rows)[0]
     expected = [line.strip() for line in VISIBLE[visibility].split()]
     assert ["".join("#" if one else "." for one in row) for row in seen.tolist()] == expected
     # a sink inside the window is one key, not two
@@ -300,19 +300,14 @@ def test_visible_sets(visibility):
 
 
 @pytest.mark.parametrize("visibility", [Window(3), AttentionSinks(3, 2, 4), LMInfinite(2, 3, 4)], ids=repr)
-@pytest.mark.parametrize("block", [1, 4, 30])
-def test_key_ranges_leave_no_visible_key_out(visibility, block):
+def test_bands_leave_no_visible_key_out(visibility):
     rows = SequenceLayout.of(30, torch.device("cpu"))
     index = torch.arange(30)
-    for start in range(0, 30, block):
-        stop = min(start + block, 30)
-        ranges = visibility.key_ranges(start, stop, rows)
-        covered = [key for first, last in ranges for key in range(first, last)]
-        assert covered == sorted(set(covered))
-        seen = visibility.mask(index[start:stop], index, rows)[0].any(0).nonzero().squeeze(1)
-        assert set(seen.tolist()) <= set(covered)
-        if block == 1:
-            assert len(covered) < 20
+    band = visibility.band(rows)
+    distance = index - index[:, None]
+    seen = visibility.mask(index[None, :, None], index[None, None], rows)[0]
+    assert not (seen & (distance.abs() > band.radius) & (index >= band.sinks)).any()
+    assert (seen & (distance.abs() == band.radius)).any(), "a wider one would do"
 
 
 def test_yarns_temperature_is_counted_once():
@@ -340,8 +335,9 @@ def test_far_keys_keep_their_side():
     to_right = (rotate(query, right.query)[0, 1] * rotate(key, right.key)[0, 30]).sum()
     plain = RoPE().branches(rows, KEY_SIZE)[0]
     for far, q, k, distance in ((to_left, 30, 1, 8), (to_right, 1, 30, -8)):
-        zero = Rotation(plain.query.cos[:, :1], plain.query.sin[:, :1])
-        at = Rotation(plain.query.cos[:, 8:9], plain.query.sin[:, 8:9] * (1 if distance > 0 else -1))
+        zero = Rotation(plain.query.factor[:, :1])
+        at = plain.query.factor[:, 8:9]
+        at = Rotation(at if distance > 0 else at.conj())
         expected = (rotate(query[:, q : q + 1], at) * rotate(key[:, k : k + 1], zero)).sum()
         torch.testing.assert_close(far, expected)
     assert (near.min_distance, near.max_distance, left.max_distance, right.min_distance) == (-7, 7, -8, 8)
@@ -368,7 +364,7 @@ def test_drawn_ids(strategy):
 def test_drawn_ids_never_leak_into_evaluation():
     rows = SequenceLayout.of(20, torch.device("cpu"))
     (drawn,), (plain,) = (position.branches(rows, KEY_SIZE) for position in (PoSE(4096), RoPE()))
-    assert torch.equal(drawn.query.cos, plain.query.cos)
+    assert torch.equal(drawn.query.factor, plain.query.factor)
     method = AttentionMethod(scaling=InfoScale(6), position=PoSE(4096))
     ids = PoSE(4096).sample_position_ids([0], epoch=0, length=20)
     counted = method.plan(SequenceLayout.of(20, ids.device, position_ids=ids), KEY_SIZE).temperature

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
-from gau_alpha.attention.kernels import Reference, attend_at
+from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
 from gau_alpha.extrapolation.calibration import Calibration
 from gau_alpha.extrapolation.calibration_solver import PRECISION, _drawn, _masked, calibrate, solve
@@ -105,13 +105,12 @@ def test_the_same_queries_are_looked_at_in_rows_of_every_length(monkeypatch):
     model, docs = build(), documents(64, 64)
     looked_at = {}
 
-    def note(index, query, key, *args, **kwargs):
-        length = key.shape[1]
-        context = attend_at(index, query, key, *args, **kwargs)
-        looked_at.setdefault(length, index)
-        return context
+    class Noting(Blocked):
+        def __call__(self, query, key, value, plan, query_positions=None, *args, **kwargs):
+            looked_at.setdefault(key.shape[1], query_positions)
+            return super().__call__(query, key, value, plan, query_positions, *args, **kwargs)
 
-    monkeypatch.setattr("gau_alpha.extrapolation.calibration_solver.attend_at", note)
+    monkeypatch.setattr("gau_alpha.extrapolation.calibration_solver.Blocked", Noting)
     found(model, docs, length_ratios=[1, 2, 8], queries_per_document=10)
     assert {length: len(index) for length, index in looked_at.items()} == {8: 16, 16: 8, 64: 2}
     places = looked_at[64]  # (documents, 10)

@@ -60,7 +60,11 @@ def test_meter_equals_loops(kernel, method):
     weights = torch.zeros(2, 2, 29, 29)
 
     def observe(layer, block, queries, keys, entropy):
-        weights[:, layer, queries[:, None], keys] = block
+        for number in range(block.shape[1]):
+            rows, columns = queries[0, number][:, None], keys[0, number][None]
+            inside = (rows < 29) & (columns >= 0) & (columns < 29)
+            rows, columns = rows.expand_as(inside)[inside], columns.expand_as(inside)[inside]
+            weights[:, layer, rows, columns] = block[:, number, inside]
         meter(layer, block, queries, keys, entropy)
 
     with torch.no_grad():
@@ -74,12 +78,18 @@ def test_meter_equals_loops(kernel, method):
 
 def test_keys_in_several_runs():
     """As with attention sinks: the first keys and those nearby."""
-    weights = torch.rand(1, 4, 9)
-    keys = torch.tensor([0, 1, 2, 10, 11, 12, 13, 14, 15])
+    queries, nearby, sinks = torch.arange(11, 19).view(1, 2, 4), torch.arange(10, 16), torch.arange(3)
+    nearby = torch.stack([nearby, nearby + 4])[None]  # (1, 2, 6): two blocks of queries, each with its own keys
+    near_weights, sink_weights = torch.rand(1, 2, 4, 6), torch.rand(1, 2, 4, 3)
     meter = AttentionMeter(1, 20, train_length=4)
-    meter(0, weights, torch.arange(11, 15), keys, torch.zeros(1, 4))
+    meter(0, near_weights, queries, nearby, torch.ones(1, 2, 4))
+    meter(0, sink_weights, queries, sinks[None, None], None)
     whole = np.zeros((20, 20))
-    whole[11:15, keys.numpy()] = weights[0].numpy()
+    for block in range(2):
+        rows = queries[0, block].numpy()[:, None]
+        whole[rows, nearby[0, block].numpy()] = near_weights[0, block].numpy()
+        whole[rows, sinks.numpy()] = sink_weights[0, block].numpy()
+    assert meter.sums[0, 0, 0] == 8
     np.testing.assert_allclose(meter.sums[0, 0, 1:].numpy(), by_hand(whole, 4)[1:], rtol=1e-5)
 
 
@@ -94,7 +104,7 @@ def test_a_row_has_means_by_layer():
         input_ids, _, _ = engine.spans.batch([each], 32)
 
         def observe(layer, block, queries, keys, entropy):
-            sums[layer] += by_hand(block[0].double().numpy(), 8)
+            sums[layer] += by_hand(block[0, 0].double().numpy(), 8)
 
         model.kernel = Reference()
         with torch.no_grad():

@@ -103,7 +103,7 @@ def brute_force(model, method, docs, length, seed):
         masked = [VOCABULARY.mask_id if place in hidden else token for place, token in enumerate(tokens)]
 
         def observer(layer, weights, query_index, key_index, entropy):
-            for row in weights[0].double().tolist():
+            for row in weights[0, 0].double().tolist():
                 entropies.append(-sum(a * math.log(a) for a in row if a > 0))
 
         with torch.no_grad(), model.using(method):
@@ -462,14 +462,14 @@ class Little(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("visibility", [Full(), Window(4), AttentionSinks(4, 2), LMInfinite(4, 2)], ids=repr)
+@pytest.mark.parametrize("visibility", [Full(), Window(32), AttentionSinks(32, 2), LMInfinite(32, 2)], ids=repr)
 @pytest.mark.parametrize("watched", [True, False])
 def test_smaller_blocks_need_less_memory_whatever_is_visible(model, visibility, watched):
     method = AttentionMethod(visibility=visibility)
     one = engine(documents(256), length_ratios=[32], entropy=watched, distances=watched)
     model.kernel.block_size = 256
     (expected,) = one.evaluate(model, {"it": method})
-    with Little(30_000) as memory:  # the scores of 256 queries and keys are 65,536
+    with Little(20_000) as memory:  # the scores of 256 queries are 65,536, or 24,576 with the 96 keys around 32 of them
         (row,) = one.evaluate(model, {"it": method})
     assert memory.refused, "nothing ran out: nothing was tested"
     assert row.status is Status.OK

@@ -159,9 +159,9 @@ def use_strategy(made):
             if bound.samples_positions and bound.target_length >= length:
                 bound.sample_position_ids([0, 1], 0, length)
         if isinstance(bound, Visibility):
-            index = torch.arange(length)
-            bound.mask(index, index, rows)
-            bound.key_ranges(0, length, rows)
+            index = torch.arange(length)[None]
+            bound.mask(index[:, :, None], index[:, None], rows)
+            bound.band(rows)
             bound.num_visible_keys(rows)
             bound.branches(RoPE(), rows, 8)
 

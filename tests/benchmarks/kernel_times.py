@@ -1,4 +1,4 @@
-"""How long each kernel takes for a method at a length: ``python tests/benchmarks/kernels.py``.
+"""How long each kernel takes for a method at a length: ``python tests/benchmarks/kernel_times.py``.
 
 Kernels take turns within one process; printed are medians, their spread, and the ratio to ``blocked``. The floor is the
 time that the products alone need at the matrix rate measured in the same run. ``--quick`` leaves out the long rows.

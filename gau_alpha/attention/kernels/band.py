@@ -1,0 +1,175 @@
+"""Windows: all blocks of queries at once, each against the few keys around it and those at the start of the row.
+
+The number of operations does not grow with the length.
+
+B batch (1 where all rows agree), L length, N blocks of a row, Lq queries of a block, Lk keys around it, S sinks, D key
+size, E value width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gau_alpha.attention.kernels.base import Observer
+from gau_alpha.attention.kernels.scores import Placed, distances, holding, holds_between, merged, with_bias
+from gau_alpha.attention.kernels.softmax import drop, entropy, softmax
+from gau_alpha.attention.layout import look_up
+from gau_alpha.attention.method import AttentionPlan
+from gau_alpha.visibility import Band, allowed
+
+_FEWEST_QUERIES = 16
+"""Of a block: for smaller ones products are too small to be fast."""
+
+
+def queries_per_block(band: Band, block_size: int) -> int:
+    """Choose Lq: as many as the window reaches, which computes half as many scores again as are seen."""
+    return min(max(band.radius, _FEWEST_QUERIES), max(block_size, _FEWEST_QUERIES))
+
+
+def keys_per_query(band: Band, block_size: int) -> int:
+    """Count the scores that are computed for each query: Lk + S."""
+    return queries_per_block(band, block_size) + 2 * band.radius + band.sinks
+
+
+def attend_in_band(
+    placed: list[Placed],
+    value: Tensor,
+    plan: AttentionPlan,
+    band: Band,
+    block_size: int,
+    dropout: float = 0.0,
+    observer: Observer | None = None,
+) -> Tensor:
+    """Attend to the keys of a band.
+
+    Args:
+        placed: Queries and keys (B, L, D) of each branch.
+        value: (B, L, E).
+        plan: The method's plan.
+        band: No other key is seen.
+        block_size: At most as many scores are held as so many queries have with all keys.
+        dropout: Probability with which a weight is dropped.
+        observer: Sees the weights before dropout.
+
+    Returns:
+        (B, L, E).
+    """
+    length, device = plan.layout.length, value.device
+    size, radius = queries_per_block(band, block_size), band.radius
+    starts = torch.arange(0, length, size, device=device)[None, :, None]  # (1, N, 1)
+    query_idx = starts + torch.arange(size, device=device)  # (1, N, Lq)
+    key_idx = starts + torch.arange(-radius, size + radius, device=device)  # (1, N, Lk)
+    placed = [one._replace(query=_blocks(one.query, size)) for one in placed]  # (B, N, Lq, D)
+    near = [
+        one._replace(key=_around(one.key, size, radius))  # (B, N, Lk, D)
+        for one in placed
+        if holds_between(one.branch, plan.layout, -radius, radius)
+    ]
+    sinks = [one._replace(key=one.key[:, None, : band.sinks]) for one in placed]  # (B, 1, S, D)
+    values = _around(value, size, radius)  # (B, N, Lk, E)
+    num_blocks = query_idx.shape[1]
+    at_once = max(1, num_blocks * block_size // keys_per_query(band, block_size))
+    contexts = []
+    for start in range(0, num_blocks, at_once):
+        some = slice(start, start + at_once)
+        near_weights, sink_weights = _weights(
+            [one._replace(query=one.query[:, some], key=one.key[:, some]) for one in near],
+            [one._replace(query=one.query[:, some]) for one in sinks],
+            plan,
+            band,
+            query_idx[:, some],
+            key_idx[:, some],
+            observer,
+        )
+        context = drop(near_weights, dropout).to(value.dtype) @ values[:, some]  # (B, N, Lq, E)
+        if sink_weights is not None:
+            sink_weights = drop(sink_weights, dropout).to(value.dtype).flatten(1, 2)  # (B, N · Lq, S)
+            context = context + (sink_weights @ value[:, : band.sinks]).view_as(context)
+        contexts.append(context.flatten(1, 2))  # (B, N · Lq, E)
+    return (contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=1))[:, :length]
+
+
+def _weights(
+    near: list[Placed],
+    sinks: list[Placed],
+    plan: AttentionPlan,
+    band: Band,
+    query_idx: Tensor,
+    key_idx: Tensor,
+    observer: Observer | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute the weights of some blocks.
+
+    Args:
+        near: Queries (B, N, Lq, D) and keys around them (B, N, Lk, D).
+        sinks: The same queries, and the keys (B, 1, S, D) at the start of the row.
+        plan: The method's plan.
+        band: Which keys are near.
+        query_idx: (1, N, Lq) int64; the last ones may lie behind the row.
+        key_idx: (1, N, Lk) int64, likewise, and before it.
+        observer: Sees them.
+
+    Returns:
+        Weights (B, N, Lq, Lk) and (B, N, Lq, S), None without sinks. A sink that is near has its weight in the first.
+    """
+    layout = plan.layout
+    queries = query_idx.clamp(max=layout.length - 1)  # (1, N, Lq)
+    keys = key_idx.clamp(0, layout.length - 1)[:, :, None]  # (1, N, 1, Lk)
+    num_visible_keys = look_up(plan.num_visible_keys, queries)  # (B|1, N, Lq)
+    num_visible_keys = torch.where(query_idx == queries, num_visible_keys, 0)
+    temperature = look_up(plan.temperature, queries)[..., None]  # (B|1, N, Lq, 1)
+    queries = queries[..., None]  # (1, N, Lq, 1)
+
+    in_row = keys == key_idx[:, :, None]  # (1, N, 1, Lk)
+    is_near = (key_idx[:, :, None] - query_idx[..., None]).abs() <= band.radius  # (1, N, Lq, Lk)
+    score, visible = _seen(near, plan, queries, keys, temperature, in_row & is_near)  # (B, N, Lq, Lk), (B|1, …)
+    if not band.sinks:
+        weights = softmax(score, visible, num_visible_keys)
+        if observer is not None:
+            observer(weights, query_idx, key_idx, entropy(weights, score))
+        return weights, None
+
+    sink_idx = torch.arange(min(band.sinks, layout.length), device=keys.device)[None, None]  # (1, 1, S)
+    is_far = (sink_idx[:, :, None] - query_idx[..., None]).abs() > band.radius  # (1, N, Lq, S)
+    sink_score, sink_visible = _seen(sinks, plan, queries, sink_idx[:, :, None], temperature, is_far)
+    score = torch.cat([score, sink_score], dim=-1)  # (B, N, Lq, Lk + S)
+    weights = softmax(score, torch.cat([visible, sink_visible], dim=-1), num_visible_keys)
+    near_weights, sink_weights = weights.split([key_idx.shape[-1], sink_idx.shape[-1]], dim=-1)
+    if observer is not None:
+        observer(near_weights, query_idx, key_idx, entropy(weights, score))
+        observer(sink_weights, query_idx, sink_idx, None)
+    return near_weights, sink_weights
+
+
+def _seen(
+    placed: list[Placed], plan: AttentionPlan, queries: Tensor, keys: Tensor, temperature: Tensor, within: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute scores, and which of them are of keys that are seen: ``within`` says which may be."""
+    holds = holding(placed, distances(queries, keys, plan.layout)) if len(placed) > 1 else []
+    score = with_bias(merged(placed, holds), queries, keys, temperature, plan)
+    rule = allowed(plan.visibility, queries, keys, plan.layout)
+    return score, within if rule is None else within & rule
+
+
+def _blocks(x: Tensor, size: int) -> Tensor:
+    """Cut rows into blocks, filled up with zeros: (B, L, D) to (B, N, Lq, D)."""
+    rest = -x.shape[1] % size
+    return (F.pad(x, (0, 0, 0, rest)) if rest else x).unflatten(1, (-1, size))
+
+
+def _around(x: Tensor, size: int, radius: int) -> Tensor:
+    """Give each block of ``size`` the vectors from ``radius`` before it to ``radius`` behind it, without copies of them.
+
+    Rows follow one another: what lies outside a row is of the next one, or zero, and has to be hidden.
+
+    Args:
+        x: (B, L, D).
+        size: Lq.
+        radius: In tokens.
+
+    Returns:
+        (B, N, Lk, D), a view in which neighbours overlap.
+    """
+    blocks = _blocks(x, size)  # (B, N, Lq, D)
+    rows = F.pad(blocks.flatten(0, 2), (0, 0, radius, radius))  # (B · N · Lq + 2 · radius, D)
+    return rows.unfold(0, size + 2 * radius, size).transpose(1, 2).unflatten(0, blocks.shape[:2])
