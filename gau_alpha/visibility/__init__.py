@@ -6,8 +6,8 @@ subclass ``Visibility`` and implement ``mask`` (then it is right), ``key_ranges`
 itself.
 """
 
-from gau_alpha.visibility.base import Visibility, allowed, count_visible_keys
+from gau_alpha.visibility.base import Full, Visibility, allowed, count_visible_keys
 from gau_alpha.visibility.sinks import AttentionSinks, LMInfinite
-from gau_alpha.visibility.window import Full, Window
+from gau_alpha.visibility.window import Window
 
 __all__ = ["AttentionSinks", "Full", "LMInfinite", "Visibility", "Window", "allowed", "count_visible_keys"]
