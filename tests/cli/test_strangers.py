@@ -369,6 +369,7 @@ def test_a_class_of_ones_own_in_a_yaml_that_a_yaml_names(run, tmp_path):
 # What a hostile working directory brings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["fsmonitor", "filter", "hook", "line"])
 def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way):
     def git(*words):
@@ -404,6 +405,7 @@ def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way)
     assert not Path(MARKER).exists()
 
 
+@pytest.mark.slow
 def test_git_leaves_out_what_the_repository_leaves_out(tmp_path):
     subprocess.run(["git", "init", "--quiet"], check=True)
     commit = ["commit", "--quiet", "--allow-empty", "--message", "first"]

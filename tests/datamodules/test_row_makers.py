@@ -58,7 +58,7 @@ def test_every_token_is_in_one_row(maker):
             assert here.tolist() == there.tolist()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("num_files", [1, 2, 3, 5])
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_every_token_once_over_ranks_and_workers(tmp_path: Path, maker, num_files: int, workers: int):
@@ -91,6 +91,7 @@ def test_every_token_once_over_ranks_and_workers(tmp_path: Path, maker, num_file
         assert sorted(pieces) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(0, 0), (0, 2), (2, 1)])
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_stop_and_resume_anywhere(tmp_path: Path, maker, workers):
