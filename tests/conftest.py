@@ -1,7 +1,9 @@
+import functools
 import os
+import random
 import signal
 import subprocess
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -12,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr that it meets first: not one that a test closes
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 
@@ -31,6 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+def pytest_sessionstart() -> None:
+    """Let jsonargparse start the Python that it asks once for the search path: it would do so in the first test."""
+    ArgumentParser().add_function_arguments(random.seed)
+
+
 STARTS = ((subprocess.Popen, "__init__"), (BaseProcess, "start"), (os, "fork"), (Trainer, "fit"))
 """What only slow tests may call; a DataLoader's workers and ``subprocess.run`` are among it."""
 
@@ -41,12 +49,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
     with pytest.MonkeyPatch.context() as patch:
         if item.get_closest_marker("slow") is None:
             for owner, name in STARTS:
-                patch.setattr(owner, name, refuse)
+                patch.setattr(owner, name, refused(getattr(owner, name)))
         return (yield)
 
 
-def refuse(*args: object, **kwargs: object) -> None:
-    pytest.fail("This test starts a process or a fit: mark it slow, or let its fixture ask for the fixture `slow`.")
+def refused(start: Callable) -> Callable:
+    @functools.wraps(start)  # the command line asks for its signature
+    def refuse(*args: object, **kwargs: object) -> None:
+        pytest.fail("This test starts a process or a fit: mark it slow, or let its fixture ask for the fixture `slow`.")
+
+    return refuse
 
 
 @pytest.fixture(autouse=True)

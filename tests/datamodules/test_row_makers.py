@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batches import read
 from torch.utils.data import DataLoader
 
 from datamodules import Blocks, ByteTokenizer, Mixture, Packed, Synthetic, TextDataModule, TextFiles, VariableLength
@@ -102,14 +103,6 @@ def test_stop_and_resume_anywhere(tmp_path: Path, maker, workers):
         return TextDataModule(
             source, ByteTokenizer(), 32, 5, rows=maker, num_workers=num_workers, cache_dir=str(tmp_path / "cache")
         ).train_dataloader()
-
-    def read(loader, count: int | None = None):
-        batches = []
-        for batch in loader:
-            batches.append({name: tensor.tolist() for name, tensor in batch.items()})
-            if len(batches) == count:
-                break
-        return batches
 
     straight = loader(workers[0])
     first = read(straight)

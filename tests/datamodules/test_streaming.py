@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from batches import read
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import (
@@ -80,10 +81,6 @@ def expected(texts: list[str]) -> list[str]:
     return sorted(text[start : start + 16] for text in texts for start in range(0, len(text), 16))
 
 
-def plain(batches) -> list[dict]:
-    return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in batches]
-
-
 @pytest.mark.parametrize("rows", [Blocks(), Packed()], ids=["blocks", "packed"])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("num_files", [1, 2, 3, 5])
@@ -124,14 +121,14 @@ def test_lanes_of_all_ranks_share_the_documents(tmp_path: Path, world: int):
 @pytest.mark.slow
 def test_workers_change_nothing_and_epochs_and_seeds_do():
     source = Synthetic("copy", distance=7, length=40, num_documents=60)
-    straight = plain(make(source).train_dataloader())
+    straight = read(make(source).train_dataloader())
     for workers in (1, 2, 3):  # 2 does not divide the 3 lanes
-        assert plain(make(source, num_workers=workers).train_dataloader()) == straight
+        assert read(make(source, num_workers=workers).train_dataloader()) == straight
     loader = make(source).train_dataloader()
     loader.sampler.set_epoch(1)
-    second = plain(loader)
+    second = read(loader)
     assert second != straight
-    assert plain(make(source, seed=1).train_dataloader()) != straight
+    assert read(make(source, seed=1).train_dataloader()) != straight
     by_sample = [
         {sample: ids for batch in batches for sample, ids in zip(batch["sample_ids"], batch["input_ids"], strict=True)}
         for batches in (straight, second)
@@ -151,14 +148,6 @@ def test_stop_and_resume_anywhere(tmp_path: Path, workers, rows):
         return make(
             source, rows=rows, num_workers=num_workers, batch_size=2, window=7, masking=masking
         ).train_dataloader()
-
-    def read(loader, count: int | None = None):
-        batches = []
-        for batch in loader:
-            batches.append({name: tensor.tolist() for name, tensor in batch.items()})
-            if len(batches) == count:
-                break
-        return batches
 
     straight = loader(workers[0])
     first = read(straight)

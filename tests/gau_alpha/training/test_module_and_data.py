@@ -31,7 +31,7 @@ def trainer(tmp_path):
     )
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+@pytest.mark.parametrize("verb", [pytest.param("fit", marks=pytest.mark.slow), "validate", "test"])
 def test_a_vocabulary_that_the_model_has_no_embeddings_for(data, trainer, verb):
     module = GAUAlphaModule(config(100), 32)
     with pytest.raises(ValueError, match=r"vocabulary has \d+ tokens, but the model's config has vocab_size 100: give"):
