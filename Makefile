@@ -32,7 +32,7 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# Those that start no process and fit no model: under 90 seconds on two cores. tests/helpers/slow_tests.py tells them apart.
+# Those that start no process and fit no model: under 90 seconds on two cores. tests/conftest.py holds them to it.
 test-quick: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 import pyarrow as pa
@@ -141,6 +141,34 @@ class JoinedDocuments:
         """Return one document, (tokens,) int32: a read-only view, nothing is copied."""
         part = int(np.searchsorted(self._first_document, index, side="right")) - 1
         return self._parts[part].document(index - int(self._first_document[part]))
+
+
+class WholeDocuments(Sequence[NDArray[np.int64]]):
+    """Some documents, whole, read from the cache when asked for.
+
+    Args:
+        documents: The tokens of all documents.
+        selected: (documents used,) which of them.
+    """
+
+    def __init__(self, documents: Documents, selected: NDArray[np.int64]) -> None:
+        self._documents = documents
+        self._selected = selected
+
+    def __len__(self) -> int:
+        return len(self._selected)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.int64]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "WholeDocuments": ...
+
+    def __getitem__(self, index: int | slice) -> "NDArray[np.int64] | WholeDocuments":
+        if isinstance(index, slice):
+            return WholeDocuments(self._documents, self._selected[index])
+        # A copy: PyTorch wants int64, and memory that can be written to.
+        return self._documents.document(int(self._selected[index])).astype(np.int64)
 
 
 def tokenize(

@@ -1,7 +1,6 @@
 """The data module: a source, a tokenizer, a row length and a masking rule put together."""
 
-from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from datamodules.arguments import (
     require_kind,
     require_path,
 )
-from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, tokenize
+from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, WholeDocuments, tokenize
 from datamodules.dataset import MaskedRows
 from datamodules.full_documents import FullDocuments
 from datamodules.masking import Masking, TokenMasking
@@ -188,7 +187,7 @@ class TextDataModule(LightningDataModule):
         rows = FullDocuments(_joined(parts), self.vocabulary.pad_id, self.batch_size * self.train_length)
         return DataLoader(rows, **loader_options(self.num_workers, torch.cuda.is_available()))
 
-    def evaluation_documents(self) -> "WholeDocuments":
+    def evaluation_documents(self) -> WholeDocuments:
         """Give the validation split's documents whole, each text once.
 
         They stand in the order of their places in the split, which has nothing to do with sources, lengths or the order
@@ -291,31 +290,3 @@ def _sample(parts: list[TokenizedDocuments], selected: list[NDArray[np.int64]]) 
         for document in some[:_SAMPLE_DOCUMENTS]
     ]
     return np.concatenate(beginnings)
-
-
-class WholeDocuments(Sequence[NDArray[np.int64]]):
-    """Some documents, whole, read from the cache when asked for.
-
-    Args:
-        documents: The tokens of all documents.
-        selected: (documents used,) which of them.
-    """
-
-    def __init__(self, documents: Documents, selected: NDArray[np.int64]) -> None:
-        self._documents = documents
-        self._selected = selected
-
-    def __len__(self) -> int:
-        return len(self._selected)
-
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.int64]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> "WholeDocuments": ...
-
-    def __getitem__(self, index: int | slice) -> "NDArray[np.int64] | WholeDocuments":
-        if isinstance(index, slice):
-            return WholeDocuments(self._documents, self._selected[index])
-        # A copy: PyTorch wants int64, and memory that can be written to.
-        return self._documents.document(int(self._selected[index])).astype(np.int64)

@@ -107,6 +107,7 @@ def test_nothing_imports_the_command_line():
             assert not [name for name in imported(path) if name.startswith("gau_alpha.cli")], path
 
 
+@pytest.mark.slow
 def test_the_axes_load_without_lightning():
     check = "import sys, gau_alpha.scaling, gau_alpha.attention.presets; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
@@ -119,10 +120,12 @@ def tracked():
     return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
+@pytest.mark.slow
 def test_no_large_files():
     assert not [path for path in tracked() if path.stat().st_size > 250_000]
 
 
+@pytest.mark.slow
 def test_no_personal_paths():
     home = ["/" + "home/", "/" + "root/", "/" + "Users/"]
     for path in tracked():

@@ -1,102 +1,48 @@
-"""Tests that start a process or a fit are told from the others by what they mention."""
+"""Tests that start a process or a fit are marked slow: by their fixtures, by hand, or they fail."""
 
+import multiprocessing
+import os
 import subprocess
-from types import SimpleNamespace
 
 import pytest
-import torch.multiprocessing as processes
-from slow_tests import is_slow
-
-from gau_alpha.cli import main
-
-
-def by_itself():
-    subprocess.run(["true"], check=True)
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 
-def inside():
-    def later():
-        return processes.get_context("spawn")
-
-    return later
+@pytest.fixture
+def started(slow):
+    """A fixture that would start something."""
 
 
-def through_a_helper():
-    by_itself()
+@pytest.fixture
+def built_on_it(started):
+    """A fixture that is slow because of another."""
 
 
-class Helper:
-    def start(self):
-        through_a_helper()
-
-
-def through_a_class():
-    Helper().start()
-
-
-def imported_late():
-    import multiprocessing
-
-    return multiprocessing
-
-
-def of_a_trainer(trainer, module):
-    trainer.fit(module)
-
-
-def of_the_command(tmp_path):
-    args = ["fit", "--config", str(tmp_path)]
-    return main(args)
-
-
-def of_the_command_by_words():
-    return main(["fit", "--config", "demo.yaml"])
-
-
-def with_workers(make):
-    return make(num_workers=2)
-
-
-def parsed_only(tmp_path):
-    return main(["fit", "--config", str(tmp_path), "--print_config"])
-
-
-def of_another_command():
-    return main(["methods"])
-
-
-def item(function, fixtures=(), **parameters):
-    found = {one.__name__: [SimpleNamespace(func=one)] for one in fixtures}
-    return SimpleNamespace(
-        function=function,
-        callspec=SimpleNamespace(params=parameters),
-        _fixtureinfo=SimpleNamespace(name2fixturedefs=found),
-    )
-
-
-SLOW = [
-    *(by_itself, inside, through_a_helper, through_a_class, imported_late),
-    *(of_a_trainer, of_the_command, of_the_command_by_words, with_workers),
-]
-QUICK = [parsed_only, of_another_command]
-
-
-@pytest.mark.parametrize("function", [*SLOW, *QUICK], ids=lambda function: function.__name__)
-def test_what_is_mentioned_tells(function):
-    assert is_slow(item(function)) == (function in SLOW)
-    assert is_slow(item(of_another_command, [function])) == (function in SLOW), "a fixture"
-    assert is_slow(item(of_another_command, value=function)) == (function in SLOW), "a parameter"
-
-
-def test_a_number_of_workers_tells():
-    assert is_slow(item(of_another_command, workers=2))
-    assert not is_slow(item(with_workers, workers=0))
-
-
-def test_a_test_that_mentions_a_process_is_marked(request):
-    assert subprocess.run
+def test_a_slow_fixture_marks_a_test(built_on_it, request):
     assert request.node.get_closest_marker("slow")
 
 
-def test_a_test_that_mentions_none_is_not(request):
+def test_others_are_not_marked(tmp_path, request):
     assert not request.node.get_closest_marker("slow")
+
+
+STARTS = {
+    "a command": lambda: subprocess.run(["true"], check=True),
+    "a process": lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
+    "a fork": lambda: os.fork(),
+    "workers": lambda: list(DataLoader(torch.arange(2), num_workers=1)),
+    "a fit": lambda: Trainer(logger=False, enable_checkpointing=False).fit(None),
+}
+
+
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
+def test_an_unmarked_test_can_start_nothing(start):
+    with pytest.raises(pytest.fail.Exception, match="mark it slow"):
+        start()
+
+
+@pytest.mark.slow
+def test_a_marked_one_can():
+    assert subprocess.run(["true"], check=False).returncode == 0

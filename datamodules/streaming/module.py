@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from datamodules.arguments import LARGEST_SEED, LONGEST_ROW, MOST_WORKERS, require_at_least, require_kind, shown
+from datamodules.cache import WholeDocuments
 from datamodules.dataset import MaskedRows
 from datamodules.masking import Masking, TokenMasking
 from datamodules.rows import Blocks, Packed, RowMaker
@@ -19,7 +20,6 @@ from datamodules.sources import TextSource
 from datamodules.split import SPLIT_SEED, VALIDATION_FRACTION, Split, text_hash
 from datamodules.streaming.lanes import DocumentsInMemory, Lanes, Stream
 from datamodules.streaming.loader import StreamLoader
-from datamodules.text import WholeDocuments
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.vocabulary import Vocabulary
 

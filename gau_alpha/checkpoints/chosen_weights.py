@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 
 RAW = "raw"
 """The weights that the optimizer steps."""

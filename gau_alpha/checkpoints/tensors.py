@@ -16,7 +16,7 @@ from torch import Tensor
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.checkpoints.checksum import find_corruption
 from gau_alpha.config import GAUAlphaConfig
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.registry import shown
 
 WEIGHTS = "model.safetensors"

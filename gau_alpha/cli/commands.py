@@ -16,7 +16,7 @@ from gau_alpha.checkpoints.chosen_weights import choosing_weights, take_weights
 from gau_alpha.cli.arguments import limit_parsing, read_files
 from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.trust import gather_trust, trust_of_command
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 
 BAD_NAMES = (
     errno.EACCES,

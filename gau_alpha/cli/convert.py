@@ -47,7 +47,7 @@ from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.finetuning.module import GAUAlphaFineTuning, build_head
 from gau_alpha.model import GAUAlphaForMaskedLM, GAUAlphaModel
 from gau_alpha.training.module import GAUAlphaModule
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 
 STATE = "training_state.ckpt"
 """All of a Lightning checkpoint but the model's weights."""

@@ -18,7 +18,7 @@ from gau_alpha.checkpoints import load_folder, read_checkpoint
 from gau_alpha.cli.stored_tokenizer import tokenizer_in, tokenizer_of
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 
 LONG = 16_384
 """From so many tokens on a note says that it takes its time."""

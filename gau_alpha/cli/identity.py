@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from gau_alpha.checkpoints import tokenizer_files, tokenizer_fingerprint
 from gau_alpha.cli.stored_data import data_of, run_of
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.registry import shown
 
 ALLOW_MISMATCH = (

@@ -38,8 +38,8 @@ from gau_alpha.cli.trainer_limits import check_trainer
 from gau_alpha.cli.trust import TRUST, set_import_rules
 from gau_alpha.finetuning.module import GAUAlphaFineTuning
 from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.limits import require_whole
-from gau_alpha.untrusted.printable import printable
 
 LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
 """Options of ``EVALUATIONS`` that take several words."""

@@ -9,7 +9,7 @@ from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
 from gau_alpha.cli.help import SECTIONS, section_of, short_help
 from gau_alpha.cli.shipped import method_named
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 
 
 class Parser(LightningArgumentParser):

@@ -16,7 +16,7 @@ from datamodules.rows.lengths import LengthDistribution
 from datamodules.sources import StandardInput, TextSource
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.checkpoints.identity import RUN_KEY
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.registry import Description, Registry, exported, shown
 
 DATA = Registry(

@@ -10,7 +10,7 @@ from datamodules.tokenizers import Tokenizer, TokenizerFile, WordPieceVocab
 from datamodules.tokenizers.training import KINDS, train_tokenizer
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.trust import set_import_rules
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 
 _TOLD_OF = 1_000_000
 """Characters that a trained tokenizer is tried on."""

@@ -8,7 +8,8 @@ engine goes through lengths and candidates (``engine.py``); each is evaluated ba
 - ``spans.py``       which documents are measured at a length, which span of each, and the masked rows
 - ``protocols.py``   which positions are masked (``mlm``, ``single-mask``)
 - ``engine.py``      lengths and candidates, in their order, and the results
-- ``evaluate_length.py`` the forward passes, and what happens when memory runs out
+- ``evaluate_length.py`` the forward passes; smaller ones when memory runs out; all that training must
+                     find as it was
 - ``statistics.py``  sums over documents; numbers, intervals and differences that are made of them
 - ``result.py``      what was measured for one method at one length
 - ``result_cache.py`` finished measurements in files, so that an interrupted evaluation can resume
@@ -16,8 +17,6 @@ engine goes through lengths and candidates (``engine.py``); each is evaluated ba
 - ``calibration_solver.py``, ``calibration.py``  measured temperatures, and the file that keeps them
 - ``diagnostics.py`` where attention goes, while the blocks stream by
 - ``distributed.py`` several processes, sharded weights
-- ``memory.py``      peak memory, and which errors mean that there was too little
-- ``isolation.py``   everything training must find as it was
 - ``report/``        tables, plots and files
 
 A new masking protocol is a class with the interface of ``protocols.Protocol``, handed to the engine; nothing else
@@ -26,7 +25,7 @@ changes.
 
 from gau_alpha.extrapolation.candidates import Candidate
 from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
-from gau_alpha.extrapolation.isolation import preserve_training_state
+from gau_alpha.extrapolation.evaluate_length import preserve_training_state
 from gau_alpha.extrapolation.options import EvaluationOptions
 from gau_alpha.extrapolation.protocols import MaskedTokens, Protocol, SingleMask
 from gau_alpha.extrapolation.result import ExtrapolationResult, Status

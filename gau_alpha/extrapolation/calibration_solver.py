@@ -19,7 +19,7 @@ from gau_alpha.attention.kernels import Blocked
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionPlan
 from gau_alpha.extrapolation.calibration import Calibration
-from gau_alpha.extrapolation.isolation import preserve_training_state
+from gau_alpha.extrapolation.evaluate_length import preserve_training_state
 from gau_alpha.extrapolation.options import require_ratios
 from gau_alpha.extrapolation.protocols import MaskedTokens, philox
 from gau_alpha.extrapolation.spans import document_fingerprint

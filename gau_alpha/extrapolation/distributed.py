@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from gau_alpha.extrapolation.memory import is_out_of_memory
 from gau_alpha.model import GAUAlphaForMaskedLM
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
 class Ranks:
@@ -102,7 +103,7 @@ def shard_batches(num_examples: int, rows: int, rank: int, world_size: int) -> l
 
     Args:
         num_examples: Number of rows in all.
-        rows: SequenceLayout per batch.
+        rows: Sequences per batch.
         rank: Rank of this process.
         world_size: Number of processes W.
     """
@@ -179,3 +180,10 @@ class ShardedForward:
                 if other not in self._begun:
                     other(args[0])
         return output
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: on a GPU, in the CPU allocator of torch, or in Python."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _OUT_OF_MEMORY)

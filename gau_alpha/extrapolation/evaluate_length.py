@@ -3,27 +3,31 @@
 Dimensions: B rows of a batch, T targets of a row, V vocabulary.
 """
 
+import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import NamedTuple, runtime_checkable
 from typing import Protocol as Interface
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gau_alpha.extrapolation.candidates import Candidate
 from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics, num_bins
-from gau_alpha.extrapolation.distributed import Ranks, ShardedForward, shard_batches
-from gau_alpha.extrapolation.isolation import preserve_training_state
-from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller_and_smaller
+from gau_alpha.extrapolation.distributed import Ranks, ShardedForward, is_out_of_memory, shard_batches
 from gau_alpha.extrapolation.spans import EvaluationSpans, MaskedExample
 from gau_alpha.extrapolation.statistics import DocumentSums
 
 _TARGETS_AT_ONCE = 1024  # rows of the (N, V) log-softmax held at a time
+
+SMALLEST_BLOCK = 16
+"""Queries; below, a block's own work costs more memory than its scores."""
 
 
 class _Outcome(IntEnum):
@@ -229,3 +233,93 @@ def _block_size(kernel: object, block_size: int | None) -> Iterator[None]:
         yield
     finally:
         kernel.block_size = before
+
+
+@contextmanager
+def preserve_training_state(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards all is as before, also when the body raises.
+
+    Kept: the train/eval flag of every submodule (a frozen part may be in evaluation mode on its own), the grad mode,
+    and the streams of Python's, numpy's and torch's random generators (the CPU's and the model's GPU's).
+
+    A compiled model runs uncompiled: lengths and methods would otherwise each be compiled anew, at a cost of minutes,
+    and use up the limit on recompilations that training may come to need.
+
+    ``no_grad`` and not ``inference_mode``: a table that the model caches meanwhile must still serve training.
+
+    Args:
+        model: The model under evaluation.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    device = next(model.parameters()).device
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002  it is the global stream that is to be kept
+    try:
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            model.eval()
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def smaller_and_smaller(rows: int, block_size: int | None) -> Iterator[tuple[int, int | None]]:
+    """What to try when memory runs out: fewer rows per batch, then fewer queries per block.
+
+    Args:
+        rows: Sequences per batch to begin with.
+        block_size: Queries per block to begin with; None if the kernel has no blocks.
+
+    Yields:
+        (rows, block_size), as given at first, halved from one to the next.
+    """
+    yield rows, block_size
+    while rows > 1:
+        rows //= 2
+        yield rows, block_size
+    while block_size is not None and block_size > SMALLEST_BLOCK:
+        block_size = max(SMALLEST_BLOCK, block_size // 2)
+        yield rows, block_size
+
+
+class PeakMemory:
+    """The most memory in use since ``start``.
+
+    CUDA: bytes allocated by torch on the device; its peak statistics begin anew. Linux without CUDA: resident memory of
+    the process, whose high-water mark the kernel resets on request (proc_pid_clear_refs(5), value 5); else unknown.
+
+    Args:
+        device: Where the model is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def start(self) -> None:
+        """Forgets earlier peaks."""
+        self._known = True
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        elif self.device.type == "cpu" and sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:  # a container may forbid it; the mark would then tell of earlier work
+                self._known = False
+        else:
+            self._known = False
+
+    def read(self) -> int:
+        """Bytes, or 0 where it can't be known."""
+        if not self._known:
+            return 0
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        status = Path("/proc/self/status").read_text()
+        kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(kilobytes) * 1024

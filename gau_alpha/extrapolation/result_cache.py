@@ -14,7 +14,7 @@ from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.checkpoints.lock import Lock
 from gau_alpha.extrapolation.diagnostics import Diagnostics
 from gau_alpha.extrapolation.statistics import DocumentSums
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import Registry, shown
 

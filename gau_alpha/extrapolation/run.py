@@ -1,7 +1,7 @@
 """The two commands' work on checkpoints: Lightning sets up devices, precision and processes for both in one way."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 from torch.nn import ModuleList
 from torch.utils.data import DataLoader
 
@@ -18,11 +21,12 @@ from gau_alpha.extrapolation.calibration_solver import calibrate
 from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint
 from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
 from gau_alpha.extrapolation.options import EvaluationOptions
-from gau_alpha.extrapolation.report import progress_bar
 from gau_alpha.extrapolation.result import ExtrapolationResult
 from gau_alpha.extrapolation.result_cache import ResultCache
 from gau_alpha.extrapolation.spans import document_fingerprint
 from gau_alpha.training.fsdp import shard
+from gau_alpha.untrusted.escaping import one_line
+from gau_alpha.vocabulary import Vocabulary
 
 
 class OneStep(LightningModule):
@@ -47,30 +51,28 @@ class OneStep(LightningModule):
         self.work = work
         self.result: Any = None
 
-    @property
-    def data(self) -> Any:
-        """The data module, of which only what an evaluation needs is known."""
-        return self.datamodule
-
     def prepare_data(self) -> None:
         """Let the data module tokenise, on one process per node."""
         self.datamodule.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """Open the documents, and check that they and the checkpoints belong together.
+        """Open the documents and their vocabulary, and check that they and the checkpoints belong together.
 
         Raises:
             ValueError: If the data's train_length is not the checkpoints', or its documents are no documents.
         """
-        self.datamodule.setup("test")
+        data: Any = self.datamodule  # of which only what an evaluation needs is known
+        data.setup("test")
         for checkpoint in self.checkpoints:
-            if checkpoint.train_length != self.data.train_length:
+            if checkpoint.train_length != data.train_length:
                 raise ValueError(
                     f"{checkpoint.path} was trained on rows of {checkpoint.train_length} tokens, but the data has "
-                    f"train_length {self.data.train_length}: length ratios would be wrong. Leave the data's "
+                    f"train_length {data.train_length}: length ratios would be wrong. Leave the data's "
                     f"train_length as it was in training; other lengths are asked for with --length_ratios."
                 )
-        self.documents: Sequence[np.ndarray] = self.data.evaluation_documents()
+        self.train_length: int = data.train_length
+        self.vocabulary: Vocabulary = data.vocabulary
+        self.documents: Sequence[np.ndarray] = data.evaluation_documents()
         if len(self.documents) and np.ndim(self.documents[0]) != 1:
             raise ValueError("evaluation_documents() must hold 1-D arrays of token ids, one per document.")
 
@@ -128,9 +130,7 @@ def evaluate_candidates(
         for place in range(len(step.documents) if calibrated_on else 0)
         if document_fingerprint(step.documents[place]) in calibrated_on
     ]  # nothing is evaluated on what a method was calibrated on
-    engine = ExtrapolationEngine(
-        step.documents, step.data.vocabulary, step.data.train_length, options, left_out=left_out
-    )
+    engine = ExtrapolationEngine(step.documents, step.vocabulary, step.train_length, options, left_out=left_out)
     checkpoints = {one.name: one.checkpoint for one in candidates if one.checkpoint is not None}
     methods = {one.name: one.method.describe() for one in candidates}
     # Measurements belong to this; those of another identity are never mixed in.
@@ -184,11 +184,36 @@ def calibrate_checkpoint(
         found = calibrate(
             checkpoint.model,
             step.documents,
-            step.data.vocabulary,
-            step.data.train_length,
+            step.vocabulary,
+            step.train_length,
             method=name,
             progress=progress,
             **options,
         )
     origin = {"checkpoint": str(checkpoint.path), "checkpoint_sha256": checkpoint.sha256, "weights": checkpoint.weights}
     return replace(found, provenance={**origin, **found.provenance})
+
+
+@contextmanager
+def progress_bar(console: Console | None = None) -> Iterator[Progress]:
+    """A bar with the share done and the time left, fed by the engine's ``progress``.
+
+    Args:
+        console: Where to draw; standard output if None.
+
+    Yields:
+        What to hand to ``ExtrapolationEngine.compare`` as ``progress``.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with ProgressBars(*columns, console=console) as bars:
+        bar = bars.add_task("evaluating", total=None)
+        yield lambda done, total, description: bars.update(
+            bar, completed=done, total=total, description=one_line(description)
+        )

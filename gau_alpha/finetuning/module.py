@@ -16,7 +16,7 @@ from gau_alpha.training.loss import Batch
 from gau_alpha.training.metrics import TokenAverage
 from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.training.schedules import Linear, Schedule
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.registry import Registry, exported, shown
 
 Head = Callable[[GAUAlphaConfig, AttentionMethod, str, Sequence[str]], HeadedModel]

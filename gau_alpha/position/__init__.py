@@ -5,11 +5,20 @@ A strategy rotates queries and keys (``branches``), adds to the scores (``bias``
 ``tests/gau_alpha/attention/test_strategies.py`` finds the class by itself.
 """
 
-from gau_alpha.position.base import Position, Rotary, RotaryBranch, Rotation, exact_dtype, frequencies, rotate
+from gau_alpha.position.base import (
+    NoPosition,
+    Position,
+    RoPE,
+    Rotary,
+    RotaryBranch,
+    Rotation,
+    exact_dtype,
+    frequencies,
+    rotate,
+)
 from gau_alpha.position.bias import ALiBi, KerpleLog, Sandwich
 from gau_alpha.position.extension import DynamicNTK, NTKAware, PositionInterpolation, YaRN
 from gau_alpha.position.rerope import LeakyReRoPE, ReRoPE
-from gau_alpha.position.rope import NoPosition, RoPE
 from gau_alpha.position.sampled_positions import PoSE, RandomizedPositions
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Rotations, biases and the branches that a position strategy is made of.
+"""What a position strategy is made of; rotary position embedding as it was published, and none at all.
 
 B batch (1 where all rows agree), L length, D key size.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import Strategy
+from gau_alpha.untrusted.limits import require_number
 
 
 class Rotation(NamedTuple):
@@ -145,6 +146,42 @@ class Rotary(Position):
         """Rotate queries and keys by the angles at their own positions."""
         rotation = Rotation.by(self.angles(layout.position_ids, layout, key_size))
         return (RotaryBranch(rotation, rotation),)
+
+
+class RoPE(Rotary):
+    """Angle p · base^(−2m/d) at position p for pair m (Su et al. 2021, RoFormer, arXiv 2104.09864, eq. 15).
+
+    Unchanged for a bidirectional model: a key to the left and one to the right turn in opposite directions.
+
+    Args:
+        base: The slowest pair turns once in about 2π · base tokens.
+
+    Raises:
+        ValueError: If ``base`` is not above 1.
+    """
+
+    paper = "arXiv 2104.09864"
+
+    def __init__(self, base: float = 10_000.0) -> None:
+        super().__init__()
+        require_number("base", base, above=1)
+        self.base = base
+
+    def angles(self, positions: Tensor, layout: SequenceLayout, key_size: int) -> Tensor:
+        """Compute p · base^(−2m/d)."""
+        return positions[..., None] * frequencies(self.base, key_size, positions.device)
+
+
+class NoPosition(Position):
+    """No rotation and no bias: the score knows nothing of where the key stands.
+
+    "NoPE" (Kazemnejad et al. 2023, arXiv 2305.19466) works for causal models, whose mask tells positions apart. A
+    bidirectional model without positions sees a bag of tokens; this is here to measure what positions are worth. The
+    model has to be trained with it.
+    """
+
+    training_free = False
+    paper = "arXiv 2305.19466"
 
 
 def frequencies(base: float, key_size: int, device: torch.device) -> Tensor:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
-from gau_alpha.position.base import exact_dtype, frequencies
-from gau_alpha.position.rope import RoPE
+from gau_alpha.position.base import RoPE, exact_dtype, frequencies
 from gau_alpha.untrusted.limits import require_number, require_whole
 
 

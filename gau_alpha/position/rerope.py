@@ -14,8 +14,7 @@ import torch
 
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
-from gau_alpha.position.base import RotaryBranch, Rotation, exact_dtype
-from gau_alpha.position.rope import RoPE
+from gau_alpha.position.base import RoPE, RotaryBranch, Rotation, exact_dtype
 from gau_alpha.untrusted.limits import require_number, require_whole
 
 

@@ -9,8 +9,7 @@ B batch, L length.
 import torch
 from torch import Tensor
 
-from gau_alpha.position.base import Position
-from gau_alpha.position.rope import RoPE
+from gau_alpha.position.base import Position, RoPE
 from gau_alpha.untrusted.limits import require_whole
 
 _MOST_IDS = 2**24

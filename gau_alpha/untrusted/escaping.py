@@ -1,9 +1,12 @@
-"""Text from files, made safe for what reads the files that we write: it is shown, never obeyed."""
+"""Text from files, made safe for a terminal, a log and the files that we write: it is shown, never obeyed."""
 
 import re
+import unicodedata
 from html import escape
 
-from gau_alpha.untrusted.printable import printable
+_KEPT = "\n\t"
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories without a shape: control and format characters, halves of surrogate pairs, other line ends."""
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _LATEX = str.maketrans(
@@ -25,6 +28,25 @@ _LATEX = str.maketrans(
 _MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", **{mark: f"\\{mark}" for mark in "\\`*[]|~$#"}})
 _EMPHASIS = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # an underscore between letters is none
 _ADDRESS = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)  # what GitHub makes a link of by itself
+
+
+def printable(text: str) -> str:
+    r"""Write out characters that a terminal would obey instead of showing: ``\x1b`` for escape, and so on.
+
+    Args:
+        text: Any text. Line ends and tabs stay.
+
+    Returns:
+        The text, without control and format characters (ANSI sequences, directions of writing, lone surrogates).
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character not in _KEPT and unicodedata.category(character) in _HIDDEN
+        else character
+        for character in text
+    )
 
 
 def one_line(text: str) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.trust import import_trusted, is_trusted
 
 _LISTS = (list, Sequence, Iterable)

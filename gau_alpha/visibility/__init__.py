@@ -6,8 +6,8 @@ and ``num_visible_keys`` (then counting is fast too). ``tests/gau_alpha/attentio
 itself.
 """
 
-from gau_alpha.visibility.base import Band, Visibility, allowed, count_visible_keys
+from gau_alpha.visibility.base import Band, Full, Visibility, allowed, count_visible_keys
 from gau_alpha.visibility.sinks import AttentionSinks, LMInfinite
-from gau_alpha.visibility.window import Full, Window
+from gau_alpha.visibility.window import Window
 
 __all__ = ["AttentionSinks", "Band", "Full", "LMInfinite", "Visibility", "Window", "allowed", "count_visible_keys"]

@@ -1,4 +1,4 @@
-"""What a visibility strategy is, and what every one of them hides.
+"""What a visibility strategy is, what every one of them hides, and the one that hides no more.
 
 B batch (1 where all rows agree), L length.
 """
@@ -79,6 +79,18 @@ class Visibility(Strategy):
             What is rotated by which angles, and at which distances each branch holds.
         """
         return position.branches(layout, key_size)
+
+
+class Full(Visibility):
+    """Every query sees every key."""
+
+    def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
+        """Hide nothing."""
+        return None
+
+    def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
+        """Return the document's length."""
+        return layout.document_length
 
 
 def allowed(visibility: Visibility, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:

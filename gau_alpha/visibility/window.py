@@ -1,4 +1,4 @@
-"""Everything, or a neighbourhood.
+"""Local attention: a neighbourhood.
 
 B batch (1 where all rows agree), L length.
 """
@@ -14,18 +14,6 @@ from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position import Position
 from gau_alpha.untrusted.limits import require_whole
 from gau_alpha.visibility.base import Band, Visibility
-
-
-class Full(Visibility):
-    """Every query sees every key."""
-
-    def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
-        """Hide nothing."""
-        return None
-
-    def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
-        """Return the document's length."""
-        return layout.document_length
 
 
 class Window(Visibility):

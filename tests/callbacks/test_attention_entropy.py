@@ -62,6 +62,7 @@ class Remembering(AttentionEntropy):
         self.seen.append((trainer.global_step, batch, weights, pl_module.model.training))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distances", [False, True])
 def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
     callback = Remembering(3, distances)
@@ -102,6 +103,7 @@ def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
         assert ("attention/near/mean" in rows[step]) == distances
 
 
+@pytest.mark.slow
 def test_training_is_bit_identical_with_and_without(tmp_path):
     _, without = fit(tmp_path / "a")
     after = random.random(), torch.rand(2).tolist()

@@ -99,6 +99,7 @@ def steps(folder) -> list[int]:
     return sorted(int(path.name.removeprefix("step_")) for path in folder.rglob("step_*"))
 
 
+@pytest.mark.slow
 def test_measures_at_multiples_and_at_the_end(tmp_path):
     trainer, _, _ = fit(tmp_path, evaluation(methods=["trained", "infoscale"]))
     assert steps(tmp_path) == [3, 6, 7]
@@ -114,18 +115,21 @@ def test_measures_at_multiples_and_at_the_end(tmp_path):
     assert sorted(path.suffix for path in (folder / "step_6").iterdir()) == [".csv", ".html", ".json", ".md", ".png"]
 
 
+@pytest.mark.slow
 def test_the_last_step_is_not_measured_twice(tmp_path):
     callback = Noting(7, length_ratios=[1])
     fit(tmp_path, callback)
     assert callback.measured == [7]
 
 
+@pytest.mark.slow
 def test_accumulated_batches_are_one_step(tmp_path):
     callback = Noting(2, length_ratios=[1])
     fit(tmp_path, callback, accumulate_grad_batches=3, max_steps=5)
     assert callback.measured == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_repeat_an_evaluation(tmp_path):
     first, _, _ = fit(tmp_path / "a", evaluation(), max_steps=3)
     first.save_checkpoint(tmp_path / "three.ckpt")
@@ -133,12 +137,14 @@ def test_a_resumed_run_does_not_repeat_an_evaluation(tmp_path):
     assert steps(tmp_path / "b") == [6, 7]
 
 
+@pytest.mark.slow
 def test_output_dir(tmp_path):
     fit(tmp_path / "run", evaluation(every=100, output_dir=str(tmp_path / "elsewhere")))
     assert steps(tmp_path / "run") == []
     assert (tmp_path / "elsewhere" / "extrapolation" / "step_7" / "extrapolation.png").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_path):
     logger = TensorBoardLogger(tmp_path)
     fit(tmp_path, evaluation(methods=["trained", "infoscale"], length_ratios=[1, 8, 16]), logger=logger)
@@ -164,6 +170,7 @@ def test_tensorboard_gets_scalars_against_the_optimizer_step_and_the_plot(tmp_pa
     assert [image.step for image in events.Images("extrapolation/perplexity")] == [3, 6, 7]
 
 
+@pytest.mark.slow
 def test_it_says_what_it_costs(tmp_path, monkeypatch, caplog):
     """By a clock that a step moves by 2 s and an evaluation by 1 s."""
     now = [100.0]
@@ -203,6 +210,7 @@ def state(trainer, model, data):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_is_bit_identical_with_and_without(tmp_path, every, precision):
@@ -213,6 +221,7 @@ def test_training_is_bit_identical_with_and_without(tmp_path, every, precision):
     assert having == without
 
 
+@pytest.mark.slow
 def test_measures_in_the_trainers_precision_and_without_dropout(tmp_path):
     seen = []
 
@@ -229,6 +238,7 @@ def test_measures_in_the_trainers_precision_and_without_dropout(tmp_path):
     assert len(seen) == 16
 
 
+@pytest.mark.slow
 def test_a_failing_evaluation_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     model = module()
     own = model.model.method
@@ -244,6 +254,7 @@ def test_a_failing_evaluation_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.slow
 def test_out_of_memory_does_not_end_training(tmp_path):
     class Small(GAUAlphaForMaskedLM):
         def forward(self, input_ids, **kwargs):
@@ -260,6 +271,7 @@ def test_out_of_memory_does_not_end_training(tmp_path):
     assert statuses == ["ok", "out of memory", "out of memory"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "callback", "message"),
     [
@@ -294,6 +306,7 @@ def test_wrong_arguments_are_named(wrong, message):
         ExtrapolationEvaluation(**({"every_n_train_steps": 5} | wrong))
 
 
+@pytest.mark.slow
 def test_no_training_no_evaluation(tmp_path):
     fit(tmp_path, evaluation(), max_steps=0)
     assert steps(tmp_path) == []
@@ -331,6 +344,7 @@ class Validating(Documents):
         return self.train_dataloader()
 
 
+@pytest.mark.slow
 def test_learned_strategies_still_learn_with_the_sanity_check_on(tmp_path):
     results = []
     for name, callbacks in (("without", []), ("with", [evaluation(2, methods=["trained", "infoscale"])])):
@@ -349,6 +363,7 @@ def test_learned_strategies_still_learn_with_the_sanity_check_on(tmp_path):
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_training_is_bit_identical_also_when_an_evaluation_raises(tmp_path, monkeypatch):
     without = state(*fit(tmp_path / "without", max_steps=7))
 

@@ -92,6 +92,7 @@ def same(one, two):
     return all(torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0)) for a, b in zip(one, two, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [GAUAlphaModule, Plain], ids=["fused", "plain"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_nan_in_a_loss_ends_the_run_and_its_batch_reproduces_it(tmp_path, kind, accumulate):
@@ -114,6 +115,7 @@ def test_nan_in_a_loss_ends_the_run_and_its_batch_reproduces_it(tmp_path, kind, 
         assert math.isnan(found.gradient_norm)
 
 
+@pytest.mark.slow
 def test_a_rerun_has_the_dropout_of_the_run(tmp_path):
     """Seen by a step whose losses are finite: it is kept because of its gradient."""
     seen = []
@@ -129,6 +131,7 @@ def test_a_rerun_has_the_dropout_of_the_run(tmp_path):
     assert rerun(tmp_path / "not_finite/step_2/rank_0.safetensors", accelerator="cpu").losses == [seen[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "poison"),
     [(GAUAlphaModule, POISON), (Overflowing, POISON - 1), (Plain, POISON)],
@@ -152,6 +155,7 @@ def test_a_skipped_step_leaves_weights_and_moments_and_moves_the_rest(tmp_path, 
     assert not same(list(unguarded.state_dict().values()), list(expected.state_dict().values())), "nothing was tested"
 
 
+@pytest.mark.slow
 def test_without_a_bad_step_the_guard_changes_no_bit(tmp_path):
     ends = []
     for callbacks in ([Guard(), DropoutSeed()], [DropoutSeed()]):
@@ -160,6 +164,7 @@ def test_without_a_bad_step_the_guard_changes_no_bit(tmp_path):
     assert same(*ends)
 
 
+@pytest.mark.slow
 def test_the_limit_goes_on_counting_after_a_resume(tmp_path):
     data = batches(None, POISON, None)
     with pytest.warns(UserWarning, match="1 of 1 steps that may be skipped"):
@@ -171,6 +176,7 @@ def test_the_limit_goes_on_counting_after_a_resume(tmp_path):
     assert (tmp_path / "not_finite/step_5/weights.ckpt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [2, 3], ids=["amid", "last"])
 def test_no_checkpoint_is_written_of_the_step(tmp_path, place):
     special = [None] * 4

@@ -36,7 +36,7 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory, corpus) -> Run:
+def run(slow, tmp_path_factory, corpus) -> Run:
     folder = tmp_path_factory.mktemp("runs")
     config = folder / "tiny.yaml"
     config.write_text(yaml.safe_dump(tiny_config(folder, corpus)))

@@ -43,7 +43,7 @@ def final(folder):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, run):
+def uninterrupted(slow, tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("uninterrupted")
     assert main(config(folder, run)) == 0
     return folder

@@ -266,6 +266,7 @@ def test_a_commands_own_options_come_first(capsys, command, own):
     assert "Stop training after this number of steps" in whole
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_command():
     done = subprocess.run([sys.executable, "-m", "gau_alpha.cli", "methods"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -286,6 +287,7 @@ def test_lists_are_gathered():
     assert gather_lists(["--length_ratios", "[1,8]", "--seed", "3"]) == ["--length_ratios=[1,8]", "--seed", "3"]
 
 
+@pytest.mark.slow
 def test_shipped_files_are_found_by_name_and_the_users_own_come_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = with_shipped_files(["fit", "--config", "demo.yaml", "--trainer=cpu.yaml", "--data", "mine.yaml"])

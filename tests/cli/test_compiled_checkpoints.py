@@ -46,7 +46,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, corpus):
+def finished(slow, tmp_path_factory, corpus):
     return {how: fit(tmp_path_factory.mktemp(how), corpus, how) for how in ("plain", "wrapped")}
 
 

@@ -133,6 +133,7 @@ def config_without_data(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_fifty_steps(name: str, tmp_path: Path, cache_dir: Path, monkeypatch):
     assert name in CORPORA, "say in this test what corpus the new file is tried on"

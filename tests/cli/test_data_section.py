@@ -34,6 +34,7 @@ def configs(corpus):
     Path("part.yaml").write_text("init_args: {train_length: 32}\n")
 
 
+@pytest.mark.slow
 def test_a_file_that_names_the_class_replaces_the_section(configs, capsys):
     found = printed(capsys, "fit", "--config", "run.yaml", "--data", "whole.yaml")
     assert found["masking"]["class_path"].endswith("TokenMasking"), "the default, as the file says nothing"
@@ -42,6 +43,7 @@ def test_a_file_that_names_the_class_replaces_the_section(configs, capsys):
     assert found["train_length"] == 8
 
 
+@pytest.mark.slow
 def test_a_file_of_some_settings_changes_these(configs, capsys):
     found = printed(capsys, "fit", "--config", "run.yaml", "--data", "part.yaml")
     assert found["masking"]["class_path"].endswith("WholeWordMasking")

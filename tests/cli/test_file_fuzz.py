@@ -198,7 +198,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def trained(here, corpus, monkeypatch) -> str:
+def trained(slow, here, corpus, monkeypatch) -> str:
     """A checkpoint amid an epoch, a schedule and what is logged, one of the two best; its config is ``tiny.yaml``."""
     saver = {"monitor": "validation/loss", "mode": "max", "save_top_k": 2, "enable_version_counter": False}
     settings = {"max_steps": 6, "log_every_n_steps": 3, "val_check_interval": 2, "limit_val_batches": 1}

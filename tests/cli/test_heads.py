@@ -87,7 +87,7 @@ def write(path, records):
 
 
 @pytest.fixture
-def task(base, tmp_path, capsys):
+def task(slow, base, tmp_path, capsys):
     """A function that trains a head by its YAML and returns the run's folder."""
 
     def fit(name, *more, suffix="jsonl"):
@@ -236,6 +236,7 @@ def test_two_processes_train_and_count_as_one(base, tmp_path):
     assert others == pytest.approx(values, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "words"),
     [

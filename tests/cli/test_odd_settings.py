@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import yaml
+from refusals import refused
 
 from gau_alpha.cli import main
 from gau_alpha.cli.commands import COMMANDS
@@ -152,19 +153,6 @@ FILES = {
     "accumulation": "trainer: {accumulate_grad_batches: 0}",
 }
 BROKEN = "a:\n\tb: 1\n"
-
-
-def refused(capsys, args):
-    capsys.readouterr()
-    try:
-        code = main(args)
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err
-    assert code == 2, error
-    assert error.count("gau-alpha: error: ") == 1
-    assert "Traceback" not in error
-    return error[error.index("gau-alpha: error: ") :]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.cli import main
 from gau_alpha.similarity import CosScale
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "attention_key_size": 8}
 
 

@@ -66,6 +66,7 @@ def test_a_folder_that_has_changed_since_is_not_read(started, folder):
     assert main(["validate", *saved]) == 2
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_trainer_is_refused_without_weights(tmp_path):
     """Where no command line has looked first."""
     module = GAUAlphaModule(GAUAlphaConfig(20, 16, 24, 8, 1), 12, init_from=str(tmp_path / "nowhere"))

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from fuzzing import HOSTILE, MARKER
+from refusals import refused as refusal
 from safetensors.torch import load_file
 
 from gau_alpha import GAUAlphaForMaskedLM, GAUAlphaModule
@@ -20,18 +22,6 @@ from gau_alpha.cli.provenance import environment_info
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.extrapolation import ResultCache
 from gau_alpha.training.fsdp import ShardedStrategy
-
-MARKER = "the_strangers_marker"
-MODULE = f"""
-from pathlib import Path
-
-Path({MARKER!r}).write_text("was run")
-
-
-class Evil:
-    def __init__(self, *args, **kwargs):
-        Path({MARKER!r}).write_text("was built")
-"""
 
 POWER_LAW = """
 from gau_alpha.scaling import Scaling
@@ -50,7 +40,7 @@ class PowerLaw(Scaling):
 @pytest.fixture
 def evil(tmp_path):
     """The working directory holds a module that leaves a marker where it is imported."""
-    (tmp_path / "evil_things.py").write_text(MODULE)
+    (tmp_path / "evil_things.py").write_text(HOSTILE)
     yield "evil_things.Evil"
     assert not (tmp_path / MARKER).exists()
     assert "evil_things" not in sys.modules
@@ -68,14 +58,7 @@ def changed(run, path, *keys, value):
 
 
 def refused(args, capsys, *words):
-    capsys.readouterr()
-    try:
-        code = main(args)
-    except SystemExit as ended:
-        code = ended.code
-    error = capsys.readouterr().err
-    assert code == 2, error
-    assert error.count("gau-alpha: error: ") == 1
+    error = refusal(capsys, args)
     assert not [word for word in words if word not in error], error
 
 
@@ -196,7 +179,7 @@ def test_trust_takes_a_class_path(run, capsys, value):
 def test_a_library_of_the_working_directory_is_not_imported(run, tmp_path, start):
     """``pandas`` is imported by what we use, when it is there: it must not be the file that happens to lie here."""
     for name in ("pandas", "matplotlib", "pyarrow", "yaml", "litlogger", "tensorboardX", "psutil"):
-        (tmp_path / f"{name}.py").write_text(MODULE)
+        (tmp_path / f"{name}.py").write_text(HOSTILE)
     (tmp_path / "mine.yaml").write_text("scaling: gau_alpha.scaling.InfoScale\n")
     args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--methods", "trained", "mine.yaml"]
     args += ["--length_ratios", "1", "4", "--max_documents", "2", "--output_dir", "out"]
@@ -316,7 +299,7 @@ def test_ours_are_what_they_were(run, folder):
 @pytest.mark.parametrize("command", [*READING, "fill-mask"])
 def test_a_file_that_is_named_like_a_class_is_a_file(run, tmp_path, capsys, command):
     """``last.CKPT`` could be the class CKPT of a module last that lies beside it."""
-    (tmp_path / "evil_things.py").write_text(MODULE.replace("Evil", "CKPT"))
+    (tmp_path / "evil_things.py").write_text(HOSTILE.replace("Evil", "CKPT"))
     changed(run, tmp_path / "evil_things.CKPT", "hyper_parameters", "method", "scaling", value="evil_things.CKPT")
     args = READING.get(command, lambda path: ["fill-mask", "--model", path, "a[MASK]"])("evil_things.CKPT")
     refused(args, capsys, "--trust evil_things.CKPT")
@@ -340,7 +323,7 @@ def test_text_of_a_yaml_that_looks_like_a_class_is_text(run, evil, tmp_path, cap
 
 def test_who_names_a_class_of_a_library_has_not_named_what_that_library_imports(run, tmp_path, capsys):
     """Every YAML names ``datamodules.…``; it does not follow that datamodules may import what lies here."""
-    (tmp_path / "jieba.py").write_text(MODULE)
+    (tmp_path / "jieba.py").write_text(HOSTILE)
     settings = yaml.safe_load(run.config.read_text())
     masking = {"class_path": "datamodules.WholeWordMasking"}
     masking["init_args"] = {"segmenter": "datamodules.masking.Jieba"}
@@ -369,6 +352,7 @@ def test_a_class_of_ones_own_in_a_yaml_that_a_yaml_names(run, tmp_path):
 # What a hostile working directory brings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["fsmonitor", "filter", "hook", "line"])
 def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way):
     def git(*words):
@@ -404,6 +388,7 @@ def test_git_runs_no_program_of_the_working_directorys_repository(tmp_path, way)
     assert not Path(MARKER).exists()
 
 
+@pytest.mark.slow
 def test_git_leaves_out_what_the_repository_leaves_out(tmp_path):
     subprocess.run(["git", "init", "--quiet"], check=True)
     commit = ["commit", "--quiet", "--allow-empty", "--message", "first"]
@@ -419,7 +404,7 @@ def test_git_leaves_out_what_the_repository_leaves_out(tmp_path):
 def test_plots_are_drawn_by_our_own_settings(run, tmp_path):
     """``matplotlibrc`` of the working directory could ask for LaTeX, with a preamble of its own."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nbackend: module://evil_things\n")
-    (tmp_path / "evil_things.py").write_text(MODULE)
+    (tmp_path / "evil_things.py").write_text(HOSTILE)
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("latex", "kpsewhich", "dvipng"):
@@ -444,7 +429,7 @@ def test_plots_are_drawn_by_our_own_settings(run, tmp_path):
 @pytest.mark.parametrize("as_module", [True, False])
 def test_processes_that_are_started_do_not_import_from_the_working_directory(tmp_path, as_module):
     """multiprocessing starts Python by ``-c``, torch by ``-m``: both would look in the working directory first."""
-    (tmp_path / "multiprocessing.py").write_text(MODULE)
+    (tmp_path / "multiprocessing.py").write_text(HOSTILE)
     child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import multiprocessing'], check=True)"
     (tmp_path / "my_scaling.py").write_text(f"{child}\n{POWER_LAW}")
     (tmp_path / "mine.yaml").write_text("scaling: my_scaling.PowerLaw\n")

@@ -15,7 +15,7 @@ MEASURED = (*METRICS, "attention_entropy", "near_share")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, corpus):
+def run(slow, tmp_path_factory, corpus):
     """A run that validates and evaluates every second of its four steps."""
     folder = tmp_path_factory.mktemp("tensorboard")
     callbacks = [

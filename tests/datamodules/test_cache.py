@@ -125,6 +125,7 @@ def test_another_tokenizer_is_another_cache(tokenizer_file, cache_dir):
     assert len(folders) == 3
 
 
+@pytest.mark.slow
 def test_rows_and_masks_are_not_part_of_the_key(make_data, tokenizer):
     for changes in ({}, {"masking": TokenMasking(rate=0.3)}, {"train_length": 16}, {"seed": 1}, {"batch_size": 2}):
         data = make_data(tokenizer=tokenizer, **changes)
@@ -145,6 +146,7 @@ def test_failure_leaves_nothing_behind(tokenizer, cache_dir):
     assert len(tokenize(Texts("one", "two"), tokenizer, cache_dir)) == 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_not_used(monkeypatch, tokenizer, cache_dir):
     monkeypatch.setattr("datamodules.cache._BATCH_DOCUMENTS", 1)
     source = Texts("one", "two", "three")
@@ -166,6 +168,7 @@ def test_what_a_killed_process_left_is_not_used(monkeypatch, tokenizer, cache_di
     assert not unfinished.exists()
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_tokenise_once(tmp_path: Path, cache_dir):
     tokenizer = CountingTokenizer(tmp_path / "log", seconds=0.5)
     context = multiprocessing.get_context("fork")

@@ -71,7 +71,7 @@ def corpora(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=product(("cached", "streamed"), (1, 2, 3)), ids=str)
-def grid(request, corpora):
+def grid(slow, request, corpora):
     kind, world = request.param
     context = multiprocessing.get_context("fork")
     results = context.Queue()

@@ -255,6 +255,7 @@ def test_rates_over_time():
     assert [stepwise.at(step) for step in (0, 9, 10, 19, 20, None)] == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
 
 
+@pytest.mark.slow
 def test_the_loader_follows_the_schedule_across_epochs_and_validation_stays_at_its_end(tmp_path: Path):
     source = Synthetic("copy", distance=8, length=64, num_documents=200)
     masking = SpanMasking(LinearRate(0.5, 0.1, 15))

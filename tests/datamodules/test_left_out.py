@@ -26,6 +26,7 @@ def starts(tmp_path: Path, source) -> list[list[str]]:
     return said
 
 
+@pytest.mark.slow
 def test_what_a_cache_left_out_is_told_at_every_start(tmp_path: Path):
     records = [{"text": f"text number {number}"} for number in range(20)] + [{"text": None}, {"text": 3}, {"text": 4}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -35,6 +36,7 @@ def test_what_a_cache_left_out_is_told_at_every_start(tmp_path: Path):
     assert again == fresh
 
 
+@pytest.mark.slow
 def test_blank_lines_of_text_files_are_counted(tmp_path: Path):
     (tmp_path / "a.txt").write_text("".join(f"line {number}\n\n" for number in range(20)))
     source = TextFiles(str(tmp_path / "a.txt"), per_line=True)

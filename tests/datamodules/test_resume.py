@@ -36,7 +36,7 @@ class Recorder(lightning.LightningModule):
 
 
 @pytest.fixture
-def make_run(make_data, tmp_path: Path):
+def make_run(slow, make_data, tmp_path: Path):
     def run(
         steps: int,
         num_workers: int = 0,
@@ -132,6 +132,7 @@ def test_a_batch_whose_step_failed_is_read_again(make_run, tmp_path):
     assert resumed.num_validations == whole.num_validations == 1
 
 
+@pytest.mark.slow
 def test_resume_from_the_end_of_an_epoch(make_data, tmp_path):
     """The checkpoint that Lightning writes by itself, after validation."""
 
@@ -188,6 +189,7 @@ def test_position_is_plain_numbers(make_run, tmp_path):
     assert "datamodule_hyper_parameters" not in checkpoint
 
 
+@pytest.mark.slow
 def test_overfitting_sees_the_same_few_batches_with_the_same_masks(make_data, tmp_path):
     recorder = Recorder()
     lightning.Trainer(

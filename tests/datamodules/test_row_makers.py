@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batches import read
 from torch.utils.data import DataLoader
 
 from datamodules import Blocks, ByteTokenizer, Mixture, Packed, Synthetic, TextDataModule, TextFiles, VariableLength
@@ -58,7 +59,7 @@ def test_every_token_is_in_one_row(maker):
             assert here.tolist() == there.tolist()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("num_files", [1, 2, 3, 5])
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_every_token_once_over_ranks_and_workers(tmp_path: Path, maker, num_files: int, workers: int):
@@ -91,6 +92,7 @@ def test_every_token_once_over_ranks_and_workers(tmp_path: Path, maker, num_file
         assert sorted(pieces) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(0, 0), (0, 2), (2, 1)])
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS)
 def test_stop_and_resume_anywhere(tmp_path: Path, maker, workers):
@@ -101,14 +103,6 @@ def test_stop_and_resume_anywhere(tmp_path: Path, maker, workers):
         return TextDataModule(
             source, ByteTokenizer(), 32, 5, rows=maker, num_workers=num_workers, cache_dir=str(tmp_path / "cache")
         ).train_dataloader()
-
-    def read(loader, count: int | None = None):
-        batches = []
-        for batch in loader:
-            batches.append({name: tensor.tolist() for name, tensor in batch.items()})
-            if len(batches) == count:
-                break
-        return batches
 
     straight = loader(workers[0])
     first = read(straight)

@@ -8,6 +8,8 @@ from datamodules import SpanMasking, TextDataModule, TextFiles, TokenizerFile, T
 from datamodules.tokenizers import Tokenizer
 from datamodules.tokenizers.training import train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 VOCAB = ["[PAD]", "[UNK]", "[MASK]", "the", "fox", "##es", "dog", "The"]
 
 

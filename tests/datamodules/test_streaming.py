@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from batches import read
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import (
@@ -80,12 +81,8 @@ def expected(texts: list[str]) -> list[str]:
     return sorted(text[start : start + 16] for text in texts for start in range(0, len(text), 16))
 
 
-def plain(batches) -> list[dict]:
-    return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in batches]
-
-
 @pytest.mark.parametrize("rows", [Blocks(), Packed()], ids=["blocks", "packed"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("num_files", [1, 2, 3, 5])
 @pytest.mark.parametrize("kind", ["text", "json", "parquet"])
 def test_every_document_once(tmp_path: Path, kind: str, num_files: int, workers: int, rows):
@@ -121,16 +118,17 @@ def test_lanes_of_all_ranks_share_the_documents(tmp_path: Path, world: int):
     assert masked == alone
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_and_epochs_and_seeds_do():
     source = Synthetic("copy", distance=7, length=40, num_documents=60)
-    straight = plain(make(source).train_dataloader())
+    straight = read(make(source).train_dataloader())
     for workers in (1, 2, 3):  # 2 does not divide the 3 lanes
-        assert plain(make(source, num_workers=workers).train_dataloader()) == straight
+        assert read(make(source, num_workers=workers).train_dataloader()) == straight
     loader = make(source).train_dataloader()
     loader.sampler.set_epoch(1)
-    second = plain(loader)
+    second = read(loader)
     assert second != straight
-    assert plain(make(source, seed=1).train_dataloader()) != straight
+    assert read(make(source, seed=1).train_dataloader()) != straight
     by_sample = [
         {sample: ids for batch in batches for sample, ids in zip(batch["sample_ids"], batch["input_ids"], strict=True)}
         for batches in (straight, second)
@@ -139,6 +137,7 @@ def test_workers_change_nothing_and_epochs_and_seeds_do():
     assert sum(by_sample[0][sample] != by_sample[1][sample] for sample in by_sample[0]) > 0.8 * len(by_sample[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(0, 0), (0, 2), (2, 1)])
 @pytest.mark.parametrize("rows", [Blocks(), Packed()], ids=["blocks", "packed"])
 def test_stop_and_resume_anywhere(tmp_path: Path, workers, rows):
@@ -149,14 +148,6 @@ def test_stop_and_resume_anywhere(tmp_path: Path, workers, rows):
         return make(
             source, rows=rows, num_workers=num_workers, batch_size=2, window=7, masking=masking
         ).train_dataloader()
-
-    def read(loader, count: int | None = None):
-        batches = []
-        for batch in loader:
-            batches.append({name: tensor.tolist() for name, tensor in batch.items()})
-            if len(batches) == count:
-                break
-        return batches
 
     straight = loader(workers[0])
     first = read(straight)
@@ -228,6 +219,7 @@ class Recorder(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [(0, 0), (0, 2), (2, 0)])
 def test_lightning_resumes_inside_and_between_epochs(tmp_path: Path, workers):
     """Lightning fetches a batch ahead of a loader without a length; the checkpoint must not count it."""
@@ -281,6 +273,7 @@ def _rank(rank: int, world: int, folder: Path, num_documents: int, resume: bool,
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_step_together_and_resume_from_the_state_of_rank_0(tmp_path: Path):
     context = multiprocessing.get_context("fork")
 
@@ -320,6 +313,7 @@ def test_documents_are_held_out_by_their_text_and_never_trained_on(tmp_path: Pat
     assert set(evaluated) < set(mapped) <= set(documents) - set(trained_on(documents))
 
 
+@pytest.mark.slow
 def test_a_streamed_dataset(tmp_path: Path):
     pq.write_table(pa.table({"text": lines(60)}), tmp_path / "train.parquet")
     source = HuggingFaceDataset(str(tmp_path), streaming=True)
@@ -347,7 +341,7 @@ def test_bad_arguments(changes, message: str):
         make(Synthetic(), **changes)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_bad_record_is_named_from_any_process(tmp_path: Path, workers: int):
     texts = [json.dumps({"text": text if number != 50 else 5}) + "\n" for number, text in enumerate(lines(60))]
     (tmp_path / "a.jsonl").write_text("".join(texts))
@@ -368,6 +362,7 @@ def _rank_with_a_bad_text(rank: int, folder: Path, results) -> None:
         results.put((rank, str(error)))
 
 
+@pytest.mark.slow
 def test_a_rank_that_cant_read_leaves_none_waiting(tmp_path: Path):
     context = multiprocessing.get_context("fork")
     results = context.Queue()

@@ -12,6 +12,8 @@ import torch
 
 from datamodules import ByteTokenizer, StreamingTextDataModule, Synthetic
 
+pytestmark = pytest.mark.slow
+
 ENCODES = """
 import sys
 from datamodules import StreamingTextDataModule, Synthetic, TokenizerFile

@@ -35,6 +35,7 @@ def by_sample(batches) -> dict[int, tuple[list[int], list[int]]]:
     return rows
 
 
+@pytest.mark.slow
 def test_batches_have_the_promised_form(make_data):
     data = make_data()
     data.prepare_data()
@@ -67,6 +68,7 @@ def test_rows_put_together_are_the_corpus(make_data, corpus: Path):
     assert sorted(rows) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_batches_of_none(make_data):
     alone, helped = make_data(), make_data(num_workers=2)
     train_alone, train_helped = alone.train_dataloader(), helped.train_dataloader()
@@ -122,7 +124,7 @@ def test_a_rank_without_rows_gets_padding_without_targets(make_data):
     assert (batch["labels"] == -100).all()
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_loading_leaves_the_global_random_state_alone(make_data, num_workers: int):
     data = make_data(num_workers=num_workers)
     torch.manual_seed(0)
@@ -134,6 +136,7 @@ def test_loading_leaves_the_global_random_state_alone(make_data, num_workers: in
     assert (np.random.get_state()[1] == before_numpy).all()  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_split_is_by_document_whatever_shapes_rows(make_data, corpus: Path):
     texts = {file.read_bytes() for file in corpus.iterdir()} - {b""}
 
@@ -205,6 +208,7 @@ def test_bad_arguments(make_data, changes, message: str):
         make_data(**changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

@@ -9,6 +9,8 @@ import torch
 
 from datamodules.sampling import EpochSampler
 
+pytestmark = pytest.mark.slow
+
 
 class RankRecorder(lightning.LightningModule):
     """Each rank writes the sample ids it saw to a file of its own."""

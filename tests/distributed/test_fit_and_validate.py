@@ -8,6 +8,8 @@ from small_run import MEASURING, extrapolate, on_cpu, rows, validation_results, 
 
 from gau_alpha.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "strategy"), [(2, "ddp.yaml"), (3, "ddp.yaml"), (2, "fsdp.yaml")])

@@ -10,6 +10,8 @@ import yaml
 from process_harness import start_cli
 from tiny_data import text_files
 
+pytestmark = pytest.mark.slow
+
 SLEEPER = """
 import os, time
 from pathlib import Path

@@ -3,6 +3,8 @@
 import pytest
 from preemption_stress import drill
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_killed_in_four_stages(tmp_path):

@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(slow, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -74,6 +74,7 @@ def test_every_trainer_file_parses(file, capsys):
     assert parsed["limit_train_batches"] == 700  # the demo's own settings stay
 
 
+@pytest.mark.slow
 def test_the_slurm_job_is_that_of_the_trainer_file(capsys, monkeypatch):
     """SLURM is asked for as many processes as Lightning expects, and the command that it starts parses."""
     job = CONFIGS / "trainer/slurm.sbatch"

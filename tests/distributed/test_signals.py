@@ -24,7 +24,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["ddp.yaml", "fsdp.yaml"])
-def uninterrupted(request, tmp_path_factory, corpus):
+def uninterrupted(slow, request, tmp_path_factory, corpus):
     folder = tmp_path_factory.mktemp("uninterrupted") / "runs"
     ended = fit(folder, corpus, request.param)
     assert [one.code for one in ended] == [0, 0], ended

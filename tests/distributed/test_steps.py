@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 def step(tmp_path, processes, batch_size, accumulate, strategy):
     path = tmp_path / f"{processes}-{batch_size}-{accumulate}-{strategy}.pt"

@@ -33,7 +33,7 @@ def ip(*args):
 
 
 @pytest.fixture(scope="module")
-def nodes():
+def nodes(slow):
     """How to start a command on each of two nodes, and their addresses.
 
     Two network namespaces joined by a pair of virtual cards; each has nothing else, not even the other's loopback.

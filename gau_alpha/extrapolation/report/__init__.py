@@ -6,10 +6,8 @@
 - ``tables.py``   on screen, in Markdown, in LaTeX
 - ``figures.py``  plots
 - ``page.py``     the HTML page
-- ``progress.py`` the bar while it runs
 """
 
-from gau_alpha.extrapolation.report.progress import progress_bar
 from gau_alpha.extrapolation.report.report import NAME, Report
 
-__all__ = ["NAME", "Report", "progress_bar"]
+__all__ = ["NAME", "Report"]

@@ -19,8 +19,8 @@ from gau_alpha.extrapolation import (
     Status,
     preserve_training_state,
 )
-from gau_alpha.extrapolation.distributed import shard_batches
-from gau_alpha.extrapolation.memory import PeakMemory, is_out_of_memory, smaller_and_smaller
+from gau_alpha.extrapolation.distributed import is_out_of_memory, shard_batches
+from gau_alpha.extrapolation.evaluate_length import PeakMemory, smaller_and_smaller
 from gau_alpha.extrapolation.spans import MaskedExample
 from gau_alpha.extrapolation.statistics import DocumentSums, interval, resampled_ratios
 from gau_alpha.scaling import InfoScale

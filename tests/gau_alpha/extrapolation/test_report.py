@@ -17,8 +17,9 @@ from rich.console import Console
 
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.extrapolation import ExtrapolationResult, Status
-from gau_alpha.extrapolation.report import Report, figures, progress_bar
+from gau_alpha.extrapolation.report import Report, figures
 from gau_alpha.extrapolation.report.cells import decimals
+from gau_alpha.extrapolation.run import progress_bar
 
 
 def row(method="softmax", ratio=1, loss=1.0, **kwargs) -> ExtrapolationResult:

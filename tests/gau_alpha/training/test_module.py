@@ -61,6 +61,7 @@ def fitted(batch, batch_size, accumulate):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(8, 1), (4, 2), (2, 4), (3, 3), (3, 7)])
 def test_a_step_is_that_of_the_mean_over_all_targets(batch_size, accumulate):
     """Also with batches of very different numbers of targets, one of them without any, and a window cut short."""
@@ -83,6 +84,7 @@ class Gradients(Callback):
         self.norm, self.largest = (float(torch.nn.utils.get_total_norm(gradients, kind)) for kind in (2.0, math.inf))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("algorithm", [None, "norm", "value"])
 def test_gradients_are_clipped_under_either_precision(precision, algorithm):
@@ -242,6 +244,7 @@ def test_hyperparameters_are_plain_data():
         GAUAlphaModule(CONFIG, 12, learning_rate=0)
 
 
+@pytest.mark.slow
 def test_loaded_from_a_checkpoint_it_is_the_same_module(tmp_path):
     module = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=InfoScale()), schedule=Linear(0.3, 0.1))
     trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, default_root_dir=tmp_path, **QUIET)
@@ -263,6 +266,7 @@ LEARNED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_learned_strategies_learn_and_reload(name, tmp_path):
     module = GAUAlphaModule(CONFIG, 12, LEARNED[name], learning_rate=0.1)
@@ -282,6 +286,7 @@ def test_scalable_softmax_starts_at_one():
     torch.testing.assert_close(tau, torch.tensor([0.5, 1.0, 2.0]))
 
 
+@pytest.mark.slow
 def test_a_trained_strategy_gives_way_to_another_when_evaluating(tmp_path):
     learned = GAUAlphaModule(CONFIG, 12, LEARNED["ssmax"])
     trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, default_root_dir=tmp_path, **QUIET)
@@ -339,6 +344,7 @@ Trainer(accelerator="cpu", max_steps=20, logger=False, enable_checkpointing=Fals
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "file"), [("0.1", "golden_losses"), ("0", "golden_losses_without_dropout")])
 def test_twenty_golden_losses(dropout, file):
     """To the last digit; the math libraries are told to compute alike on every x86-64 processor."""

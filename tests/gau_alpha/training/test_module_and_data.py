@@ -31,19 +31,21 @@ def trainer(tmp_path):
     )
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+@pytest.mark.parametrize("verb", [pytest.param("fit", marks=pytest.mark.slow), "validate", "test"])
 def test_a_vocabulary_that_the_model_has_no_embeddings_for(data, trainer, verb):
     module = GAUAlphaModule(config(100), 32)
     with pytest.raises(ValueError, match=r"vocabulary has \d+ tokens, but the model's config has vocab_size 100: give"):
         getattr(trainer, verb)(module, data)
 
 
+@pytest.mark.slow
 def test_rows_of_another_length_than_the_methods_know(data, trainer):
     module = GAUAlphaModule(config(data.vocabulary.size), 64)
     with pytest.raises(ValueError, match="data has train_length 32, but the module was built for 64, which methods"):
         trainer.fit(module, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [0, 6])
 def test_what_fits_trains(data, trainer, padding):
     """A vocabulary that is rounded up is larger than the data's, and meant to be."""

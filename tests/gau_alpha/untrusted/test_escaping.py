@@ -23,11 +23,11 @@ from gau_alpha.checkpoints import model_card
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.extrapolation import ExtrapolationResult, ResultCache, Status
 from gau_alpha.extrapolation.diagnostics import Diagnostics
-from gau_alpha.extrapolation.report import Report, figures, progress_bar
+from gau_alpha.extrapolation.report import Report, figures
 from gau_alpha.extrapolation.result_cache import plain_sums, read_sums
+from gau_alpha.extrapolation.run import progress_bar
 from gau_alpha.extrapolation.statistics import DocumentSums
-from gau_alpha.untrusted.escaping import one_line
-from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.escaping import one_line, printable
 
 NASTY = [
     "$",
