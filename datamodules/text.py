@@ -87,7 +87,7 @@ class TextDataModule(LightningDataModule):
         require_kind(RowMaker, rows=rows)
         if cache_dir is not None:
             require_path(cache_dir=cache_dir)
-        self.split = Split(split_seed, validation_fraction)
+        Split(split_seed, validation_fraction)  # which refuses what is out of range
         self.source = source
         self.tokenizer = tokenizer
         self.train_length = train_length
@@ -103,6 +103,12 @@ class TextDataModule(LightningDataModule):
         self._is_told = False
         self._documents: TokenizedDocuments | JoinedDocuments | None = None
         self._splits: tuple[MaskedRows, MaskedRows] | None = None
+        self._planned: tuple[Any, ...] = ()
+
+    @property
+    def split(self) -> Split:
+        """The rule by which documents are held out."""
+        return Split(self.split_seed, self.validation_fraction)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -114,12 +120,19 @@ class TextDataModule(LightningDataModule):
         self._tokenized()
 
     def setup(self, stage: str | None = None) -> None:
-        """Map the tokenised corpus and split it.
+        """Map the tokenised corpus and split it: once, and again if an attribute that decides it was changed since.
 
         Raises:
-            ValueError: If the corpus is too small for one row or for two splits.
+            ValueError: If the corpus is too small for one row or for two splits, or an attribute is out of range.
         """
-        if self._splits is not None or stage == "predict":  # which reads all documents, and be it a single one
+        # Lightning's tools set attributes, such as batch_size.
+        require_at_least(1, LONGEST_ROW, train_length=self.train_length)
+        require_at_least(1, batch_size=self.batch_size)
+        asked = (
+            *(self.source, self.tokenizer, self.masking, self.rows, self.split, self._also),
+            *(self.train_length, self.batch_size, self.seed),
+        )
+        if self._planned == asked or stage == "predict":  # which reads all documents, and be it a single one
             return
         parts = self._tokenized()
         not_empty = [self._not_empty(part) for part in parts]
@@ -137,6 +150,7 @@ class TextDataModule(LightningDataModule):
             self._training_rows(self._documents, parts, training, masking),
             self._validation_rows(self._documents, held_out, masking),
         )
+        self._planned = asked
         self._report(self._splits[0], sides, places)
 
     def for_evaluation(self, tokenizer: Tokenizer | None = None, rules: Sequence[Split] = ()) -> Self:
@@ -147,7 +161,7 @@ class TextDataModule(LightningDataModule):
             rules: Further rules by which documents were held out: only what all of them hold out is evaluated.
         """
         other = copy.copy(self)
-        other._also, other._documents, other._splits = (*self._also, *rules), None, None
+        other._also = (*self._also, *rules)
         if tokenizer is not None:
             other.tokenizer, other.masking = tokenizer, DEFAULT_MASKING
         return other

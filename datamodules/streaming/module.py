@@ -110,11 +110,16 @@ class StreamingTextDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
-        self.split = Split(split_seed, validation_fraction)
+        Split(split_seed, validation_fraction)  # which refuses what is out of range
         self.validation_fraction = validation_fraction
         self.split_seed = split_seed
         self._also: tuple[Split, ...] = ()
         self._validation: tuple[Masking, DocumentsInMemory] | None = None
+
+    @property
+    def split(self) -> Split:
+        """The rule by which documents are held out."""
+        return Split(self.split_seed, self.validation_fraction)
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -50,8 +50,8 @@ def check_belongs(checkpoint: Mapping[str, Any], path: str, datamodule: Any, com
     """
     found = _other_tokenizer(checkpoint, path, datamodule)
     rules: list[Split] = []
-    if command != "predict" and hasattr(datamodule, "split_rule"):
-        found += _other_split(checkpoint, path, datamodule.split_rule())
+    if command != "predict" and (now := _rule(datamodule)) is not None:
+        found += _other_split(checkpoint, path, now)
         rules, doubts = _earlier(earlier_splits(checkpoint, path), path, datamodule, allowed)
         found += [] if command == "fit" else doubts  # whose own validation is told nothing of by another run
     found = _allowed(found, allowed)
@@ -68,7 +68,7 @@ def after_parent(path: str, datamodule: Any) -> Any:
     Raises:
         ValueError: If it is no checkpoint.
     """
-    if not hasattr(datamodule, "split_rule"):
+    if _rule(datamodule) is None:
         return datamodule
     checkpoint = read_checkpoint(path)
     splits = [own_split(checkpoint, path), *earlier_splits(checkpoint, path)]
@@ -96,13 +96,16 @@ def check_each(checkpoints: Mapping[str, Mapping[str, Any]], datamodule: Any, al
     """
     rules: dict[Split, None] = {}
     found: dict[str, list[str]] = {path: [] for path in checkpoints}
-    for path, checkpoint in checkpoints.items() if hasattr(datamodule, "split_rule") else ():
+    now = _rule(datamodule)
+    for path, checkpoint in checkpoints.items():
+        if now is None:
+            break
         own = own_split(checkpoint, path)
-        other = _other_split(checkpoint, path, datamodule.split_rule())
+        other = _other_split(checkpoint, path, now)
         if other and (own is None or allowed or not hasattr(datamodule, "for_evaluation")):
             found[path] += other
         elif own is not None:
-            rules |= dict.fromkeys(not_implied([own], datamodule.split_rule()))
+            rules |= dict.fromkeys(not_implied([own], now))
         more, doubts = _earlier(earlier_splits(checkpoint, path), path, datamodule, allowed)
         rules |= dict.fromkeys(more)
         found[path] += doubts
@@ -170,6 +173,11 @@ def _other_split(checkpoint: Mapping[str, Any], path: str, now: Mapping[str, Any
     return []
 
 
+def _rule(datamodule: Any) -> dict[str, Any] | None:
+    """Ask by which rule documents are held out; None where it is none of ours."""
+    return datamodule.split_rule() if hasattr(datamodule, "split_rule") else None
+
+
 def _says_all(splits: Sequence[Split | None]) -> bool:
     return bool(splits) and None not in splits
 
@@ -178,7 +186,10 @@ def _earlier(
     earlier: Sequence[Split | None], path: str, datamodule: Any, allowed: bool
 ) -> tuple[list[Split], list[str]]:
     """Return what else must have held out a document that is evaluated, and what speaks against evaluating."""
-    rules = not_implied(earlier, datamodule.split_rule())
+    now = _rule(datamodule)
+    if now is None or now["by"] != "text":  # labels are no part of the text that was pretrained on
+        return [], []
+    rules = not_implied(earlier, now)
     doubts = []
     if None in earlier:
         doubts.append(f"{path} comes of weights that do not say which documents they were trained on")
