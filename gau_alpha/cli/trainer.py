@@ -99,7 +99,8 @@ class GAUAlphaTrainer(Trainer):
             datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
             ckpt_path: Lightning checkpoints of GAUAlphaModule, one or more.
             methods: Presets (see ``gau-alpha methods``), ``trained`` for a checkpoint's own method, or
-                ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for.
+                ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for. ``calibrated``
+                and ``random_keys`` need its table for ``trained``.
             baseline: The line of the table that all others are compared with. Default, and for tokenizers that have no
                 such line: the first.
             calibrations: Tables of calibrated methods; default: those that lie next to the checkpoints.

@@ -13,7 +13,7 @@ from gau_alpha.attention.presets import TRAINED, display_name, load_preset, reso
 from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
 from gau_alpha.checkpoints.checksum import read_hashed
 from gau_alpha.checkpoints.chosen_weights import held_weights
-from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
+from gau_alpha.extrapolation.calibration import RANDOM_KEYS, Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
 
@@ -138,7 +138,7 @@ def pair_up(
 
     Args:
         checkpoints: The checkpoints.
-        methods: Names of presets, ``trained``, ``calibrated``, or ``NAME_calibrated`` for a preset NAME.
+        methods: Names of presets, ``trained``, or ``NAME_calibrated`` for a preset NAME.
         calibrations: Files with the tables of calibrated methods; if None, those next to the checkpoints.
         notes: What a reader should know of a checkpoint's results, by its path.
 
@@ -164,7 +164,8 @@ def pair_up(
             calibration = None
             if is_calibrated(name):
                 calibration = _calibration(checkpoint, name, tables)
-                method = method.replace(scaling=calibration.scale)
+                scale = calibration.random_keys() if name == RANDOM_KEYS else calibration.scale
+                method = method.replace(scaling=scale)
             candidates.append(
                 Candidate(
                     name=shown if len(suited) == 1 else f"{shown} ({checkpoint.label})",
