@@ -18,7 +18,7 @@ from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine, ExtrapolationResult, preserve_training_state
 from gau_alpha.extrapolation.report import Report
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.scaling import CalibratedScale
+from gau_alpha.scaling import CalibratedScale, RandomKeysScale
 from gau_alpha.untrusted.limits import require_path, require_whole
 
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
@@ -150,7 +150,10 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
     def _resolve(self, model: GAUAlphaForMaskedLM, train_length: int) -> dict[str, AttentionMethod]:
         methods = {name: resolve_method(name, model.method, train_length) for name in self.methods}
         for name, method in methods.items():
-            if isinstance(method.scaling, CalibratedScale) and method.scaling.lengths is None:
+            scaling = method.scaling
+            if (isinstance(scaling, CalibratedScale) and scaling.lengths is None) or (
+                isinstance(scaling, RandomKeysScale) and scaling.entropy is None
+            ):
                 raise ValueError(
                     f"Method {name!r} needs a table that is measured on finished weights: evaluate it with `gau-alpha "
                     f"calibrate` and `gau-alpha extrapolate` after training."

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 class Purpose(IntEnum):
     """What words are drawn for. Two purposes never share words, whatever the seed."""
 
-    SPLIT = 1
     SHUFFLE = 2
     MASKING = 3
     SYNTHETIC = 4

@@ -1,6 +1,8 @@
 """The data module: a source, a tokenizer, a row length and a masking rule put together."""
 
-from typing import Any
+import copy
+from collections.abc import Sequence
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -85,7 +87,7 @@ class TextDataModule(LightningDataModule):
         require_kind(RowMaker, rows=rows)
         if cache_dir is not None:
             require_path(cache_dir=cache_dir)
-        self.split = Split(split_seed, validation_fraction)
+        Split(split_seed, validation_fraction)  # which refuses what is out of range
         self.source = source
         self.tokenizer = tokenizer
         self.train_length = train_length
@@ -97,9 +99,16 @@ class TextDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.rows = rows
         self.split_seed = split_seed
+        self._also: tuple[Split, ...] = ()
         self._is_told = False
         self._documents: TokenizedDocuments | JoinedDocuments | None = None
         self._splits: tuple[MaskedRows, MaskedRows] | None = None
+        self._planned: tuple[Any, ...] = ()
+
+    @property
+    def split(self) -> Split:
+        """The rule by which documents are held out."""
+        return Split(self.split_seed, self.validation_fraction)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -111,12 +120,19 @@ class TextDataModule(LightningDataModule):
         self._tokenized()
 
     def setup(self, stage: str | None = None) -> None:
-        """Map the tokenised corpus and split it.
+        """Map the tokenised corpus and split it: once, and again if an attribute that decides it was changed since.
 
         Raises:
-            ValueError: If the corpus is too small for one row or for two splits.
+            ValueError: If the corpus is too small for one row or for two splits, or an attribute is out of range.
         """
-        if self._splits is not None or stage == "predict":  # which reads all documents, and be it a single one
+        # Lightning's tools set attributes, such as batch_size.
+        require_at_least(1, LONGEST_ROW, train_length=self.train_length)
+        require_at_least(1, batch_size=self.batch_size)
+        asked = (
+            *(self.source, self.tokenizer, self.masking, self.rows, self.split, self._also),
+            *(self.train_length, self.batch_size, self.seed),
+        )
+        if self._planned == asked or stage == "predict":  # which reads all documents, and be it a single one
             return
         parts = self._tokenized()
         not_empty = [self._not_empty(part) for part in parts]
@@ -124,8 +140,9 @@ class TextDataModule(LightningDataModule):
         sides = self.split.held_out(places)
         training = [some[~out] for some, out in zip(not_empty, sides, strict=True)]
         masking = self.masking.with_tokenizer(self.tokenizer, _sample(parts, training))
-        held_out = _in_joined(parts, [some[out] for some, out in zip(not_empty, sides, strict=True)])
-        place = np.concatenate([some[out] for some, out in zip(places, sides, strict=True)])
+        evaluated = self._held_out_from_all(parts, not_empty, sides)
+        held_out = _in_joined(parts, [some[out] for some, out in zip(not_empty, evaluated, strict=True)])
+        place = np.concatenate([some[out] for some, out in zip(places, evaluated, strict=True)])
         # np.unique sorts: each text once, in the order of the places.
         held_out = held_out[np.unique(place, return_index=True)[1]]
         self._documents = _joined(parts)
@@ -133,7 +150,21 @@ class TextDataModule(LightningDataModule):
             self._training_rows(self._documents, parts, training, masking),
             self._validation_rows(self._documents, held_out, masking),
         )
+        self._planned = asked
         self._report(self._splits[0], sides, places)
+
+    def for_evaluation(self, tokenizer: Tokenizer | None = None, rules: Sequence[Split] = ()) -> Self:
+        """Give the same text to evaluate other models on, beside this data module or in its place.
+
+        Args:
+            tokenizer: Theirs; None: the same. With another one, masking is the default: it is not evaluated.
+            rules: Further rules by which documents were held out: only what all of them hold out is evaluated.
+        """
+        other = copy.copy(self)
+        other._also = (*self._also, *rules)
+        if tokenizer is not None:
+            other.tokenizer, other.masking = tokenizer, DEFAULT_MASKING
+        return other
 
     def split_rule(self) -> dict[str, Any]:
         """Say by which rule documents are held out, as plain data; there as soon as the data module is."""
@@ -195,6 +226,24 @@ class TextDataModule(LightningDataModule):
         """
         _, rows = self._open_splits()
         return WholeDocuments(rows.documents, rows.selected)
+
+    def _held_out_from_all(
+        self, parts: list[TokenizedDocuments], not_empty: list[NDArray[np.int64]], sides: list[NDArray[np.bool_]]
+    ) -> list[NDArray[np.bool_]]:
+        """Say which held-out documents other rules hold out, too: (D,) for each source; told where there are any."""
+        for rule in self._also:
+            places = [rule.places(part.text_hashes[some]) for part, some in zip(parts, not_empty, strict=True)]
+            sides = [mine & out for mine, out in zip(sides, rule.held_out(places), strict=True)]
+        if self._also:
+            count, total = sum(int(out.sum()) for out in sides), sum(map(len, sides))
+            rules = ", ".join(f"split_seed={one.seed} validation_fraction={one.fraction}" for one in self._also)
+            if not count:
+                raise ValueError(
+                    f"None of the {total} documents is held out both here and by what was trained with {rules}. Use a "
+                    "larger corpus, or train with one split_seed."
+                )
+            rank_zero_info(f"Evaluated are the {count} of {total} documents that are held out by {rules}, too.")
+        return sides
 
     def _open_splits(self) -> tuple[MaskedRows, MaskedRows]:
         self.setup()

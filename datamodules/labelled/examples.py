@@ -1,7 +1,8 @@
 """What a kind of task makes of a record."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,24 @@ class Examples(ABC):
             ValueError: If the record lacks something.
             LeftOutError: If no example can be made of it.
         """
+
+    def texts(self, record: Mapping[str, Any]) -> str:
+        """Write what a record is about, by which it is held out or not: here the whole record, its label included.
+
+        Args:
+            record: The record.
+        """
+        return json.dumps(record, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def without_label(record: Mapping[str, Any], columns: Iterable[str]) -> str:
+    """Write some columns of a record as one text.
+
+    Args:
+        record: The record; a column that it lacks is none.
+        columns: Their names.
+    """
+    return json.dumps([record.get(column) for column in columns], ensure_ascii=False, default=str)
 
 
 def text_in(record: Mapping[str, Any], column: str) -> str:

@@ -14,7 +14,6 @@ from datamodules.arguments import (
     LARGEST_SEED,
     LONGEST_ROW,
     MOST_WORKERS,
-    is_number,
     require_at_least,
     require_kind,
     shown,
@@ -24,8 +23,8 @@ from datamodules.labelled.batches import LabelledBatches
 from datamodules.labelled.examples import Example, Examples, LeftOutError
 from datamodules.labelled.frame import Frame
 from datamodules.labelled.table import Table
-from datamodules.randomness import Purpose, random_order
 from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, loader_options
+from datamodules.split import SPLIT_SEED, VALIDATION_FRACTION, Split, text_hash
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.vocabulary import Vocabulary
 
@@ -47,9 +46,11 @@ class LabelledTextDataModule(LightningDataModule):
         tokenizer: How text becomes token ids. On the command line it is that of ``model.init_from`` unless given.
         batch_size: Rows per batch and rank.
         evaluation_length: Most tokens of a row that is evaluated or predicted. Default: no limit.
-        validation_fraction: The share, if there are no records for validation, in (0, 1).
-        seed: Seed of split and order.
+        validation_fraction: The share, if there are no records for validation, in (0, 1). Which records, depends on
+            their texts alone (see ``datamodules.split``): copies share a side, whatever their labels.
+        seed: Seed of the order. The split is the same for every seed.
         num_workers: Worker processes per loader. Changes no batch.
+        split_seed: Another seed holds out other records. Leave it as it is, so that all runs hold out the same.
 
     Raises:
         ValueError: If a number is out of range, or there is no tokenizer.
@@ -66,9 +67,10 @@ class LabelledTextDataModule(LightningDataModule):
         tokenizer: Tokenizer | None = None,
         batch_size: int = 32,
         evaluation_length: int | None = None,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = VALIDATION_FRACTION,
         seed: int = 0,
         num_workers: int = 0,
+        split_seed: int = SPLIT_SEED,
     ) -> None:
         super().__init__()
         require_at_least(1, LONGEST_ROW, train_length=train_length)
@@ -80,10 +82,7 @@ class LabelledTextDataModule(LightningDataModule):
         require_kind(Examples, examples=examples)
         require_kind(Table | None, train=train, validation=validation, test=test, predict=predict)
         require_kind(Tokenizer | None, tokenizer=tokenizer)
-        if not is_number(validation_fraction) or not 0 < validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction={shown(validation_fraction)} must lie between 0 and 1, both excluded."
-            )
+        Split(split_seed, validation_fraction)  # which refuses what is out of range
         if tokenizer is None:
             raise ValueError(
                 "data needs a tokenizer, the one that the model was pretrained with: datamodules.TokenizerFile for a "
@@ -101,6 +100,7 @@ class LabelledTextDataModule(LightningDataModule):
         self.validation_fraction = validation_fraction
         self.seed = seed
         self.num_workers = num_workers
+        self.split_seed = split_seed
         self._encoded: dict[str, LabelledBatches] = {}
 
     @property
@@ -112,6 +112,11 @@ class LabelledTextDataModule(LightningDataModule):
     def labels(self) -> list[str]:
         """What there is to choose from; empty where it is no choice among fixed labels."""
         return self.examples.labels
+
+    def split_rule(self) -> dict[str, Any] | None:
+        """Say by which rule records are held out, as plain data; None where those to validate on are given."""
+        rule = Split(self.split_seed, self.validation_fraction).describe()
+        return None if self.validation is not None else {**rule, "by": "record"}
 
     def train_dataloader(self) -> ResumableLoader:
         """Load training rows, in another order every epoch; under ``overfit_batches`` always in the same."""
@@ -155,12 +160,25 @@ class LabelledTextDataModule(LightningDataModule):
             raise ValueError(f"data.init_args.{name} is not set, so there are no records for it. Give their path.")
         if self.validation is not None:
             return self.train, None
-        count = len(self.train.open())
-        if count < 2:
-            raise ValueError(f"{self.train.path} has {count} record; training and validation each need one.")
-        shuffled = random_order(self.seed, Purpose.SPLIT, 0, count)
-        kept = min(max(round(self.validation_fraction * count), 1), count - 1)
-        return self.train, np.sort(shuffled[kept:] if name == "train" else shuffled[:kept])
+        return self.train, np.flatnonzero(self._held_out(self.train) == (name != "train"))
+
+    def _held_out(self, table: Table) -> NDArray[np.bool_]:
+        """Say which records are held out: (records,)."""
+        records = table.open()
+        with refusing(f"{shown(table.path)} can't be read", "Copy or download it again."):
+            texts = [self.examples.texts(record) for record in records]
+        split = Split(self.split_seed, self.validation_fraction)
+        places = split.places(np.array([text_hash(text) for text in texts], dtype=np.uint64))  # (records,)
+        if len(np.unique(places)) < 2:
+            raise ValueError(
+                f"{table.path} has {len(np.unique(places))} record that is no copy of another; training and validation "
+                "each need one."
+            )
+        (out,) = split.held_out([places])
+        rank_zero_info(
+            f"{out.sum()} of {len(out)} records ({out.mean():.1%}) are held out for validation by their text."
+        )
+        return out
 
     def _encode(self, name: str) -> LabelledBatches:
         table, selected = self._table(name)

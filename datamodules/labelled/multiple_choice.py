@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.arguments import require_kind, shown
-from datamodules.labelled.examples import Example, Examples, ids_of, mask_of, text_in, value_in
+from datamodules.labelled.examples import Example, Examples, ids_of, mask_of, text_in, value_in, without_label
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
 
@@ -32,6 +32,10 @@ class MultipleChoiceExamples(Examples):
         self.text = text
         self.choices = choices
         self.label = label
+
+    def texts(self, record: Mapping[str, Any]) -> str:
+        """Write the texts, without the label."""
+        return without_label(record, [self.text, self.choices])
 
     def encode(
         self, record: Mapping[str, Any], tokenizer: Tokenizer, frame: Frame, limit: int | None, with_label: bool

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from datamodules.arguments import require_kind, shown
-from datamodules.labelled.examples import Example, Examples, LeftOutError, ids_of, mask_of, text_in, value_in
+from datamodules.labelled.examples import (
+    Example,
+    Examples,
+    LeftOutError,
+    ids_of,
+    mask_of,
+    text_in,
+    value_in,
+    without_label,
+)
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
 
@@ -36,6 +45,10 @@ class QuestionAnsweringExamples(Examples):
         self.text = text
         self.text_pair = text_pair
         self.label = label
+
+    def texts(self, record: Mapping[str, Any]) -> str:
+        """Write the context: questions about one context share a side."""
+        return without_label(record, [self.text_pair])
 
     def encode(
         self, record: Mapping[str, Any], tokenizer: Tokenizer, frame: Frame, limit: int | None, with_label: bool

@@ -15,6 +15,7 @@ from datamodules.labelled.examples import (
     require_labels,
     text_in,
     value_in,
+    without_label,
 )
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
@@ -43,6 +44,10 @@ class SequenceExamples(Examples):
         self.text = text
         self.text_pair = text_pair
         self.label = label
+
+    def texts(self, record: Mapping[str, Any]) -> str:
+        """Write the texts, without the label."""
+        return without_label(record, [self.text, *([self.text_pair] if self.text_pair else [])])
 
     def encode(
         self, record: Mapping[str, Any], tokenizer: Tokenizer, frame: Frame, limit: int | None, with_label: bool

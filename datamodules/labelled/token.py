@@ -16,6 +16,7 @@ from datamodules.labelled.examples import (
     mask_of,
     require_labels,
     value_in,
+    without_label,
 )
 from datamodules.labelled.frame import Frame
 from datamodules.tokenizers import Tokenizer
@@ -41,6 +42,10 @@ class TokenExamples(Examples):
         self.words = words
         self.label = label
         self.separator = separator
+
+    def texts(self, record: Mapping[str, Any]) -> str:
+        """Write the texts, without the label."""
+        return without_label(record, [self.words])
 
     def encode(
         self, record: Mapping[str, Any], tokenizer: Tokenizer, frame: Frame, limit: int | None, with_label: bool

@@ -1,7 +1,9 @@
 """The data module for corpora that are too large to tokenise first."""
 
+import copy
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -108,10 +110,16 @@ class StreamingTextDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
-        self.split = Split(split_seed, validation_fraction)
+        Split(split_seed, validation_fraction)  # which refuses what is out of range
         self.validation_fraction = validation_fraction
         self.split_seed = split_seed
+        self._also: tuple[Split, ...] = ()
         self._validation: tuple[Masking, DocumentsInMemory] | None = None
+
+    @property
+    def split(self) -> Split:
+        """The rule by which documents are held out."""
+        return Split(self.split_seed, self.validation_fraction)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -161,6 +169,14 @@ class StreamingTextDataModule(LightningDataModule):
         _, documents = self._open_validation()
         return WholeDocuments(documents, np.flatnonzero(documents.lengths))
 
+    def for_evaluation(self, tokenizer: Tokenizer | None = None, rules: Sequence[Split] = ()) -> Self:
+        """Give the same text to evaluate other models on; see ``TextDataModule.for_evaluation``."""
+        other = copy.copy(self)
+        other._also, other._validation = (*self._also, *rules), None
+        if tokenizer is not None:
+            other.tokenizer, other.masking = tokenizer, DEFAULT_MASKING
+        return other
+
     def split_rule(self) -> dict[str, Any]:
         """Say by which rule documents are held out, as plain data; there as soon as the data module is."""
         return self.split.describe()
@@ -183,7 +199,7 @@ class StreamingTextDataModule(LightningDataModule):
                 continue
             if not self.split.is_below([text])[0]:
                 num_trained_on += 1
-            elif len(found) < self.validation_documents:
+            elif len(found) < self.validation_documents and all(rule.is_below([text])[0] for rule in self._also):
                 found[text] = None
             if num_trained_on and len(found) == self.validation_documents:
                 break

@@ -20,7 +20,7 @@ from gau_alpha.checkpoints.folders import (
     save_folder,
     write_folder,
 )
-from gau_alpha.checkpoints.identity import RUN_KEY, TOKENIZER_KEY, recipe, tokenizer_fingerprint
+from gau_alpha.checkpoints.identity import RUN_KEY, TOKENIZER_KEY, recipe, recipe_digest, tokenizer_fingerprint
 from gau_alpha.checkpoints.tensors import HEAD, WEIGHTS, check_fit, load_plain, load_weights
 from gau_alpha.checkpoints.tokenizer import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.checkpoints.training import (
@@ -65,6 +65,7 @@ __all__ = [
     "read_folder",
     "read_training_state",
     "recipe",
+    "recipe_digest",
     "save_folder",
     "tokenizer_files",
     "tokenizer_fingerprint",

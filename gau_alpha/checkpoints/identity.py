@@ -1,5 +1,7 @@
 """What a checkpoint says of its making: which training and which tokenizer its weights come from."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,16 @@ RUN_KEY = "run"
 
 TOKENIZER_KEY = "tokenizer_fingerprint"
 """The entry of the run's record that tells tokenizers apart by what they do, not by where they lie."""
+
+SPLITS_KEY = "splits"
+"""The entry of the run's record that lists by which rules documents were held out, in all training of the weights:
+that of the run itself, of what it was started from, and of its own past. None stands for a rule that is not known."""
+
+STARTED_FROM_KEY = "started_from"
+"""The entry of the run's record that says which weights training began with."""
+
+SEEN_KEY = "seen"
+"""The entry of the run's record that counts what the run has trained on."""
 
 _NO_RECIPE = {"seed", "seed_everything", "cache_dir", "num_workers", "init_from", "activation_checkpointing", "kernel"}
 """Settings that tell two runs of one recipe apart, or change no number: seeds, places, speed."""
@@ -47,9 +59,20 @@ def recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         "hyper_parameters": _without(checkpoint.get("hyper_parameters")),
         "data": _without(config.get("data")),
         "tokenizer": run.get(TOKENIZER_KEY),
+        "started_from": _section(run, STARTED_FROM_KEY).get("recipe"),
         "trainer": {name: trainer.get(name) for name in _TRAINER},
         "processes": _section(run, "world").get("processes"),
     }
+
+
+def recipe_digest(checkpoint: Mapping[str, Any]) -> str:
+    """Hash ``recipe``.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+    """
+    text = json.dumps(recipe(checkpoint), sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _section(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ evaluated, and training can start from it (``fit --model.init_from``), but not g
 
 import argparse
 import hashlib
+import json
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -40,7 +41,8 @@ from gau_alpha.checkpoints import (
     write_folder,
 )
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.checkpoints.identity import RUN_KEY
+from gau_alpha.checkpoints.identity import RUN_KEY, SPLITS_KEY
+from gau_alpha.cli.splits import TRAINING_DATA, started_from, training_data
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig
@@ -144,7 +146,8 @@ def to_folder(
     pad_id, files = _tokenizer(checkpoint, source, tokenizer)
     (folder / STATE).unlink(missing_ok=True)  # of what was there before: it would not go with these weights
     write_folder(folder, config, method, weights, train_length, pad_id, head, labels)
-    for name, text in {**files, CARD: card}.items():
+    said = json.dumps(training_data(checkpoint, str(source)), indent=2) + "\n"
+    for name, text in {**files, CARD: card, TRAINING_DATA: said}.items():
         write_atomic(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     if not weights_only:
         others = {name: x for name, x in checkpoint["state_dict"].items() if not name.startswith(MODEL_PREFIX)}
@@ -194,7 +197,7 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
             "state_dict": weights,
             "hparams_name": "kwargs",
             "hyper_parameters": dict(module.hparams),
-            RUN_KEY: {"tokenizer": _tokenizer_files(folder)},
+            RUN_KEY: {"tokenizer": _tokenizer_files(folder), SPLITS_KEY: started_from(folder)[SPLITS_KEY]},
         }
     write_atomic(path, lambda unfinished: torch.save(content, unfinished))
 

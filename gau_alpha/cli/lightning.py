@@ -28,12 +28,12 @@ from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, replacing_data, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
 from gau_alpha.cli.help import HelpAll
-from gau_alpha.cli.identity import ALLOW_MISMATCH, check_belongs
+from gau_alpha.cli.identity import ALLOW_MISMATCH, after_parent, check_belongs, check_each, tokenizer_label
 from gau_alpha.cli.parser import Parser
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
-from gau_alpha.cli.trainer import GAUAlphaTrainer
+from gau_alpha.cli.trainer import CheckpointData, GAUAlphaTrainer
 from gau_alpha.cli.trainer_limits import check_trainer
 from gau_alpha.cli.trust import TRUST, set_import_rules
 from gau_alpha.finetuning.module import GAUAlphaFineTuning
@@ -295,15 +295,26 @@ class GAUAlphaCLI(LightningCLI):
 
     def _check_data(self, config: Any) -> None:
         """Hold the data against every checkpoint that the command names."""
+        command = self.config.subcommand
         paths = config.ckpt_path if isinstance(config.ckpt_path, list) else [config.ckpt_path]
-        evaluates = self.config.subcommand != "predict"  # which reads all that there is
-        found = {
-            path: check_belongs(read_checkpoint(path), path, self.datamodule, evaluates, config.allow_mismatch)
-            for path in paths
-            if isinstance(path, str) and Path(path).is_file()
-        }
+        read = {path: read_checkpoint(path) for path in paths if isinstance(path, str) and Path(path).is_file()}
         assert isinstance(self.trainer, GAUAlphaTrainer)
-        self.trainer.notes = {str(Path(path)): "; ".join(one) for path, one in found.items()}
+        if command == "extrapolate" and len(read) > 1:
+            found = check_each(read, self.datamodule, config.allow_mismatch)
+        else:
+            found = {
+                path: check_belongs(one, path, self.datamodule, command, config.allow_mismatch)
+                for path, one in read.items()
+            }
+            for one in found.values():
+                self.datamodule = one.data
+        start = self.config[command].model.get("init_from")
+        if command == "fit" and start and not config.ckpt_path and Path(start).is_file():
+            self.datamodule = after_parent(start, self.datamodule)
+        self.trainer.evaluations = {
+            str(Path(path)): CheckpointData(one.data, tokenizer_label(one.data), "; ".join(one.notes))
+            for path, one in found.items()
+        }
 
     def _changes_since(self, path: str) -> list[str]:
         """List the settings that differ from those of the run that saved a checkpoint."""

@@ -8,10 +8,12 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.recovery.identity import identity_of
 from gau_alpha.checkpoints import RUN_KEY, TOKENIZER_KEY, tokenizer_files
 from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.cli.past import Past
 from gau_alpha.cli.provenance import environment_info
 
 
@@ -30,6 +32,9 @@ class RunRecord(SaveConfigCallback):
         # read once: the file may change while the run goes on
         self._tokenizer = {} if tokenizer is None else tokenizer_files(tokenizer)
         self._fingerprint = None if tokenizer is None else tokenizer.fingerprint()
+        self._past = Past()
+        if stage == "fit" and not trainer.ckpt_path:  # or what is resumed brings it
+            self._past.begin(self.config.model.get("init_from"))
         self._data = None if stage != "fit" or not hasattr(data, "identity") else data.identity()
         if self.already_saved or (stage != "fit" and not trainer.loggers):
             return  # an evaluation that logs nowhere leaves no files but those it is asked for
@@ -42,11 +47,26 @@ class RunRecord(SaveConfigCallback):
             write_atomic(_free(folder / "run.json"), lambda path: path.write_text(record, encoding="utf-8"))
         self.already_saved = True
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take over what the weights have seen so far.
+
+        Raises:
+            ValueError: If the checkpoint's record is none.
+        """
+        if trainer.state.fn is TrainerFn.FITTING:
+            self._past.go_on(checkpoint)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count what was trained on."""
+        self._past.count(batch)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the record into the checkpoint, as plain data."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         read = {"tokenizer": self._tokenizer, TOKENIZER_KEY: self._fingerprint, "data": self._data}
-        checkpoint[RUN_KEY] = {"config": config, **read, **_record(trainer)}
+        checkpoint[RUN_KEY] = {"config": config, **read, **self._past.record(trainer), **_record(trainer)}
 
 
 def changes(before: Any, now: Any, name: str = "") -> list[str]:

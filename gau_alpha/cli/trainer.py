@@ -1,11 +1,14 @@
 """Lightning's Trainer with two more verbs: ``extrapolate`` and ``calibrate``."""
 
 import math
+import re
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,23 +18,38 @@ from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.cli.provenance import environment_info
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationResult, Status
 from gau_alpha.extrapolation.calibration import Calibration, calibration_path
-from gau_alpha.extrapolation.candidates import open_checkpoints, pair_up
+from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint, open_checkpoints, pair_up
 from gau_alpha.extrapolation.options import DEFAULT_RATIOS
 from gau_alpha.extrapolation.report import NAME, Report
 from gau_alpha.extrapolation.result_cache import claimed
 from gau_alpha.extrapolation.run import OneStep, calibrate_checkpoint, evaluate_candidates
 from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.limits import require_number, require_path
+from gau_alpha.untrusted.escaping import printable
 
 DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
 """Methods that are evaluated unless others are named."""
 
 
+class CheckpointData(NamedTuple):
+    """What a checkpoint is evaluated on.
+
+    Attributes:
+        data: The data module, which checkpoints of one tokenizer share.
+        tokenizer: What tells it from data that is read with another tokenizer.
+        note: What a reader should know of the results.
+    """
+
+    data: LightningDataModule
+    tokenizer: str = ""
+    note: str = ""
+
+
 class GAUAlphaTrainer(Trainer):
     """Lightning's Trainer that can also evaluate and calibrate finished checkpoints past their training length."""
 
-    notes: Mapping[str, str] = MappingProxyType({})
-    """What a reader should know of a checkpoint's results, by its path; the command line sets it."""
+    evaluations: Mapping[str, CheckpointData] = MappingProxyType({})
+    """What each checkpoint is evaluated on, by its path; the command line sets it."""
 
     def _run_stage(self) -> Any:
         """Run the loop; where a resumed run has no step left to train, let callbacks catch up.
@@ -70,8 +88,10 @@ class GAUAlphaTrainer(Trainer):
 
         With several checkpoints, a method that fixes the similarity is evaluated on those trained with it, other
         methods on each; where a method is evaluated on more than one, it is named ``method (checkpoint's run)``, and
-        checkpoints that differ only in their seed are summed up as mean and spread. Finished measurements are kept in
-        the output folder: the same command, given again after an interruption, goes on where it stopped.
+        checkpoints that differ only in their seed are summed up as mean and spread. Losses of different tokenizers are
+        not comparable: each tokenizer's checkpoints then have a report of their own, in a folder of its name, and their
+        own baseline. Finished measurements are kept in the output folder: the same command, given again after an
+        interruption, goes on where it stopped.
 
         Args:
             model: Built for the first checkpoint, whose weights it gets. Its method differs from the checkpoint's where
@@ -79,8 +99,10 @@ class GAUAlphaTrainer(Trainer):
             datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
             ckpt_path: Lightning checkpoints of GAUAlphaModule, one or more.
             methods: Presets (see ``gau-alpha methods``), ``trained`` for a checkpoint's own method, or
-                ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for.
-            baseline: The line of the table that all others are compared with. Default: the first.
+                ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for. ``calibrated``
+                and ``random_keys`` need its table for ``trained``.
+            baseline: The line of the table that all others are compared with. Default, and for tokenizers that have no
+                such line: the first.
             calibrations: Tables of calibrated methods; default: those that lie next to the checkpoints.
             time_budget: Seconds; what would take longer is reported as "out of time", and can be gone on with.
             output_dir: Where extrapolation.html, .json, .csv, .md and .png go. Default: the first checkpoint's run
@@ -103,18 +125,47 @@ class GAUAlphaTrainer(Trainer):
             require_path("output_dir", output_dir)
         checkpoints = open_checkpoints(ckpt_path, model)
         folder = Path(output_dir) if output_dir else checkpoints[0].path.resolve().parent.parent
-        unfinished = folder / f"{NAME}.unfinished"
-        candidates = pair_up(checkpoints, methods, calibrations, self.notes)
-        measured = {id(one.checkpoint) for one in candidates}
-        work = partial(
-            evaluate_candidates,
-            candidates=candidates,
-            options=chosen,
-            baseline=baseline,
-            unfinished=unfinished,
-            time_budget=time_budget,
-        )
-        step = OneStep([one for one in checkpoints if id(one) in measured], datamodule, work)
+        notes = {path: one.note for path, one in self.evaluations.items()}
+        candidates = pair_up(checkpoints, methods, calibrations, notes)
+        if baseline is not None and baseline not in (names := [one.name for one in candidates]):
+            raise ValueError(f"baseline={baseline!r} is not evaluated; choose one of: {', '.join(names)}.")
+        of_tokenizer: dict[str, list[Candidate]] = {}
+        for one in candidates:
+            assert one.checkpoint is not None
+            of_tokenizer.setdefault(self._data_of(one.checkpoint, datamodule).tokenizer, []).append(one)
+        end = None if time_budget is None else time.monotonic() + time_budget
+        results: list[ExtrapolationResult] = []
+        for tokenizer, some in of_tokenizer.items():
+            place = folder if len(of_tokenizer) == 1 else folder / re.sub(r"[^A-Za-z0-9]+", "_", tokenizer)
+            if len(of_tokenizer) > 1 and self.is_global_zero:
+                print(printable(f"tokenizer: {tokenizer} (losses of different tokenizers are not comparable)"))
+            work = partial(
+                evaluate_candidates,
+                candidates=some,
+                options=chosen,
+                baseline=baseline if baseline in [one.name for one in some] else None,
+                tokenizer=tokenizer,
+                unfinished=place / f"{NAME}.unfinished",
+                time_budget=None if end is None else max(end - time.monotonic(), sys.float_info.min),
+            )
+            results += self._evaluate(some, datamodule, work, place, latex)
+        return results
+
+    def _data_of(self, checkpoint: LoadedCheckpoint, datamodule: LightningDataModule) -> CheckpointData:
+        return self.evaluations.get(str(checkpoint.path), CheckpointData(datamodule))
+
+    def _evaluate(
+        self,
+        candidates: list[Candidate],
+        datamodule: LightningDataModule,
+        work: partial[Any],
+        folder: Path,
+        latex: bool,
+    ) -> list[ExtrapolationResult]:
+        """Measure candidates that share a tokenizer, and write their report."""
+        checkpoints = list({id(one.checkpoint): one.checkpoint for one in candidates if one.checkpoint}.values())
+        step = OneStep(checkpoints, self._data_of(checkpoints[0], datamodule).data, work)
+        unfinished = work.keywords["unfinished"]
         with claimed(unfinished, self.is_global_zero):
             self.test(step, verbose=False)
             assert step.result is not None, "the test has run"

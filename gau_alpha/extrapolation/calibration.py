@@ -7,12 +7,15 @@ from typing import Any
 
 from gau_alpha.attention.presets import METHODS, TRAINED
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.scaling import CalibratedScale, Scaling
+from gau_alpha.scaling import CalibratedScale, RandomKeysScale, Scaling
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import shown
 
 CALIBRATED = "calibrated"
 """The method ``calibrated``; ``NAME_calibrated`` is the method NAME with its temperatures calibrated."""
+
+RANDOM_KEYS = "random_keys"
+"""The method ``random_keys``, made of the entropies that a calibration of ``trained`` has measured at train_length."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,20 @@ class Calibration:
     method: str
     scale: CalibratedScale
     provenance: dict[str, Any]
+
+    def random_keys(self) -> RandomKeysScale:
+        """Make the scale for random keys of the entropies that were measured at train_length.
+
+        Raises:
+            ValueError: If the provenance holds none, or too even ones.
+        """
+        entropies = self.provenance.get("entropy_before")  # (K, M) by layer and length, the first being train_length
+        train_length = self.provenance.get("train_length")
+        if not isinstance(entropies, list) or not all(isinstance(one, list) and one for one in entropies):
+            raise ValueError(f"provenance.entropy_before must list numbers for every layer, got {shown(entropies)}.")
+        if type(train_length) is not int:
+            raise ValueError(f"provenance.train_length must be a number of tokens, got {shown(train_length)}.")
+        return RandomKeysScale([layer[0] for layer in entropies], train_length)
 
     def write(self, path: str | Path) -> Path:
         """Writes a small JSON file, whole or not at all."""
@@ -60,15 +77,15 @@ class Calibration:
 
 
 def is_calibrated(method: str) -> bool:
-    """Say whether a method's temperatures come from a calibration."""
-    return method == CALIBRATED or method.endswith(f"_{CALIBRATED}")
+    """Say whether a method's temperatures come from a calibration, or are derived from what one has measured."""
+    return method in (CALIBRATED, RANDOM_KEYS) or method.endswith(f"_{CALIBRATED}")
 
 
 def base_of(method: str) -> str:
     """Name the method that was calibrated; any other method is its own base."""
     if not is_calibrated(method):
         return method
-    return TRAINED if method == CALIBRATED else method.removesuffix(f"_{CALIBRATED}")
+    return TRAINED if method in (CALIBRATED, RANDOM_KEYS) else method.removesuffix(f"_{CALIBRATED}")
 
 
 def calibration_path(checkpoint: Path, base: str) -> Path:

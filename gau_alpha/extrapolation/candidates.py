@@ -13,7 +13,7 @@ from gau_alpha.attention.presets import TRAINED, display_name, load_preset, reso
 from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
 from gau_alpha.checkpoints.checksum import read_hashed
 from gau_alpha.checkpoints.chosen_weights import held_weights
-from gau_alpha.extrapolation.calibration import Calibration, base_of, calibration_path, is_calibrated
+from gau_alpha.extrapolation.calibration import RANDOM_KEYS, Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
 
@@ -103,11 +103,6 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
     for path, label, checkpoint, sha256, (config, method, weights) in zip(
         paths, _labels(paths), checkpoints, hashes, read, strict=True
     ):
-        if config.vocab_size != module.model.config.vocab_size:
-            raise ValueError(
-                f"{path} has a vocabulary of {config.vocab_size} ids, the data one of "
-                f"{module.model.config.vocab_size}: give the tokenizer that the model was trained with."
-            )
         if not loaded and config == module.model.config:
             model = module.model
             model.set_method(method)  # which may have weights of its own
@@ -143,7 +138,7 @@ def pair_up(
 
     Args:
         checkpoints: The checkpoints.
-        methods: Names of presets, ``trained``, ``calibrated``, or ``NAME_calibrated`` for a preset NAME.
+        methods: Names of presets, ``trained``, or ``NAME_calibrated`` for a preset NAME.
         calibrations: Files with the tables of calibrated methods; if None, those next to the checkpoints.
         notes: What a reader should know of a checkpoint's results, by its path.
 
@@ -161,23 +156,22 @@ def pair_up(
         suited = [one for one in checkpoints if len(checkpoints) == 1 or one.suits(name)]
         if not suited:
             raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
-        alike = Counter(one.recipe for one in suited)
+        groups = _groups(suited)
         shown = display_name(name)
         for checkpoint in suited:
-            several = alike[checkpoint.recipe] > 1
-            # Where some were trained with one similarity and some with another, a group says with which.
-            kind = "" if len(alike) == 1 else f" ({checkpoint.trained_method.similarity!r})"
+            kind = groups.get(checkpoint.recipe)
             method = resolve_method(base_of(name), checkpoint.model.method, checkpoint.train_length)
             calibration = None
             if is_calibrated(name):
                 calibration = _calibration(checkpoint, name, tables)
-                method = method.replace(scaling=calibration.scale)
+                scale = calibration.random_keys() if name == RANDOM_KEYS else calibration.scale
+                method = method.replace(scaling=scale)
             candidates.append(
                 Candidate(
                     name=shown if len(suited) == 1 else f"{shown} ({checkpoint.label})",
                     model=checkpoint.model,
                     method=method,
-                    group=f"{shown}{kind}" if several else "",
+                    group="" if kind is None else f"{shown}{kind}",
                     trained_method=checkpoint.trained_method,
                     note=notes.get(str(checkpoint.path), ""),
                     calibration=calibration,
@@ -185,6 +179,27 @@ def pair_up(
                 )
             )
     return candidates
+
+
+def _groups(checkpoints: list[LoadedCheckpoint]) -> dict[str, str]:
+    """Tell groups of checkpoints apart that differ in nothing but seeds: by recipe, what is put behind a name.
+
+    Where some were trained with one similarity and some with another, a group says with which; where that does not
+    tell groups apart, it names its members.
+    """
+    members: dict[str, list[LoadedCheckpoint]] = {}
+    for one in checkpoints:
+        members.setdefault(one.recipe, []).append(one)
+    kinds = {
+        recipe: "" if len(members) == 1 else f" ({some[0].trained_method.similarity!r})"
+        for recipe, some in members.items()
+        if len(some) > 1
+    }
+    alike = Counter(kinds.values())
+    return {
+        recipe: kind if alike[kind] == 1 else f" ({', '.join(one.label for one in members[recipe])})"
+        for recipe, kind in kinds.items()
+    }
 
 
 def _calibration(checkpoint: LoadedCheckpoint, name: str, tables: list[tuple[str, Calibration]] | None) -> Calibration:

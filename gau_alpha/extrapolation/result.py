@@ -61,6 +61,8 @@ class ExtrapolationResult:
         accuracy_difference_low: As above.
         accuracy_difference_high: As above.
         group: Shared by results of a length that differ only in the seed of training; empty where there is one.
+        tokenizer: What cut the text into the tokens that losses are per; those of different ones are not comparable.
+            Empty if the caller does not know.
         span_position: Where in a document the evaluated span lies.
         num_targets: Masked tokens.
         num_positions: Positions that they stand for: more, where positions were drawn.
@@ -106,6 +108,7 @@ class ExtrapolationResult:
     accuracy_difference_low: float | None = None
     accuracy_difference_high: float | None = None
     group: str = ""
+    tokenizer: str = ""
     span_position: str = "first"
     num_targets: int = 0
     num_positions: int = 0

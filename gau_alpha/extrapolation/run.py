@@ -59,11 +59,17 @@ class OneStep(LightningModule):
         """Open the documents and their vocabulary, and check that they and the checkpoints belong together.
 
         Raises:
-            ValueError: If the data's train_length is not the checkpoints', or its documents are no documents.
+            ValueError: If the data's train_length or vocabulary is not the checkpoints', or its documents are no
+                documents.
         """
         data: Any = self.datamodule  # of which only what an evaluation needs is known
         data.setup("test")
         for checkpoint in self.checkpoints:
+            if checkpoint.model.config.vocab_size != data.vocabulary.size:
+                raise ValueError(
+                    f"{checkpoint.path} has a vocabulary of {checkpoint.model.config.vocab_size} ids, the data one of "
+                    f"{data.vocabulary.size}: give the tokenizer that the model was trained with."
+                )
             if checkpoint.train_length != data.train_length:
                 raise ValueError(
                     f"{checkpoint.path} was trained on rows of {checkpoint.train_length} tokens, but the data has "
@@ -98,6 +104,7 @@ def evaluate_candidates(
     candidates: Sequence[Candidate],
     options: EvaluationOptions,
     baseline: str | None,
+    tokenizer: str,
     unfinished: Path,
     time_budget: float | None,
 ) -> tuple[list[ExtrapolationResult], dict[str, Any], ResultCache | None]:
@@ -109,6 +116,7 @@ def evaluate_candidates(
         candidates: What to measure.
         options: On which part of which documents, and more.
         baseline: Name of the candidate that the others are compared with; the first if None.
+        tokenizer: What the losses are per token of, for the results.
         unfinished: Folder that keeps finished measurements until all are there.
         time_budget: Seconds; measurements that would end later are not begun.
 
@@ -161,7 +169,8 @@ def evaluate_candidates(
         "checkpoints": {name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
         "weights": weights,
     }
-    return list(engine.compare(candidates, baseline, progress, cache, time_budget)), run, cache
+    results = engine.compare(candidates, baseline, progress, cache, time_budget)
+    return [replace(one, tokenizer=tokenizer) for one in results], run, cache
 
 
 def calibrate_checkpoint(

@@ -37,6 +37,9 @@ class RandomKeysScale(Scaling):
     so an idealization: real keys are no random ones. Training-free. n is the number of visible keys, which H₀ was
     measured with; there is no other ``count``.
 
+    Left without entropies it computes nothing: ``gau-alpha calibrate`` measures them, and ``gau-alpha extrapolate
+    --methods random_keys`` fills them in.
+
     Args:
         entropy: (K) H₀ in nats: mean attention entropy of every layer at train_length, as ``gau-alpha calibrate``
             measures it, or one number that serves all layers.
@@ -47,15 +50,17 @@ class RandomKeysScale(Scaling):
             would have, or ``train_length`` is below 2.
     """
 
-    def __init__(self, entropy: list[float], train_length: int | None = None) -> None:
+    def __init__(self, entropy: list[float] | None = None, train_length: int | None = None) -> None:
         super().__init__()
+        self.entropy = entropy
+        self.train_length = train_length
+        self._layer: int | None = None
+        if entropy is None:
+            return
         if not isinstance(entropy, list | tuple) or not entropy:
             raise ValueError(f"entropy must be a list of numbers, one per layer or one for all, got {shown(entropy)}.")
         for value in entropy:
             require_number("Each of entropy", value, least=_LEAST)
-        self.entropy = entropy
-        self.train_length = train_length
-        self._layer: int | None = None
         self._check_entropy()
 
     def with_train_length(self, train_length: int) -> Self:
@@ -74,7 +79,7 @@ class RandomKeysScale(Scaling):
         Raises:
             ValueError: If entropies were given for another number of layers.
         """
-        if len(self.entropy) == 1:
+        if self.entropy is None or len(self.entropy) == 1:
             return self
         if len(self.entropy) != num_layers:
             raise ValueError(
@@ -89,8 +94,13 @@ class RandomKeysScale(Scaling):
         """Interpolate s_n / s_train in ln n.
 
         Raises:
-            ValueError: If there is an entropy per layer and nobody said which layer this is.
+            ValueError: If there are no entropies, or there is one per layer and nobody said which layer this is.
         """
+        if self.entropy is None:
+            raise ValueError(
+                "RandomKeysScale has no entropies yet: measure them with `gau-alpha calibrate --ckpt_path …` and "
+                "evaluate it with `gau-alpha extrapolate --methods random_keys`."
+            )
         if self._layer is None and len(self.entropy) > 1:
             raise ValueError("RandomKeysScale has an entropy per layer: take the method of a layer, `for_layer`.")
         train_length = require_train_length(self, self.train_length)
@@ -103,7 +113,7 @@ class RandomKeysScale(Scaling):
         return torch.lerp(tau[right - 1], tau[right], share)
 
     def _check_entropy(self) -> None:
-        if self.train_length is None:
+        if self.train_length is None or self.entropy is None:
             return
         require_whole("train_length", self.train_length, least=2, why="a row of 1 token has no entropy to keep")
         most = math.log(self.train_length) - MARGIN

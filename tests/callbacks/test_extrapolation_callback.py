@@ -279,6 +279,7 @@ def test_out_of_memory_does_not_end_training(tmp_path):
         (Documents(longest=10), evaluation(), r"longest of 4 has 10 tokens"),
         (Documents(), evaluation(methods=["infoscael"]), r"infoscael.*infoscale"),
         (Documents(), evaluation(methods=["trained", "calibrated"]), r"'calibrated' needs a table.*after training"),
+        (Documents(), evaluation(methods=["random_keys"]), r"'random_keys' needs a table.*after training"),
     ],
     ids=["no data module", "short documents", "unknown method", "no table"],
 )

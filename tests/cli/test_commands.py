@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import yaml
+from pages import ROOT, blocks, text
 
 from gau_alpha.attention.presets import preset_names
 from gau_alpha.cli import main
@@ -134,6 +135,40 @@ def test_calibrated_needs_nothing_but_the_checkpoint_once_it_was_calibrated(run,
     assert len(content["run"]["evaluation"]["left_out"]) == 1
     files = ["--calibrations", str(table), str(tmp_path / "mine.json"), "--output_dir", str(tmp_path / "both")]
     assert main([*args, "--methods", "calibrated", "infoscale_calibrated", *files]) == 0
+
+
+def test_random_keys_takes_entropies_from_the_calibration(run, tmp_path, capsys):
+    checkpoint = tmp_path / "runs/demo/cosscale/checkpoints/last.ckpt"  # where the guide has it
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(run.checkpoint.read_bytes())
+    ratios = ["--length_ratios", "1", "4", "--data.validation_fraction", "0.5", "--allow_mismatch", "true"]
+    extrapolate = ["extrapolate", "--ckpt_path", str(checkpoint), *ratios, "--methods", "trained", "random_keys"]
+    capsys.readouterr()
+    assert main(extrapolate) == 2
+    assert "There is no calibration" in capsys.readouterr().err
+    assert main(["calibrate", "--ckpt_path", str(checkpoint), *ratios, "--num_documents", "1"]) == 0
+    table = checkpoint.with_name("last.calibrated.json")
+    content = json.loads(table.read_text())
+    for layer in content["provenance"]["entropy_before"], content["provenance"]["entropy_after"]:
+        layer[0][0], layer[1][0] = 1.5, 1.0  # a model this young attends to all keys alike, which is refused
+    table.write_text(json.dumps(content))
+    assert main(extrapolate) == 0
+    report = json.loads((tmp_path / "runs/demo/cosscale/extrapolation.json").read_text())
+    at = {(row["method"], row["length"]): row for row in report["rows"]}
+    assert at["trained", 16]["loss"] == at["random_keys", 16]["loss"]
+    assert at["trained", 64]["loss"] != at["random_keys", 64]["loss"]
+    assert report["run"]["methods"]["random_keys"]["scaling"]["init_args"]["entropy"] == [1.5, 1.0]
+    assert len(report["run"]["evaluation"]["left_out"]) == 1
+    # and so does the guide's Python
+    (block,) = (one for one in blocks(text(ROOT / "docs/published_code.md"), "python") if "RandomKeysScale" in one)
+    names: dict = {}
+    exec(compile(block.replace("train_length=64", "train_length=16"), "published_code.md", "exec"), names)
+    assert names["scaling"].describe()["init_args"]["entropy"] == [1.5, 1.0]
+    content["provenance"]["entropy_before"][1] = ["much"]
+    table.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(extrapolate) == 2
+    assert "Each of entropy" in capsys.readouterr().err
 
 
 def test_checkpoints_that_differ_in_their_seed_are_summed_up(run, tmp_path, capsys):

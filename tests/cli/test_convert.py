@@ -44,7 +44,7 @@ def there(run, tmp_path):
 
 def test_there_and_back_every_entry_is_the_same(run, there, tmp_path):
     names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
-    assert {path.name for path in there.iterdir()} == names | {"training_state.ckpt"}
+    assert {path.name for path in there.iterdir()} == names | {"training_state.ckpt", "training_data.json"}
     assert main(["convert", str(there), str(tmp_path / "back.ckpt")]) == 0
     assert_same(read(run.checkpoint), read(tmp_path / "back.ckpt"))
 

@@ -1,56 +1,16 @@
 """A checkpoint knows which tokenizer and which training its weights come from; what contradicts it is refused."""
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from small_runs import EVALUATION, extrapolate, make_tokenizer, results, swap_two, train
 
 from gau_alpha.cli import main
 
 QUIET = ["--trainer.logger", "false", "--trainer.enable_progress_bar", "false"]
-EVALUATION = ["--methods", "trained", "--length_ratios", "1", "2", "--max_documents", "2", "--output_dir", "out"]
-
-
-def train(run, tmp_path, name, **changes):
-    """Train as the shared run was, with other settings by dotted name; return the checkpoint."""
-    config = yaml.safe_load(run.config.read_text())
-    config["trainer"]["logger"]["init_args"] |= {"save_dir": str(tmp_path), "version": name}
-    config["trainer"]["default_root_dir"] = str(tmp_path)
-    for place, value in changes.items():
-        *outer, last = place.split(".")
-        section = config
-        for key in outer:
-            section = section[key]
-        section[last] = value
-    path = tmp_path / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(config))
-    assert main(["fit", "--config", str(path)]) == 0
-    return tmp_path / "run" / name / "checkpoints" / "last.ckpt"
-
-
-def make_tokenizer(path: Path, corpus: Path, kind: str) -> dict:
-    args = ["--source", str(corpus), "--kind", kind, "--vocab_size", "300", "--output", str(path)]
-    assert main(["tokenizer", "train", *args]) == 0
-    return {"class_path": "datamodules.TokenizerFile", "init_args": {"path": str(path)}}
-
-
-def extrapolate(*checkpoints, more=()):
-    return main(["extrapolate", "--ckpt_path", *map(str, checkpoints), *EVALUATION, *more])
-
-
-def results():
-    return json.loads(Path("out/extrapolation.json").read_text())["rows"]
-
-
-def swap_two(path: Path) -> None:
-    """Exchange two letters of a tokenizer file: as large as before, and every text reads otherwise."""
-    content = json.loads(path.read_text())
-    vocab = content["model"]["vocab"]
-    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "extrapolate", "calibrate", "fit"])
@@ -97,20 +57,6 @@ def test_the_same_tokenizer_in_another_place_is_the_same(run, tmp_path):
     data["init_args"]["tokenizer"] = {"class_path": "datamodules.TokenizerFile", "init_args": init_args}
     Path("data.yaml").write_text(yaml.safe_dump(data))
     assert main(["validate", "--ckpt_path", str(run.checkpoint), "--data", "data.yaml", *QUIET]) == 0
-
-
-def test_checkpoints_of_different_tokenizers_are_not_read_with_one(run, corpus, tmp_path, capsys):
-    checkpoints = []
-    for kind in ("bpe", "unigram"):
-        tokenizer = make_tokenizer(tmp_path / f"{kind}.json", corpus, kind)
-        checkpoints.append(train(run, tmp_path, kind, **{"data.init_args.tokenizer": tokenizer}))
-    sizes = {torch.load(one)["hyper_parameters"]["config"]["vocab_size"] for one in checkpoints}
-    capsys.readouterr()
-    assert extrapolate(*checkpoints) == 2
-    error = capsys.readouterr().err
-    assert str(checkpoints[1]) in error
-    assert "tokenizer" in error
-    assert len(sizes) == 1, "or they would be told apart by their sizes"
 
 
 def test_a_checkpoint_that_does_not_say_its_tokenizer_needs_a_word(run, tmp_path, capsys):

@@ -251,6 +251,49 @@ def test_records_that_are_wrong_are_named(module, examples, record, words):
         rows_of(module(examples, [record]))
 
 
+def test_records_are_held_out_by_their_text(letters, tmp_path):
+    """Whatever their order, their labels and the seed; copies share a side."""
+    texts = ["".join(pair) for pair in itertools.product("abcdefgh", repeat=2)]
+
+    def sides(records, **options):
+        (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        train = Table(str(tmp_path / "train.jsonl"))
+        data = LabelledTextDataModule(SequenceExamples(["no", "yes"]), 32, train, tokenizer=letters, **options)
+        read = []
+        for part in ("train", "validation"):
+            ids = [example.arrays["input_ids"][1:-1] for example in rows_of(data, part).examples]
+            read.append({letters.decode(one).replace(" ", "") for one in ids})
+        assert read[0].isdisjoint(read[1])
+        assert read[0] | read[1] == {record["text"] for record in records}
+        return read[1]
+
+    records = [{"text": text, "label": number % 2} for number, text in enumerate(texts)]
+    held_out = sides(records, validation_fraction=0.25)
+    assert 4 < len(held_out) < 32
+    assert sides(records[::-1], validation_fraction=0.25, seed=5) == held_out
+    copies = [{**record, "label": 1 - record["label"]} for record in records]
+    assert sides(records + copies, validation_fraction=0.25) == held_out
+    assert sides(records, validation_fraction=0.25, split_seed=1) != held_out
+    assert held_out - {"aa"} == sides([one for one in records if one["text"] != "aa"], validation_fraction=0.25)
+
+
+@pytest.mark.parametrize(
+    ("examples", "one", "other"),
+    [
+        (TokenExamples(["O", "B"]), {"text": ["a"], "label": ["O"]}, {"text": ["a"], "label": ["B"]}),
+        (
+            MultipleChoiceExamples(),
+            {"text": "a", "text_pair": ["b", "c"], "label": 0},
+            {"text": "a", "text_pair": ["b", "c"], "label": 1},
+        ),
+        (QuestionAnsweringExamples(), {"context": "a", "question": "b"}, {"context": "a", "question": "c"}),
+    ],
+)
+def test_a_label_or_another_question_changes_no_side(examples, one, other):
+    assert examples.texts(one) == examples.texts(other)
+    assert examples.texts(one) != examples.texts({**one, "text": ["x"], "context": "x"})
+
+
 def test_settings_that_are_wrong_are_named(module, letters):
     examples = SequenceExamples(["no", "yes"])
     for options, words in (

@@ -171,7 +171,7 @@ def test_purposes_do_not_share_words():
 
 
 def test_random_order_is_a_fair_permutation():
-    orders = np.array([random_order(seed, Purpose.SPLIT, 0, 5) for seed in range(4000)])
+    orders = np.array([random_order(seed, Purpose.SHUFFLE, 0, 5) for seed in range(4000)])
     np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(5), (4000, 1)))
     shares = np.array([(orders == value).mean(axis=0) for value in range(5)])
     assert np.abs(shares - 0.2).max() < 4 * np.sqrt(0.2 * 0.8 / 4000)

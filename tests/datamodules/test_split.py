@@ -7,9 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.tuner import Tuner
 
-from datamodules import ByteTokenizer, JsonLines, Mixture, TextDataModule, TokenizerFile
+from datamodules import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    JsonLines,
+    Mixture,
+    StreamingTextDataModule,
+    TextDataModule,
+    TokenizerFile,
+)
 from datamodules.split import Split, text_hash
+from gau_alpha import GAUAlphaConfig, GAUAlphaModule
 
 TEXTS = [f"{number} " + "lazy fox dog "[number % 7 :] * (2 + number % 5) for number in range(200)]
 
@@ -124,3 +135,72 @@ def test_the_identity_is_plain_data_and_the_corpus_goes_by_content(make, tokeniz
     same = make(TEXTS[::-1], "reversed", tokenizer=TokenizerFile(tokenizer_file("BPE")), train_length=4, seed=3)
     assert same.identity() == identity
     assert make(TEXTS[1:], "fewer").identity()["corpus"]["sha256"] != identity["corpus"]["sha256"]
+
+
+def test_one_document_can_not_be_split(make):
+    with pytest.raises(ValueError, match="1 document that is not empty and no copy"):
+        make(TEXTS[:1]).setup()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_where_a_side_would_be_empty_the_end_of_the_order_takes_it(make, count: int, fraction: float):
+    """Of few documents: that of the smallest place is held out, or that of the largest is trained on."""
+    for first in range(0, 60, count):
+        texts = TEXTS[first : first + count]
+        places = Split(0, fraction).places(np.array([text_hash(text) for text in texts], dtype=np.uint64))
+        ordered = [texts[number] for number in np.argsort(places)]
+        data = make(texts, f"corpus{first}", validation_fraction=fraction)
+        out = 1 if fraction < 0.5 else count - 1
+        assert (set(held_out(data)), set(trained_on(data))) == (set(ordered[:out]), set(ordered[out:]))
+
+
+def test_what_further_rules_hold_out_is_evaluated_and_nothing_else(make, caplog):
+    caplog.set_level("INFO")
+    one, other = (make(TEXTS, validation_fraction=0.5, split_seed=seed) for seed in (0, 1))
+    both = one.for_evaluation(rules=[other.split])
+    assert set(held_out(both)) == set(held_out(one)) & set(held_out(other))
+    assert trained_on(both) == trained_on(one)
+    assert f"Evaluated are the {len(held_out(both))} of 200 documents" in caplog.text
+    letters = one.for_evaluation(CharacterTokenizer())
+    assert [text.replace(" ", "") for text in held_out(letters)] == [text.replace(" ", "") for text in held_out(one)]
+    few = make(TEXTS[:4], "few", validation_fraction=0.3)
+    with pytest.raises(ValueError, match="None of the 4 documents is held out both here and by"):
+        few.for_evaluation(rules=[Split(seed, 0.3) for seed in range(1, 6)]).setup()
+
+
+def test_streams_evaluate_what_further_rules_hold_out_too(tmp_path: Path):
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+
+    def stream(seed: int) -> StreamingTextDataModule:
+        source = JsonLines(str(tmp_path / "corpus.jsonl"))
+        return StreamingTextDataModule(source, ByteTokenizer(), 8, validation_fraction=0.5, split_seed=seed)
+
+    both = stream(0).for_evaluation(rules=[stream(1).split])
+    assert set(held_out(both)) == set(held_out(stream(0))) & set(held_out(stream(1)))
+
+
+def test_attributes_that_lightnings_tools_set_are_honoured(make):
+    data = make(TEXTS, batch_size=2)
+    assert next(iter(data.train_dataloader()))["input_ids"].shape == (2, 8)
+    data.batch_size = 4  # as Lightning's BatchSizeFinder does
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert next(iter(loader))["input_ids"].shape == (4, 8)
+    data.train_length, data.seed, data.validation_fraction = 16, 7, 0.5
+    expected = make(TEXTS, batch_size=4, train_length=16, seed=7, validation_fraction=0.5)
+    for name in ("train_dataloader", "val_dataloader"):
+        ours, theirs = ([batch["input_ids"].tolist() for batch in getattr(one, name)()] for one in (data, expected))
+        assert ours == theirs
+    data.batch_size = 0
+    with pytest.raises(ValueError, match="batch_size=0"):
+        data.train_dataloader()
+
+
+def test_the_batch_size_that_a_tuner_finds_is_trained_with(make):
+    data = make(TEXTS, batch_size=2)
+    module = GAUAlphaModule(GAUAlphaConfig(data.vocabulary.size, 8, 8, 8, 1), data.train_length)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_steps=1, **quiet, enable_model_summary=False)
+    found = Tuner(trainer).scale_batch_size(module, datamodule=data, max_trials=2, steps_per_trial=1)
+    assert found == data.batch_size == 4
+    assert next(iter(data.train_dataloader()))["input_ids"].shape == (4, 8)

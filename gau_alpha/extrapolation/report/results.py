@@ -18,12 +18,12 @@ class Results:
     """Rows of one or more evaluations and what is needed to measure them again.
 
     Attributes:
-        rows: One per (method, length). All of one protocol and span position.
+        rows: One per (method, length). All of one protocol, span position and tokenizer.
         run: Plain data: seed, checkpoint, data, versions, whatever the caller knows of the making.
 
     Raises:
-        ValueError: If there is no row, the rows come from different protocols or span positions, a (method, length)
-            occurs twice, or a method has more layers at one length than at another.
+        ValueError: If there is no row, the rows come from different protocols, span positions or tokenizers, a
+            (method, length) occurs twice, or a method has more layers at one length than at another.
     """
 
     rows: Sequence[ExtrapolationResult]
@@ -32,7 +32,7 @@ class Results:
     def __post_init__(self) -> None:
         if not self.rows:
             raise ValueError("A report needs at least one row.")
-        for name in ("protocol", "span_position"):
+        for name in ("protocol", "span_position", "tokenizer"):
             kinds = sorted({getattr(row, name) for row in self.rows})
             if len(kinds) > 1:
                 raise ValueError(f"Rows of the {name} {kinds} can't stand in one table: write a report of each.")
