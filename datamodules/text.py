@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self, overload
+from typing import Any, Self
 
 import numpy as np
 import torch

@@ -12,7 +12,6 @@ from gau_alpha.cli.splits import earlier_splits, not_implied, own_split
 from gau_alpha.cli.stored_data import run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.untrusted.escaping import printable
-from gau_alpha.untrusted.registry import shown
 
 ALLOW_MISMATCH = (
     "Evaluate or train even where the data is not what the checkpoint was trained with, or where the checkpoint does "

@@ -24,8 +24,8 @@ from gau_alpha.extrapolation.report import NAME, Report
 from gau_alpha.extrapolation.result_cache import claimed
 from gau_alpha.extrapolation.run import OneStep, calibrate_checkpoint, evaluate_candidates
 from gau_alpha.training.module import GAUAlphaModule
-from gau_alpha.untrusted.limits import require_number, require_path
 from gau_alpha.untrusted.escaping import printable
+from gau_alpha.untrusted.limits import require_number, require_path
 
 DEFAULT_METHODS = [TRAINED, "infoscale", "windowed"]
 """Methods that are evaluated unless others are named."""

@@ -23,6 +23,7 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import load_weights, plain_names, read_checkpoint, warm_start
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.model import GAUAlphaForMaskedLM
+from gau_alpha.training.batch import Batch, layout, with_targets
 from gau_alpha.training.compatibility import (
     check_optimizer_state,
     check_start,
@@ -34,7 +35,6 @@ from gau_alpha.training.compatibility import (
 from gau_alpha.training.fsdp import shard
 from gau_alpha.training.hparams import HasSummaryMetrics, log_hyperparameters
 from gau_alpha.training.logging import TrainingLog, log_epoch
-from gau_alpha.training.batch import Batch, layout, with_targets
 from gau_alpha.training.loss import average_over_targets, masked_lm_loss
 from gau_alpha.training.metrics import MaskedLMMetrics
 from gau_alpha.training.optimizers import parameter_groups

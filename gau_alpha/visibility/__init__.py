@@ -1,8 +1,8 @@
 """Which keys a query may see: the axis ``visibility``.
 
 Padding and other documents of a packed row are hidden for every strategy; a strategy adds its own rule. To add one:
-subclass ``Visibility`` and implement ``mask`` (then it is right), ``band`` (then it is fast on long rows)
-and ``num_visible_keys`` (then counting is fast too). ``tests/gau_alpha/attention/test_strategies.py`` finds the class by
+subclass ``Visibility`` and implement ``mask`` (then it is right), ``band`` (then it is fast on long rows) and
+``num_visible_keys`` (then counting is fast too). ``tests/gau_alpha/attention/test_strategies.py`` finds the class by
 itself.
 """
 

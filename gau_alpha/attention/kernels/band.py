@@ -158,7 +158,7 @@ def _blocks(x: Tensor, size: int) -> Tensor:
 
 
 def _around(x: Tensor, size: int, radius: int) -> Tensor:
-    """Give each block of ``size`` the vectors from ``radius`` before it to ``radius`` behind it, without copies of them.
+    """Give each block of ``size`` the vectors from ``radius`` before it to ``radius`` behind it, as a view.
 
     Rows follow one another: what lies outside a row is of the next one, or zero, and has to be hidden.
 

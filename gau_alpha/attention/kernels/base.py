@@ -15,8 +15,8 @@ Observer = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
 """Called with weights (B, N, Lq, Lk), query indices (B|1, N, Lq), key indices (1, N, Lk) and entropies (B, N, Lq).
 
 Queries of a block are consecutive, unless ``query_positions`` were asked for, and so are its keys. A query's weights
-may come in two calls, on keys near it and on those at the start of its row; the second one's entropies are None. Indices
-that lie outside the row carry no weight.
+may come in two calls, on keys near it and on those at the start of its row; the second one's entropies are None.
+Indices that lie outside the row carry no weight.
 """
 
 

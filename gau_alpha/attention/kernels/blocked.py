@@ -1,6 +1,7 @@
 """A block of queries at a time.
 
-B batch (1 where all rows agree), L length, T queries that are computed, Lq queries of a block, D key size, E value width.
+B batch (1 where all rows agree), L length, T queries that are computed, Lq queries of a block, D key size, E value
+width.
 """
 
 from collections.abc import Iterator
@@ -88,9 +89,9 @@ class Blocked:
         queries = _Queries.of(placed, plan, query_positions)
         whole = None
         if not training:  # written where it belongs: joining blocks would take their memory twice
-            whole = value.new_empty(len(value), queries.index.shape[1], value.shape[-1])  # (B, T, E)
+            whole = value.new_empty(len(value), queries.positions.shape[1], value.shape[-1])  # (B, T, E)
         blocks = []
-        for rows in _blocks(queries.index.shape[1], self.block_size):
+        for rows in _blocks(queries.positions.shape[1], self.block_size):
             some = queries.at(rows)
             if whole is not None:
                 whole[:, rows] = _attend(some, value, plan, dropout, observer)  # (B, Lq, E)
@@ -115,8 +116,8 @@ class _Queries(NamedTuple):
 
     Attributes:
         placed: Queries (B, T, D) and keys (B, L, D) of each branch.
-        index: (B|1, T) int64, where the queries stand.
-        key_index: (1, L) int64.
+        positions: (B|1, T) int64, where the queries stand.
+        keys: (1, L) int64.
         temperature: (B|1, T), τ.
         num_visible_keys: (B|1, T) int64, n.
         rows: Where the queries stand, if they follow one another and distances are those of indices.
@@ -124,8 +125,8 @@ class _Queries(NamedTuple):
     """
 
     placed: list[Placed]
-    index: Tensor
-    key_index: Tensor
+    positions: Tensor
+    keys: Tensor
     temperature: Tensor
     num_visible_keys: Tensor
     rows: slice | None
@@ -153,7 +154,7 @@ class _Queries(NamedTuple):
         """Take a block of them."""
         return self._replace(
             placed=[one._replace(query=one.query[:, rows]) for one in self.placed],
-            index=self.index[:, rows],
+            positions=self.positions[:, rows],
             temperature=self.temperature[:, rows],
             num_visible_keys=self.num_visible_keys[:, rows],
             rows=None if self.rows is None else rows,
@@ -162,7 +163,7 @@ class _Queries(NamedTuple):
 
 def _attend(queries: _Queries, value: Tensor, plan: AttentionPlan, dropout: float, observer: Observer | None) -> Tensor:
     """Attend from a block of queries to every key: (B, Lq, E)."""
-    index, key_index = queries.index[:, :, None], queries.key_index[:, None]  # (B|1, Lq, 1), (1, 1, L)
+    index, key_index = queries.positions[:, :, None], queries.keys[:, None]  # (B|1, Lq, 1), (1, 1, L)
     if len(queries.placed) == 1:
         score = product(queries.placed[0].query, queries.placed[0].key)  # (B, Lq, L)
     elif queries.rows is None:
@@ -214,6 +215,6 @@ def _piece(queries: _Queries, first: int, last: int) -> Tensor:
     start, stop = queries.rows.start, queries.rows.stop
     relative = (first - start, last - start, stop - start)
     if relative not in queries.known:
-        distance = queries.key_index[:, first:last] - queries.key_index[0, start:stop, None]  # (Lq, last − first)
+        distance = queries.keys[:, first:last] - queries.keys[0, start:stop, None]  # (Lq, last − first)
         queries.known[relative] = holding(held, distance)
     return merged(held, queries.known[relative])

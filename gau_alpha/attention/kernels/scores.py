@@ -145,7 +145,7 @@ def product(query: Tensor, key: Tensor) -> Tensor:
     """
     if operand_dtype(query.device) is torch.bfloat16:
         key = key.expand(*query.shape[:-2], *key.shape[-2:])
-        score: Tensor = _RoundedProduct.apply(query.flatten(0, -3), key.flatten(0, -3))  # type: ignore[no-untyped-call]
+        score: Tensor = _RoundedProduct.apply(query.flatten(0, -3), key.flatten(0, -3))
         return score.unflatten(0, query.shape[:-2])
     with torch.autocast(query.device.type, enabled=False):
         return query.float() @ key.float().transpose(-1, -2)
@@ -164,7 +164,7 @@ class _RoundedProduct(torch.autograd.Function):
         return _bmm(query, key.transpose(1, 2))  # (M, Lq, Lk)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         query, key = ctx.saved_tensors
         grad = grad.bfloat16()  # (M, Lq, Lk)
         return _bmm(grad, key), _bmm(grad.transpose(1, 2), query)  # (M, Lq, D), (M, Lk, D)

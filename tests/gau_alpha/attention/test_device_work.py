@@ -1,4 +1,4 @@
-"""What a GPU wants: a host that never waits for a value, and few operations, as many for long rows as for short ones."""
+"""What a GPU wants: a host that never waits for a value, and few operations, as many for long windows as for short."""
 
 import contextlib
 
@@ -22,8 +22,8 @@ WAITING = {
     "masked_select", "equal", "repeat_interleave", "argwhere",
 }  # fmt: skip
 VIEWS = {
-    "view", "_unsafe_view", "_reshape_alias", "expand", "slice", "select", "transpose", "t", "permute", "unsqueeze", "squeeze",
-    "split", "split_with_sizes", "unfold", "as_strided", "detach", "alias", "view_as_complex", "view_as_real", "unbind",
+    "view", "_unsafe_view", "_reshape_alias", "expand", "slice", "select", "transpose", "t", "permute", "unsqueeze",
+    "squeeze", "split", "split_with_sizes", "unfold", "as_strided", "detach", "alias", "view_as_complex", "view_as_real", "unbind",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def batch(length, rows=1, full=True):
 
 def step(model, given):
     model.train()
-    loss, correct, count = masked_lm_loss(model, given)
+    loss, _, count = masked_lm_loss(model, given)
     (loss / count).backward()
     return loss
 
@@ -76,7 +76,9 @@ def evaluation_pass(model, given, observer=None):
     model.eval()
     positions = given["target_positions"]
     logits = model(given["input_ids"], target_positions=positions, observer=observer)
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), given["input_ids"].gather(1, positions).flatten())
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), given["input_ids"].gather(1, positions).flatten()
+    )
 
 
 @pytest.fixture
@@ -113,7 +115,9 @@ def test_nothing_is_waited_for(name, full):
         assert not recorder.waited
 
 
-@pytest.mark.parametrize(("name", "most"), [("softmax", 300), ("windowed", 500), ("streaming_llm", 700), ("rerope", 700)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("softmax", 300), ("windowed", 500), ("streaming_llm", 700), ("rerope", 700)]
+)
 def test_an_evaluation_pass_launches_few_operations(name, most):
     model = build(name)
     given = batch(4096)
