@@ -23,8 +23,8 @@ def masked_lm_loss(model: GAUAlphaForMaskedLM, batch: Batch) -> tuple[Tensor, Te
 
     Args:
         model: The model.
-        batch: As ``with_targets`` returns it, on the model's device. Given ``labels`` alone, targets are found here, and
-            the host waits for the device.
+        batch: As ``with_targets`` returns it, on the device. Given ``labels`` alone, targets are found here, and the
+            host waits for the device.
 
     Returns:
         Summed loss in nats, right predictions and number of targets, () each.

@@ -22,12 +22,22 @@ _FEWEST_QUERIES = 16
 
 
 def queries_per_block(band: Band, block_size: int) -> int:
-    """Choose Lq: as many as the window reaches, which computes half as many scores again as are seen."""
+    """Choose Lq: as many as the window reaches, which computes half as many scores again as are seen.
+
+    Args:
+        band: The window.
+        block_size: The kernel's, which bounds them.
+    """
     return min(max(band.radius, _FEWEST_QUERIES), max(block_size, _FEWEST_QUERIES))
 
 
 def keys_per_query(band: Band, block_size: int) -> int:
-    """Count the scores that are computed for each query: Lk + S."""
+    """Count the scores that are computed for each query: Lk + S.
+
+    Args:
+        band: The window.
+        block_size: The kernel's.
+    """
     return queries_per_block(band, block_size) + 2 * band.radius + band.sinks
 
 

@@ -83,7 +83,15 @@ def distances(query_idx: Tensor, key_idx: Tensor, layout: SequenceLayout) -> Ten
 
 
 def holding(placed: list[Placed], distance: Tensor) -> list[Tensor]:
-    """Say where each branch but the first holds: (…, Lq, Lk) bool each, at distances (…, Lq, Lk)."""
+    """Say where each branch but the first holds.
+
+    Args:
+        placed: The branches.
+        distance: (…, Lq, Lk) int64, key minus query.
+
+    Returns:
+        (…, Lq, Lk) bool each.
+    """
     return [one.branch.holds_at(distance) for one in placed[1:]]
 
 
@@ -112,6 +120,9 @@ def with_bias(score: Tensor, query_idx: Tensor, key_idx: Tensor, temperature: Te
         key_idx: (1, …, 1, Lk) int64.
         temperature: (B|1, …, Lq, 1), τ.
         plan: The method's plan.
+
+    Returns:
+        (B, …, Lq, Lk) float32.
     """
     if not plan.position.biased:
         return score

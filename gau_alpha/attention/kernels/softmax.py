@@ -53,5 +53,13 @@ def entropy(weights: Tensor, score: Tensor) -> Tensor:
 
 
 def drop(weights: Tensor, probability: float) -> Tensor:
-    """Drop weights with a probability, and make up for it in the others."""
+    """Drop weights at random, and make up for it in the others.
+
+    Args:
+        weights: (…) of any shape.
+        probability: With which a weight is dropped; 0 does nothing.
+
+    Returns:
+        (…) like ``weights``.
+    """
     return F.dropout(weights, probability) if probability else weights

@@ -23,7 +23,8 @@ WAITING = {
 }  # fmt: skip
 VIEWS = {
     "view", "_unsafe_view", "_reshape_alias", "expand", "slice", "select", "transpose", "t", "permute", "unsqueeze",
-    "squeeze", "split", "split_with_sizes", "unfold", "as_strided", "detach", "alias", "view_as_complex", "view_as_real", "unbind",
+    "squeeze", "split", "split_with_sizes", "unfold", "as_strided", "detach", "alias", "unbind", "view_as_complex",
+    "view_as_real",
 }  # fmt: skip
 
 
