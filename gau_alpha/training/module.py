@@ -3,6 +3,7 @@
 B batch, L length, H hidden size, V vocabulary.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -43,6 +44,9 @@ from gau_alpha.training.schedules import Cosine, FollowingSchedule, ResumableSch
 from gau_alpha.untrusted.limits import require_number, require_path, require_whole
 from gau_alpha.untrusted.registry import built, shown
 from gau_alpha.untrusted.trust import named_classes, trusting
+
+# Lightning tells that the module's hook is taken where there is a data module too, which is what is meant.
+warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer` in `LightningModule` but")
 
 
 class GAUAlphaModule(LightningModule):

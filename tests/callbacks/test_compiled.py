@@ -1,6 +1,7 @@
 """Compiled training: the callbacks measure it, and leave it as it would have been."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -120,6 +121,37 @@ def test_the_callback_compiles_training_and_nothing_else(tmp_path):
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[CompileBlocks()], enable_progress_bar=False)
     trainer.validate(module, datamodule=Rows(), verbose=False)
     assert not torch._dynamo.utils.counters["stats"].get("unique_graphs")
+
+
+class ManyLengths(Rows):
+    """Batches of one row, each longer than the one before."""
+
+    def train_dataloader(self):
+        rows = []
+        for length in range(9, 9 + 8 * 5, 5):
+            tokens = torch.randint(2, 30, (length,))
+            rows.append({"input_ids": tokens, "labels": tokens.where(torch.arange(length) == 5, -100)})
+        return DataLoader(rows, batch_size=1)
+
+
+@pytest.mark.slow
+def test_graphs_are_counted_and_a_limit_that_is_hit_is_told():
+    """Two kinds of block make two graphs, however many layers there are."""
+    for rows, limit, warns in ((Rows(), 8, False), (ManyLengths(), 2, True)):
+        torch._dynamo.reset()
+        callback = CompileBlocks("aot_eager")
+        trainer = Trainer(
+            max_steps=5, accelerator="cpu", logger=False, callbacks=[callback], limit_val_batches=0,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        module = GAUAlphaModule(GAUAlphaConfig(30, 16, 24, 8, num_hidden_layers=4), TRAIN_LENGTH)
+        with torch._dynamo.config.patch(recompile_limit=limit), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.fit(module, datamodule=rows)
+        assert callback.num_graphs == 2
+        told = [str(one.message) for one in caught if "run uncompiled" in str(one.message)]
+        assert len(told) == warns
+    assert "2 times at most" in told[0]
 
 
 def test_an_unknown_backend_is_named():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gau_alpha.attention.layout import SequenceLayout, look_up
 from gau_alpha.attention.method import AttentionPlan
-from gau_alpha.position import RotaryBranch, Rotation, rotate
+from gau_alpha.position import RotaryBranch, rotate
 
 
 class Placed(NamedTuple):
@@ -39,16 +39,8 @@ def place(query: Tensor, key: Tensor, plan: AttentionPlan) -> list[Placed]:
     """
     length = plan.layout.length
     query = query * plan.temperature[:, :, None]  # (B, L, D)
-    rotated: dict[tuple[bool, int], Tensor] = {}  # branches may share a rotation
-
-    def turned(x: Tensor, rotation: Rotation | None, is_query: bool) -> Tensor:
-        known = (is_query, id(rotation))
-        if known not in rotated:
-            rotated[known] = rotate(x, rotation)
-        return rotated[known]
-
     return [
-        Placed(branch, turned(query, branch.query, True), turned(key, branch.key, False))
+        Placed(branch, rotate(query, branch.query), rotate(key, branch.key))
         for branch in plan.branches
         if holds_between(branch, plan.layout, -length, length)
     ]
