@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-quick check docs drill bench clean
+.PHONY: setup demo test test-quick check docs drill bench gpu-check gpu-bench clean
 
 setup: $(VENV)/.ready
 
@@ -52,6 +52,16 @@ drill: setup
 # About 25 minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup
 	$(BIN)/python tests/benchmarks/run.py
+
+# On a machine with a GPU, in the environment whose torch knows it; the lock's torch does not. Results go to
+# tests/benchmarks/results/<card>.md. The checks take up to four minutes, the benchmark up to five.
+GPU_PYTHON ?= python3
+
+gpu-check:
+	$(GPU_PYTHON) -m pytest tests/gpu -q
+
+gpu-bench:
+	$(GPU_PYTHON) tests/benchmarks/gpu.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

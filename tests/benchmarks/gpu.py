@@ -1,78 +1,227 @@
-"""A GPU's share of its matrix rate, in one command: ``python tests/benchmarks/gpu.py``.
+"""What a GPU makes of it: ``make gpu-bench``, or ``python tests/benchmarks/gpu.py [--quick]``.
 
-24 × 768 in bfloat16: a training step at 512 tokens, and an evaluation pass over 32,768 tokens (64 times 512). Printed
-are the FLOPs of the products over the rate of an 8192³ product, measured in turns. Without a GPU it says so.
+bfloat16. A step and a pass are given as tokens per second, TFLOP/s and the share of the rate of an 8192³ product that
+is measured in the same turns; FLOPs are those of the products, counted by formula (``flops``), with nothing that is
+computed again. ``--quick`` takes tiny sizes, and runs on a CPU too: it checks the program, not the machine.
 """
 
-import sys
+import argparse
 import time
+from collections.abc import Callable
 
 import torch
+from baseline_model import PlainBERT
+from card_results import put_section
+from fused import Fused
 from harness import MatrixProduct, Timing, machine, table
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn import functional as F
 
-from gau_alpha import GAUAlphaConfig, GAUAlphaModule
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha.attention.kernels import Blocked
+from gau_alpha.attention.layout import SequenceLayout
+from gau_alpha.attention.presets import resolve_method
+from gau_alpha.training.batch import with_targets
+from gau_alpha.training.loss import masked_lm_loss
 from gau_alpha.training.optimizers import parameter_groups
 
-VOCABULARY, ROWS, LENGTH, LONG, RUNS = 12_000, 64, 512, 32_768, 7
+VOCABULARY, RUNS, WARMUPS = 12_000, 7, 3
+HEADS = ["", "time", "tokens/s", "TFLOP/s", "matrix rate, TFLOP/s", "share", "memory, GiB"]
 
 
-def synchronised(work) -> float:
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
+def flops(config: GAUAlphaConfig, rows: int, length: int, targets: int, positions: int) -> float:
+    """FLOPs of the products of a forward pass.
+
+    Args:
+        config: Sizes.
+        rows: Of the batch.
+        length: Tokens of each.
+        targets: Of all rows.
+        positions: Of each row that the last layer computes.
+    """
+    hidden, width, key_size = config.hidden_size, config.intermediate_size, config.attention_key_size
+    total = 0.0
+    for layer in range(config.num_hidden_layers):
+        queries = positions if layer == config.num_hidden_layers - 1 else length
+        total += 2.0 * rows * length * hidden * (2 * width + key_size)
+        total += 2.0 * rows * queries * (width * hidden + length * (key_size + width))
+    return total + 2.0 * targets * hidden * config.vocab_size
 
 
-def share(name: str, work, matrix: MatrixProduct) -> list[str]:
-    with FlopCounterMode(display=False) as counter:
+class Bench:
+    """Measures on a device, and keeps rows of tables."""
+
+    def __init__(self, quick: bool) -> None:
+        self.quick = quick
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.runs = 2 if quick else RUNS
+        self.matrix = MatrixProduct(torch.bfloat16, 512 if quick else 8192, str(self.device))
+        self.lines: list[str] = []
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Time a piece of work to its end on the device."""
+        self.wait()
+        start = time.perf_counter()
         work()
-    flops = counter.get_total_flops()
-    works = {"matrix": matrix, "ours": work}
-    seconds: dict[str, list[float]] = {key: [] for key in works}
-    for run in range(RUNS + 3):
-        for key, one in works.items():
-            taken = synchronised(one)
-            if run >= 3:
-                seconds[key].append(taken)
-    times = {key: Timing(tuple(measured)) for key, measured in seconds.items()}
-    rate = matrix.rate(times["matrix"])
-    reached = flops / times["ours"].median
-    return [name, str(times["ours"]), f"{reached / 1e12:.0f}", f"{rate / 1e12:.0f}", f"{reached / rate:.2f}"]
+        self.wait()
+        return time.perf_counter() - start
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def row(self, name: str, work: Callable[[], object], tokens: int, total: float) -> list[str]:
+        """Measure work of so many tokens and FLOPs, in turns with the matrix product."""
+        for _ in range(WARMUPS):
+            self.seconds(work)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        pairs = [(self.seconds(self.matrix), self.seconds(work)) for _ in range(self.runs)]
+        matrix, ours = (Timing(tuple(times)) for times in zip(*pairs, strict=True))
+        rate, reached = self.matrix.rate(matrix), total / ours.median
+        memory = torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else float("nan")
+        return [
+            name, str(ours), f"{tokens / ours.median:,.0f}", f"{reached / 1e12:.1f}", f"{rate / 1e12:.0f}",
+            f"{reached / rate:.2f}", f"{memory:.2f}",
+        ]  # fmt: skip
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def step(self, model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> Callable[[], None]:
+        """Build a training step: forward, backward, AdamW."""
+        optimizer = torch.optim.AdamW(parameter_groups(model, 0.01), lr=1e-4, fused=True)
+
+        def step() -> None:
+            with self.autocast():
+                loss = loss_of()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def training(self, layers: int, length: int, tokens: int) -> None:
+        """Steps as they are, compiled, and of a BERT of as many parameters with torch's attention."""
+        if self.quick:
+            layers, length, tokens = 2, 32, 128
+        ids = torch.randint(2, VOCABULARY, (tokens // length, length))
+        labels = torch.where(torch.rand(ids.shape) < 0.15, ids, -100)
+        batch = {name: one.to(self.device) for name, one in with_targets({"input_ids": ids, "labels": labels}).items()}
+        num_targets, positions = len(batch["targets"]), batch["target_positions"].shape[1]
+        found = []
+        for compiled in (False, True):
+            config = GAUAlphaConfig(VOCABULARY, num_hidden_layers=layers)
+            model = GAUAlphaForMaskedLM(config).to(self.device).train()
+            if compiled:
+                for block in model.gau_alpha.encoder.blocks():
+                    block.compile(backend="aot_eager" if self.quick else "inductor")
+
+            def loss_of(model=model) -> torch.Tensor:
+                loss, _, count = masked_lm_loss(model, batch)
+                return loss / count
+
+            total = 3 * flops(config, *ids.shape, num_targets, positions)
+            name = f"{layers} × 768, {ids.shape[0]} × {length}, {'compiled' if compiled else 'as it is'}"
+            found.append(self.row(name, self.step(model, loss_of), tokens, total))
+            del model, loss_of
+        bert = PlainBERT(VOCABULARY, layers=layers // 2, max_length=length).to(self.device).train()
+        parameters = sum(one.numel() for one in bert.encoder.parameters())
+
+        def bert_loss() -> torch.Tensor:
+            return F.cross_entropy(bert(batch["input_ids"]).flatten(0, 1)[batch_index], batch["targets"])
+
+        flat = torch.arange(ids.shape[0])[:, None] * length + batch["target_positions"].cpu()
+        batch_index = flat.flatten()[batch["target_index"].cpu()].to(self.device)
+        attention = 4.0 * (layers // 2) * tokens * length * 768
+        total = 3 * (2.0 * tokens * (parameters + 768 * VOCABULARY) + attention)
+        found.append(
+            self.row(f"BERT, {layers // 2} × 768, torch's attention", self.step(bert, bert_loss), tokens, total)
+        )
+        self.lines += [f"## Training, {tokens:,} tokens a step", "", *table(HEADS, found)]
+
+    @torch.no_grad()
+    def evaluation(self, length: int) -> None:
+        """Passes over one long row, 15 % of it targets."""
+        layers = 24
+        if self.quick:
+            length, layers = 256, 2
+        config = GAUAlphaConfig(VOCABULARY, num_hidden_layers=layers)
+        ids = torch.randint(2, VOCABULARY, (1, length), device=self.device)
+        targets = torch.randperm(length, device=self.device)[: length * 15 // 100].sort().values[None]  # (1, T)
+        found = []
+        for name in ("softmax", "windowed", "streaming_llm", "rerope"):
+            method = resolve_method(name, base=AttentionMethod(), train_length=64 if self.quick else 512)
+            model = GAUAlphaForMaskedLM(config, method).to(self.device).eval()
+
+            def work(model=model) -> None:
+                with self.autocast():
+                    model(ids, target_positions=targets)
+
+            total = flops(config, 1, length, targets.shape[1], targets.shape[1])
+            cells = self.row(name, work, length, total)
+            if name in ("windowed", "streaming_llm"):
+                cells[3:6] = ["", cells[4], ""]  # they compute less than the formula counts
+            found.append(cells)
+        self.lines += [f"## Evaluation, {layers} × 768, {length:,} tokens", "", *table(HEADS, found)]
+
+    @torch.no_grad()
+    def kernels(self, rows: int, length: int) -> None:
+        """One layer's attention: ours, torch's fused one in slices, and FlexAttention."""
+        from torch.nn.attention.flex_attention import flex_attention
+
+        if self.quick:
+            rows, length = 2, 128
+        layout = SequenceLayout.of(length, self.device)
+        plan = AttentionMethod().plan(layout, 128)
+        query, key = torch.randn(2, rows, length, 128, device=self.device).unbind()
+        value = torch.randn(rows, length, 1536, device=self.device, dtype=torch.bfloat16)
+        flex = flex_attention if self.quick else torch.compile(flex_attention)
+        low_query, low_key = query.bfloat16()[:, None], key.bfloat16()[:, None]
+        works = {
+            "blocked": lambda: Blocked()(query, key, value, plan),
+            "blocked, compiled": lambda: compiled(query, key, value, plan),
+            "torch's fused, values in slices of 128": lambda: Fused()(query, key, value, plan),
+            "FlexAttention, one head": lambda: flex(low_query, low_key, value[:, None], scale=1.0),
+        }
+        compiled = torch.compile(Blocked(), backend="aot_eager" if self.quick else "inductor")
+        found = []
+        for name, work in works.items():
+
+            def autocast(work=work) -> None:
+                with self.autocast():
+                    work()
+
+            try:
+                found.append(self.row(name, autocast, rows * length, 2.0 * rows * length**2 * (128 + 1536)))
+            except Exception as error:
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                found.append([name, f"not run: {reason[0][:80]}", *[""] * 5])
+        self.lines += [f"## Attention alone, {rows} × {length:,} tokens", "", *table(HEADS, found)]
 
 
 def main() -> None:
-    if not torch.cuda.is_available():
-        sys.exit("No CUDA device: run this on a machine with a GPU (the targets are stated for an H100).")
-    module = GAUAlphaModule(GAUAlphaConfig(VOCABULARY, num_hidden_layers=24), LENGTH).cuda()
-    optimizer = torch.optim.AdamW(parameter_groups(module.model, 0.01), lr=1e-4, fused=True)
-    ids = torch.randint(2, VOCABULARY, (ROWS, LENGTH), device="cuda")
-    labels = torch.where(torch.rand(ids.shape, device="cuda") < 0.15, ids, -100)
-    long_ids = torch.randint(2, VOCABULARY, (1, LONG), device="cuda")
-    targets = torch.randperm(LONG, device="cuda")[: LONG * 15 // 100].sort().values[None]  # (1, T)
-
-    def train() -> None:
-        optimizer.zero_grad()
-        with torch.autocast("cuda", torch.bfloat16):
-            nll, _, count = module._evaluate({"input_ids": ids, "labels": labels})
-        (nll / count).backward()
-        optimizer.step()
-
-    def evaluate() -> None:
-        module.eval()
-        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16):
-            module.model(long_ids, target_positions=targets)
-        module.train()
-
-    matrix = MatrixProduct(torch.bfloat16, 8192, "cuda")
-    rows = [
-        share(f"training step, {ROWS} × {LENGTH} tokens", train, matrix),
-        share(f"evaluation pass, {LONG:,} tokens", evaluate, matrix),
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, on any device")
+    quick = parser.parse_args().quick
+    if not quick and not torch.cuda.is_available():
+        raise SystemExit("No CUDA device: run this on a machine with a GPU, or with --quick to try the program.")
+    bench = Bench(quick)
+    print(machine(), flush=True)
+    parts: list[tuple[Callable[..., None], tuple[int, ...]]] = [
+        (bench.training, (24, 512, 32_768)),
+        (bench.training, (6, 64, 32_768)),
+        (bench.evaluation, (32_768,)),
+        (bench.evaluation, (131_072,)),
+        (bench.kernels, (64, 512)),
+        (bench.kernels, (2, 8_192)),
+        (bench.training, (24, 512, 65_536)),
     ]
-    print(machine(), end="\n\n")
-    print("\n".join(table(["24 × 768, bfloat16", "time", "TFLOP/s", "matrix rate, TFLOP/s", "share"], rows)))
-    print("Targets on an H100: 0.45 in training, 0.60 in evaluation.")
+    for part, arguments in parts:
+        before = len(bench.lines)
+        part(*arguments)
+        print("\n".join(bench.lines[before:]), flush=True)
+        if not quick:
+            put_section("gpu-bench", bench.lines)  # what is measured is kept, whatever becomes of the rest
 
 
 if __name__ == "__main__":

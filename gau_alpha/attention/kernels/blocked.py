@@ -91,7 +91,9 @@ class Blocked:
         if not training:  # written where it belongs: joining blocks would take their memory twice
             whole = value.new_empty(len(value), queries.positions.shape[1], value.shape[-1])  # (B, T, E)
         blocks = []
-        for rows in _blocks(queries.positions.shape[1], self.block_size):
+        # The backward pass holds several blocks of scores at once.
+        size = min(self.block_size, BLOCK_SIZE // 2) if again else self.block_size
+        for rows in _blocks(queries.positions.shape[1], size):
             some = queries.at(rows)
             if whole is not None:
                 whole[:, rows] = _attend(some, value, plan, dropout, observer)  # (B, Lq, E)

@@ -9,33 +9,50 @@ import pytest
 import torch
 from strategy_cases import CASES, KEY_SIZE
 
-from gau_alpha.attention.kernels import Blocked, Reference, build_kernel
+from gau_alpha.attention.kernels import Blocked, Reference, blocked, build_kernel
 from gau_alpha.attention.layout import SequenceLayout, take
 from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.position import ReRoPE, RoPE
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
-from gau_alpha.visibility import Full, Window
+from gau_alpha.visibility import AttentionSinks, Full, LMInfinite, Window
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_blocked_equals_reference(seed):
+def random_visibility(generator):
+    radius, sinks, train_length = (int(generator.integers(1, most)) for most in (40, 9, 60))
+    return (
+        Full(),
+        Window(radius),
+        AttentionSinks(radius, sinks, train_length),
+        LMInfinite(radius, sinks, train_length),
+    )[generator.integers(4)]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_blocked_equals_reference(seed, monkeypatch):
+    """Forward and backward: lengths, padding, documents, visibilities, blocks, selected queries, weights kept or not."""
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
+    monkeypatch.setattr(blocked, "RECOMPUTE_FROM", 0 if seed % 2 else 10_000)
     length, batch = int(generator.integers(1, 301)), int(generator.integers(1, 4))
     mask = segments = None
     if seed % 3:
         mask = torch.arange(length) < torch.from_numpy(generator.integers(1, length + 1, (batch, 1)))
-    if seed % 2:
+    if seed % 4 > 1:
         segments = torch.from_numpy(generator.integers(0, 4, (batch, length))).sort(dim=1).values
-    visibility = Window(int(generator.integers(1, 40))) if seed % 4 < 2 else Full()
-    method = AttentionMethod(CosScale(8.0), InfoScale(16), visibility=visibility)
+    visibility = random_visibility(generator)
+    position = ReRoPE(int(generator.integers(1, 12)), 12) if seed % 5 == 0 and isinstance(visibility, Full) else RoPE()
+    method = AttentionMethod(CosScale(8.0), InfoScale(16), position, visibility)
     plan = method.plan(SequenceLayout.of(length, torch.device("cpu"), mask, segment_ids=segments), 16)
     block_size = int(generator.integers(1, length + 20))
     inputs = [torch.randn(batch, length, width, requires_grad=True) for width in (16, 16, 24)]
-    upstream = torch.randn(batch, length, 24)
+    at = None
+    if generator.integers(2):
+        at = torch.from_numpy(generator.integers(0, length, (batch, int(generator.integers(1, length + 1)))))
+    upstream = torch.randn(batch, length if at is None else at.shape[1], 24)
     results = []
     for kernel in (Reference(), Blocked(block_size)):
-        out = kernel(*inputs, plan)
+        out = kernel(*inputs, plan, at)
         results.append([out, *torch.autograd.grad(out, inputs, upstream)])
     expected_of_all, *others = results
     for ours, expected in (
@@ -64,6 +81,21 @@ def test_dropout_keeps_the_mean_and_zeroes_weights():
         out = kernel(query, key, value, plan, dropout=0.25)
         assert out.std() > 0.01
         torch.testing.assert_close(out.mean(), torch.tensor(1.0), atol=0.02, rtol=0)
+
+
+def test_weights_that_are_computed_again_are_dropped_alike(monkeypatch):
+    """The gradient of what was dropped: with values of ones, it is the weights that were left, each query's mean 1."""
+    plan = AttentionMethod().plan(SequenceLayout.of(64, torch.device("cpu")), 8)
+    query, key = torch.randn(2, 3, 64, 8).unbind()
+    results = []
+    for least in (10_000, 0):
+        monkeypatch.setattr(blocked, "RECOMPUTE_FROM", least)
+        value = torch.ones(3, 64, 5, requires_grad=True)
+        torch.manual_seed(0)
+        out = Blocked(10)(query, key, value, plan, dropout=0.25)
+        results.append((out, torch.autograd.grad(out.square().sum(), value)[0]))
+    for again, kept in zip(results[1], results[0], strict=True):
+        assert torch.equal(again, kept)
 
 
 def test_observer_sees_every_weight_once():
