@@ -11,6 +11,10 @@ from gau_alpha.similarity import CosScale
 # Wide initial weights: with the usual 0.02, attention would hardly matter, and its faults would hide.
 CONFIG = GAUAlphaConfig(50, 32, 48, 8, 3, initializer_range=0.3)
 
+ROUNDING = 1e-4
+"""Where sums of another length are compared. A processor cuts them up its own way, and wide weights carry the rounding
+on: 2e-5 in logits of up to 7 was met with MKL_CBWR=COMPATIBLE. Without the mask documents move them by 2 or more."""
+
 
 @pytest.fixture
 def model():
@@ -27,11 +31,11 @@ def test_padding_never_changes_a_real_token(model, name):
             padded = torch.zeros(1, width, dtype=torch.int64)
             padded[:, :37] = row
             torch.testing.assert_close(
-                model(padded, padded > 0)[:, :37], alone, atol=1e-5, rtol=0, msg=lambda m, w=width: f"{w}: {m}"
+                model(padded, padded > 0)[:, :37], alone, atol=ROUNDING, rtol=0, msg=lambda m, w=width: f"{w}: {m}"
             )
         batch = torch.randint(1, 50, (3, 90))
         batch[1, :37], batch[1, 37:] = row, 0
-        torch.testing.assert_close(model(batch, batch > 0)[1:2, :37], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model(batch, batch > 0)[1:2, :37], alone, atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -42,7 +46,7 @@ def test_a_packed_document_equals_the_document_alone(model, name):
     with torch.no_grad():
         packed = model(torch.cat(documents, dim=1), segment_ids=segments)
         alone = torch.cat([model(document) for document in documents], dim=1)
-    torch.testing.assert_close(packed, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(packed, alone, atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("training", [True, False])
