@@ -170,7 +170,12 @@ class StreamingTextDataModule(LightningDataModule):
         return WholeDocuments(documents, np.flatnonzero(documents.lengths))
 
     def for_evaluation(self, tokenizer: Tokenizer | None = None, rules: Sequence[Split] = ()) -> Self:
-        """Give the same text to evaluate other models on; see ``TextDataModule.for_evaluation``."""
+        """Give the same text to evaluate other models on; see ``TextDataModule.for_evaluation``.
+
+        Args:
+            tokenizer: Theirs; None: the same.
+            rules: Further rules by which documents were held out.
+        """
         other = copy.copy(self)
         other._also, other._validation = (*self._also, *rules), None
         if tokenizer is not None:

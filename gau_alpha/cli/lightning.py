@@ -271,7 +271,7 @@ class GAUAlphaCLI(LightningCLI):
         config = self.config_init[self.config.subcommand]
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         if self.config.subcommand == "fit":
-            check_callbacks(callbacks)
+            check_callbacks(callbacks, self.trainer.strategy)
         if self.config.subcommand == "fit" and isinstance(config.ckpt_path, str) and Path(config.ckpt_path).is_dir():
             # explains why it is refused; strategies of Lightning would unpickle it
             read_training_state(config.ckpt_path)
