@@ -20,16 +20,21 @@ ALLOW_MISMATCH = (
 """Help of ``--allow_mismatch``."""
 
 
+_SHORT = 24  # characters of a fingerprint that is no hash
+
+
 class Evaluation(NamedTuple):
     """What a checkpoint is evaluated on.
 
     Attributes:
         data: The data module.
         notes: What contradicts the checkpoint, and was allowed.
+        tokenizer: Names the tokenizer that the data is read with.
     """
 
     data: Any
     notes: list[str]
+    tokenizer: str
 
 
 def check_belongs(checkpoint: Mapping[str, Any], path: str, datamodule: Any, command: str, allowed: bool) -> Evaluation:
@@ -55,7 +60,8 @@ def check_belongs(checkpoint: Mapping[str, Any], path: str, datamodule: Any, com
         rules, doubts = _earlier(earlier_splits(checkpoint, path), path, datamodule, allowed)
         found += [] if command == "fit" else doubts  # whose own validation is told nothing of by another run
     found = _allowed(found, allowed)
-    return Evaluation(datamodule.for_evaluation(rules=rules) if rules and not allowed else datamodule, found)
+    data = datamodule.for_evaluation(rules=rules) if rules and not allowed else datamodule
+    return Evaluation(data, found, tokenizer_label(data))
 
 
 def after_parent(path: str, datamodule: Any) -> Any:
@@ -112,30 +118,37 @@ def check_each(checkpoints: Mapping[str, Mapping[str, Any]], datamodule: Any, al
     shared = datamodule.for_evaluation(rules=list(rules)) if rules and not allowed else datamodule
     datas = [shared]
     given: dict[str, Any] = {}
+    labels: dict[int, str] = {id(shared): tokenizer_label(shared)}
     for path, checkpoint in checkpoints.items():
         fitting = (one for one in datas if not _other_tokenizer(checkpoint, path, one))
         data = next(fitting, None)
         if data is None and path != next(iter(checkpoints)):  # the first one's data is what was asked for
             data = _with_own_tokenizer(checkpoint, path, shared)
-            datas += [] if data is None else [data]
+            if data is not None:
+                datas.append(data)
+                labels[id(data)] = tokenizer_label(data, checkpoint)
         if data is None:
             found[path] += _other_tokenizer(checkpoint, path, shared)
         given[path] = data or shared
     _allowed([one for notes in found.values() for one in notes], allowed)
-    return {path: Evaluation(given[path], list(map(printable, found[path]))) for path in checkpoints}
+    return {
+        path: Evaluation(given[path], list(map(printable, found[path])), labels[id(given[path])])
+        for path in checkpoints
+    }
 
 
-def tokenizer_label(datamodule: Any) -> str:
+def tokenizer_label(datamodule: Any, checkpoint: Mapping[str, Any] | None = None) -> str:
     """Name what tokens are counted in: short, and the same for the same tokenizer. Empty for data without one.
 
     Args:
         datamodule: The data module.
+        checkpoint: One that was trained with this tokenizer, perhaps under another name.
     """
     tokenizer = getattr(datamodule, "tokenizer", None)
     if tokenizer is None:
         return ""
-    kind, fingerprint = type(tokenizer).__name__, tokenizer.fingerprint()
-    return fingerprint if fingerprint.startswith(kind) else f"{kind} {fingerprint[:12]}"
+    fingerprint = (tokenizer_fingerprint(checkpoint) if checkpoint else None) or tokenizer.fingerprint()
+    return fingerprint if len(fingerprint) <= _SHORT else f"tokenizer {fingerprint[:12]}"
 
 
 def _allowed(found: list[str], allowed: bool) -> list[str]:
@@ -231,4 +244,4 @@ def _with_own_tokenizer(checkpoint: Mapping[str, Any], path: str, datamodule: An
 
 def _short(fingerprint: str) -> str:
     """Show enough of a fingerprint to tell it from others: hashes are long."""
-    return repr(fingerprint if len(fingerprint) <= 24 else f"{fingerprint[:12]}…")
+    return repr(fingerprint if len(fingerprint) <= _SHORT else f"{fingerprint[:12]}…")

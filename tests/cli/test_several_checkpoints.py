@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import extrapolate, make_tokenizer, swap_two, train
+from small_runs import EVALUATION, extrapolate, make_tokenizer, swap_two, train
 
 from gau_alpha.cli import main
 
@@ -165,3 +165,28 @@ def test_what_was_read_is_counted_and_a_resumed_run_goes_on_counting(run, tmp_pa
     parts = torch.load(tmp_path / "run" / "parts" / "checkpoints" / "last.ckpt")["run"]["seen"]
     assert parts == whole
     assert whole["documents"] == 24
+
+
+@pytest.mark.parametrize("command", ["validate", "predict", "extrapolate", "calibrate"])
+def test_a_tokenizer_whose_file_is_gone_comes_out_of_the_checkpoint(two, capsys, command):
+    options = {
+        "extrapolate": EVALUATION,
+        "calibrate": ["--length_ratios", "1", "2", "--num_documents", "2"],
+        "predict": ["--predictions.output", "p.jsonl"],
+    }
+    args = [command, *options.get(command, []), "--ckpt_path", str(two[0])]
+    Path("bpe.json").rename("elsewhere.json")
+    assert main(args) == 0
+    capsys.readouterr()
+    Path("unigram.json").rename("bpe.json")  # another one in its place is none
+    assert main(args) == 2
+    assert "was trained with the tokenizer" in capsys.readouterr().err
+
+
+def test_the_name_of_a_tokenizer_does_not_depend_on_the_order(two, run):
+    found = []
+    for checkpoints in ([run.checkpoint, two[0]], [two[0], run.checkpoint]):
+        assert extrapolate(*checkpoints) == 0
+        found.append({rows[0]["tokenizer"]: rows[0]["loss"] for rows in reports().values()})
+    assert found[0] == found[1]
+    assert "ByteTokenizer utf-8" in found[0]
