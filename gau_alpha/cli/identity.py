@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.split import Split
-from gau_alpha.checkpoints import read_checkpoint, tokenizer_files, tokenizer_fingerprint
-from gau_alpha.cli.splits import earlier_splits, not_implied, own_split
+from gau_alpha.checkpoints import tokenizer_files, tokenizer_fingerprint
+from gau_alpha.cli.splits import earlier_splits, not_implied, own_split, splits_of
 from gau_alpha.cli.stored_data import run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.untrusted.printable import printable
@@ -65,20 +65,18 @@ def check_belongs(checkpoint: Mapping[str, Any], path: str, datamodule: Any, com
 
 
 def after_parent(path: str, datamodule: Any) -> Any:
-    """Let a run that starts from a checkpoint's weights validate on what their training held out, too.
+    """Let a run that starts from other weights validate on what their training held out, too.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint or folder.
         datamodule: The run's.
 
     Raises:
-        ValueError: If it is no checkpoint.
+        ValueError: If it is neither.
     """
     if _rule(datamodule) is None:
         return datamodule
-    checkpoint = read_checkpoint(path)
-    splits = [own_split(checkpoint, path), *earlier_splits(checkpoint, path)]
-    rules, doubts = _earlier(splits, path, datamodule, allowed=False)
+    rules, doubts = _earlier(splits_of(Path(path)), path, datamodule, allowed=False)
     for one in doubts:
         rank_zero_warn(f"{printable(one)}: validation may read some of them.")
     return datamodule.for_evaluation(rules=rules) if rules and hasattr(datamodule, "for_evaluation") else datamodule

@@ -312,7 +312,7 @@ class GAUAlphaCLI(LightningCLI):
             for one in found.values():
                 self.datamodule = one.data
         start = self.config[command].model.get("init_from")
-        if command == "fit" and start and not config.ckpt_path and Path(start).is_file():
+        if command == "fit" and start and not config.ckpt_path and Path(start).exists():
             self.datamodule = after_parent(start, self.datamodule)
         self.trainer.evaluations = {
             str(Path(path)): CheckpointData(one.data, one.tokenizer, "; ".join(one.notes))

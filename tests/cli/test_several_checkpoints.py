@@ -105,7 +105,7 @@ def test_two_recipes_with_two_seeds_each_are_two_groups(run, tmp_path):
     assert sorted(map(len, members.values())) == [2, 2]
 
 
-def test_a_parent_of_another_split_counts_as_training(run, tmp_path, capsys):
+def test_a_parent_of_another_split_counts_as_training(run, tmp_path, caplog):
     fractions = {"data.init_args.validation_fraction": 0.5}
     parent = train(run, tmp_path, "parent", **fractions, **{"data.init_args.split_seed": 3})
     orphan = train(run, tmp_path, "orphan", **fractions)
@@ -123,6 +123,11 @@ def test_a_parent_of_another_split_counts_as_training(run, tmp_path, capsys):
     assert main(["convert", str(child), "folder", "--weights_only"]) == 0
     said = json.loads(Path("folder/training_data.json").read_text())
     assert [one["split_seed"] for one in said["splits"]] == [0, 3]
+    caplog.set_level("INFO")
+    caplog.clear()
+    grandchild = train(run, tmp_path, "grandchild", **fractions, **{"model.init_from": "folder"})
+    assert "held out by split_seed=3" in caplog.text
+    assert torch.load(grandchild)["run"]["splits"] == said["splits"]
     assert extrapolate(child, more=["--allow_mismatch", "true"]) == 0
     (rows,) = reports().values()
     assert all("were also trained under another split" in row["note"] for row in rows)
@@ -190,3 +195,16 @@ def test_the_name_of_a_tokenizer_does_not_depend_on_the_order(two, run):
         found.append({rows[0]["tokenizer"]: rows[0]["loss"] for rows in reports().values()})
     assert found[0] == found[1]
     assert "ByteTokenizer utf-8" in found[0]
+
+
+def test_one_checkpoint_given_twice_does_not_pass_for_two_seeds(run, capsys):
+    Path("copy.ckpt").write_bytes(run.checkpoint.read_bytes())
+    content = torch.load(run.checkpoint)
+    content["state_dict"] = {name: tensor + 0 for name, tensor in content["state_dict"].items()}
+    content["note"] = "another file, the same step of the same run"
+    torch.save(content, "saved_again.ckpt")
+    for other in ("copy.ckpt", "saved_again.ckpt", run.checkpoint):
+        capsys.readouterr()
+        assert extrapolate(run.checkpoint, other) == 2
+        error = capsys.readouterr().err
+        assert "are of the same run at the same step" in error or "more than once" in error
