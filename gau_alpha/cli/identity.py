@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from datamodules import TextFiles
 from datamodules.split import Split
 from gau_alpha.checkpoints import tokenizer_files, tokenizer_fingerprint
 from gau_alpha.cli.splits import earlier_splits, not_implied, own_split, splits_of
-from gau_alpha.cli.stored_data import run_of
+from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.untrusted.printable import printable
+from gau_alpha.untrusted.registry import Description
 
 ALLOW_MISMATCH = (
     "Evaluate or train even where the data is not what the checkpoint was trained with, or where the checkpoint does "
@@ -56,7 +58,7 @@ def check_belongs(checkpoint: Mapping[str, Any], path: str, datamodule: Any, com
     found = _other_tokenizer(checkpoint, path, datamodule)
     rules: list[Split] = []
     if command != "predict" and (now := _rule(datamodule)) is not None:
-        found += _other_split(checkpoint, path, now)
+        found += _other_split(checkpoint, path, now) + _cut_otherwise(checkpoint, path, datamodule)
         rules, doubts = _earlier(earlier_splits(checkpoint, path), path, datamodule, allowed)
         found += [] if command == "fit" else doubts  # whose own validation is told nothing of by another run
     found = _allowed(found, allowed)
@@ -106,6 +108,7 @@ def check_each(checkpoints: Mapping[str, Mapping[str, Any]], datamodule: Any, al
             break
         own = own_split(checkpoint, path)
         other = _other_split(checkpoint, path, now)
+        found[path] += _cut_otherwise(checkpoint, path, datamodule)
         if other and (own is None or allowed or not hasattr(datamodule, "for_evaluation")):
             found[path] += other
         elif own is not None:
@@ -187,6 +190,21 @@ def _other_split(checkpoint: Mapping[str, Any], path: str, now: Mapping[str, Any
 def _rule(datamodule: Any) -> dict[str, Any] | None:
     """Ask by which rule documents are held out; None where it is none of ours."""
     return datamodule.split_rule() if hasattr(datamodule, "split_rule") else None
+
+
+def _cut_otherwise(checkpoint: Mapping[str, Any], path: str, datamodule: Any) -> list[str]:
+    """Say whether the files that were trained on are cut into other documents, whose hashes are others too."""
+    stored, now = data_of(checkpoint, path), getattr(datamodule, "source", None)
+    source = None if stored is None else stored.arguments.get("source")
+    if not isinstance(now, TextFiles) or not isinstance(source, Description) or source.cls is not TextFiles:
+        return []
+    trained = bool(source.arguments.get("per_line"))
+    before, here = (
+        sorted(str(Path(one).resolve()) for one in paths) for paths in (source.arguments["paths"], now.paths)
+    )
+    if before != here or trained == now.per_line:
+        return []
+    return [f"{path} was trained on these files with per_line={trained}, but the data has per_line={now.per_line}"]
 
 
 def _says_all(splits: Sequence[Split | None]) -> bool:

@@ -36,13 +36,16 @@ def test_each_checkpoint_is_read_with_its_own_tokenizer_and_none_is_compared_acr
         assert extrapolate(checkpoint) == 0
         (rows,) = reports().values()
         alone[checkpoint.parent.parent.name] = [[row[name] for name in NUMBERS] for row in rows]
-    for path in Path("out").iterdir():
-        path.unlink()
+    old = Path("out/extrapolation.json")
+    before = old.read_text()
     swap_two(tmp_path / "unigram.json")  # the second one's file is not needed any more
     methods = ["--methods", "trained", "softmax", "infoscale"]
     capsys.readouterr()
     assert extrapolate(*two, more=methods) == 0
     said = capsys.readouterr().out
+    assert "is the report of an earlier evaluation, not of this one" in said
+    assert old.read_text() == before
+    old.unlink()
     assert said.count("losses of different tokenizers are not comparable") == 2
     found = reports()
     assert len(found) == 2, "a report for each tokenizer, none for both"
