@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.checkpoints.atomic_write import NotWrittenError, explaining_full_disk, write_atomic
+from gau_alpha.checkpoints.lock import Lock
 from gau_alpha.untrusted.limits import require_path
 
 ROW = "row"
@@ -32,14 +33,17 @@ class PredictionWriter(Callback):
 
     Every process writes its own rows, as they come, into ``OUTPUT.part-RANK-of-NUMBER.parquet``. At the end the first
     process merges the parts by row number and removes them; several machines so need a folder that all of them see.
-    What an interrupted run leaves are parts, never half an ``OUTPUT``: whole files, unless it was killed.
+    What an interrupted run leaves are parts, never half an ``OUTPUT``: whole files, unless it was killed. While it runs
+    no other writes the same ``OUTPUT``.
 
     Args:
         output: The file. Its ending says the format: ``.parquet``, ``.jsonl`` or, where every column is one number or
             one vector per row, ``.safetensors``.
 
     Raises:
-        ValueError: If ``output`` ends in something else. When predictions end, if rows are missing.
+        ValueError: If ``output`` ends in something else. When predictions start, if another process writes ``output``;
+            when they end, if rows are missing.
+        NotWrittenError: If the disk is full.
     """
 
     def __init__(self, output: str = "predictions.parquet") -> None:
@@ -47,17 +51,25 @@ class PredictionWriter(Callback):
         self.output = Path(output).expanduser()
         if self.output.suffix not in SUFFIXES:
             raise ValueError(f"output={output!r} must end in one of {', '.join(SUFFIXES)}.")
+        self._lock = Lock(self.output.with_name(f".{self.output.name}.lock"), guards=self.output)
         self._writer: pq.ParquetWriter | None = None
         self._part = self.output
         self._num_rows = 0
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove what an interrupted run has left."""
+        """Claim the output, and remove what an interrupted run has left."""
         self.output.parent.mkdir(parents=True, exist_ok=True)
+        refusal = ""
         if trainer.is_global_zero:
-            for part in self._parts():
-                part.unlink()
-        trainer.strategy.barrier()
+            try:
+                self._lock.acquire("Wait until it has ended, or give another --predictions.output.")
+                for part in self._parts():
+                    part.unlink()
+            except ValueError as error:
+                refusal = str(error)
+        # The first process alone knows, but all must stop, or the others would wait for it.
+        if refusal := trainer.strategy.broadcast(refusal):
+            raise ValueError(refusal)
 
     def on_predict_batch_end(
         self,
@@ -74,7 +86,8 @@ class PredictionWriter(Callback):
             part = f"{self.output.name}.part-{trainer.global_rank:05}-of-{trainer.world_size:05}.parquet"
             self._part, self._num_rows = self.output.with_name(part), 0
             self._writer = pq.ParquetWriter(self._part, table.schema)
-        self._writer.write_table(table)
+        with explaining_full_disk(self.output, self._part):
+            self._writer.write_table(table)
         self._num_rows += len(table)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,7 +97,8 @@ class PredictionWriter(Callback):
             ValueError: If there was no text.
         """
         if self._writer is not None:
-            self._writer.close()
+            with explaining_full_disk(self.output, self._part):
+                self._writer.close()
             self._writer = None
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
@@ -102,14 +116,24 @@ class PredictionWriter(Callback):
         write_atomic(self.output, lambda path: _WRITE[self.output.suffix](table, path))
         for part in parts:
             part.unlink()
+        self._release()
         print(f"{len(rows)} rows: {self.output}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Finish this process's part, so that it can be read."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None and isinstance(exception, NotWrittenError):
+            self._part.unlink(missing_ok=True)  # half of it, and room is what is needed
+        elif writer is not None:
+            writer.close()
             print(f"{self._num_rows} rows are kept in {self._part}, until the same command begins anew.")
+
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock.is_held:
+            self._lock.path.unlink(missing_ok=True)
+            self._lock.release()
 
     def _parts(self) -> list[Path]:
         ours = re.compile(re.escape(self.output.name) + r"\.part-\d{5}-of-\d{5}\.parquet")

@@ -8,7 +8,9 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     StochasticWeightAveraging,
+    WeightAveraging,
 )
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 
 REFUSED: dict[type[Callback], str] = {
     LearningRateFinder: "the rate that it finds would hold for one step, then the schedule's, and a restarted run "
@@ -23,16 +25,22 @@ REFUSED: dict[type[Callback], str] = {
 """Why, and what to do instead."""
 
 
-def check_callbacks(callbacks: Iterable[Callback]) -> None:
+def check_callbacks(callbacks: Iterable[Callback], strategy: Strategy) -> None:
     """Refuse what would make a run another one than its config and its checkpoints say.
 
     Args:
         callbacks: A trainer's.
+        strategy: The trainer's.
 
     Raises:
-        ValueError: If one is in ``REFUSED``.
+        ValueError: If one is in ``REFUSED``, or averages weights that are sharded.
     """
     for callback in callbacks:
+        if isinstance(callback, WeightAveraging) and isinstance(strategy, ModelParallelStrategy | FSDPStrategy):
+            raise ValueError(
+                f"trainer.callbacks has a {type(callback).__name__}, and {type(strategy).__name__} deals the weights "
+                "over processes: the average would be a copy of pieces that nobody gathers. Leave one of them out."
+            )
         if isinstance(callback, GradientAccumulationScheduler) and set(callback.scheduling) == {0}:
             continue  # Lightning adds such a one itself, for trainer.accumulate_grad_batches
         for kind, why in REFUSED.items():

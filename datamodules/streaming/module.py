@@ -173,8 +173,8 @@ class StreamingTextDataModule(LightningDataModule):
         """Give the same text to evaluate other models on; see ``TextDataModule.for_evaluation``.
 
         Args:
-            tokenizer: Theirs.
-            rules: By which documents were held out from them.
+            tokenizer: Theirs; None: the same.
+            rules: Further rules by which documents were held out.
         """
         other = copy.copy(self)
         other._also, other._validation = (*self._also, *rules), None

@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -38,20 +39,36 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     # Drawn at random: two containers have processes of one number.
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.gau-alpha-unfinished")
     try:
-        write(unfinished)
-        os.replace(unfinished, path)
+        with explaining_full_disk(path, unfinished):
+            write(unfinished)
+            os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def explaining_full_disk(path: Path, written_to: Path) -> Iterator[None]:
+    """Say in one message that the disk is full.
+
+    Args:
+        path: What is being written in this ``with`` block.
+        written_to: The file that takes it until it is whole.
+
+    Raises:
+        NotWrittenError: If the disk is full.
+    """
+    try:
+        yield
     except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
         if not _disk_full(error):
             raise
-        written = unfinished.stat().st_size if unfinished.exists() else 0
+        written = written_to.stat().st_size if written_to.exists() else 0
         raise NotWrittenError(
             f"The disk is full: {path} could not be written ({written:,} bytes were, then no more; "
             f"{shutil.disk_usage(path.parent).free:,} bytes are free beside them). "
             f"{'The file of that name from before is' if path.exists() else 'All other files are'} still there."
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
 
 
 def unfinished_of(path: Path) -> list[Path]:

@@ -34,6 +34,7 @@ def model_card(
     data: Mapping[str, Any] | None = None,
     results: Path | None = None,
     head: Mapping[str, Any] | None = None,
+    sha256: str | None = None,
 ) -> str:
     """Write a model card in Markdown.
 
@@ -48,6 +49,7 @@ def model_card(
             else's business.
         results: An ``extrapolation.json`` whose perplexities make a table, if there is one.
         head: The head's class and its own arguments; None: the masked-language-model head.
+        sha256: Of the checkpoint: only what was measured on it comes into the table. None: all results.
 
     Raises:
         ValueError: If ``results`` is no such file, ``licence`` is not one plain word, or the head's class no name.
@@ -81,8 +83,8 @@ def model_card(
     if data:
         parts = [f"{for_markdown(name)}: {code_for_markdown(class_path)}" for name, class_path in _classes(data)]
         lines += ["", f"Data: {', '.join(parts)}."] if parts else []
-    if results is not None:
-        lines += ["", "## Past its training length", "", *_table(results)]
+    if results is not None and (table := _table(results, sha256)):
+        lines += ["", "## Past its training length", "", *table]
     lines += [
         "",
         "```python",
@@ -110,9 +112,10 @@ class _Result:
     protocol: str
     status: str
     perplexity: float | None
+    note: str = ""
 
 
-def _table(path: Path) -> list[str]:
+def _table(path: Path, sha256: str | None) -> list[str]:
     content = read_json(path)
     try:
         rows = content.get("rows") if isinstance(content, dict) else None
@@ -121,6 +124,11 @@ def _table(path: Path) -> list[str]:
         results = [_result(row, f"rows[{i}]") for i, row in enumerate(rows)]
     except ValueError as error:
         raise ValueError(f"{path} is no extrapolation.json as `gau-alpha extrapolate` writes it: {error}") from error
+    if sha256 is not None:
+        measured = _mapping(_mapping(content.get("run")).get("checkpoints_sha256"))
+        results = [one for one in results if measured.get(one.method) == sha256]
+    if not results:
+        return []
     cells = {(one.method, one.length): _cell(one) for one in results}
     methods = list(dict.fromkeys(one.method for one in results))
     lengths = sorted({one.length for one in results})
@@ -134,7 +142,22 @@ def _table(path: Path) -> list[str]:
             f"| {for_markdown(method)} | {' | '.join(cells.get((method, length), '') for length in lengths)} |"
             for method in methods
         ),
+        *_notes(results),
     ]
+
+
+def _notes(results: list[_Result]) -> list[str]:
+    """Say what speaks against quoting a method's numbers beside the others: a line for each."""
+    notes: dict[str, dict[str, None]] = {}
+    for one in results:
+        if one.note:
+            notes.setdefault(one.method, {})[one.note] = None
+    lines = [f"- {for_markdown(method)}: {for_markdown('; '.join(said))}" for method, said in notes.items()]
+    return ["", *lines] if lines else []
+
+
+def _mapping(content: object) -> Mapping[str, Any]:
+    return content if isinstance(content, Mapping) else {}
 
 
 def _result(row: Mapping[str, Any], where: str) -> _Result:

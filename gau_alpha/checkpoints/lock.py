@@ -25,11 +25,18 @@ class Lock:
 
     Args:
         path: The file; its folder is created.
+        guards: What is in use while it is held, for messages; default: its folder.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, guards: Path | None = None) -> None:
         self.path = path
+        self._guards = guards or path.parent
         self._file: TextIO | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this object has the lock."""
+        return self._file is not None
 
     def acquire(self, advice: str) -> None:
         """Take the lock, or say who has it.
@@ -49,7 +56,7 @@ class Lock:
             except OSError as error:
                 with file:
                     if error.errno in _TAKEN:
-                        raise ValueError(f"{self.path.parent} is in use by {_holder(file)}. {advice}") from error
+                        raise ValueError(f"{self._guards} is in use by {_holder(file)}. {advice}") from error
                     if error.errno not in _UNSUPPORTED:
                         raise
                 message = f"{self.path} can't be locked ({error.strerror}): see that one process uses it."

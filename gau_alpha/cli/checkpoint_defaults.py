@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from gau_alpha.checkpoints import folder_config, read_checkpoint
 from gau_alpha.checkpoints.identity import RUN_KEY
 from gau_alpha.cli.arguments import checkpoint_in, models
-from gau_alpha.cli.stored_data import data_of
+from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.finetuning.module import GAUAlphaFineTuning
 from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.registry import Description, described
@@ -45,9 +45,8 @@ def _without_length(strategy: dict[str, Any]) -> dict[str, Any]:
     return {**strategy, "init_args": arguments}
 
 
-def defaults_from(path: str) -> dict[str, Any]:
+def defaults_from(found: "CheckpointDefaults") -> dict[str, Any]:
     """Return a checkpoint's model, and the data it was trained on, as defaults of a parser."""
-    found = checkpoint_defaults(Path(path))
     arguments = {name: value for name, value in described(found.arguments).items() if name not in FILLED_IN}
     config = arguments.pop("config")["init_args"]
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
@@ -61,10 +60,12 @@ class CheckpointDefaults(NamedTuple):
     Attributes:
         arguments: Of the module: plain data, and descriptions of objects.
         data: Of the run; None if it says nothing.
+        carried: What the checkpoint says to carry of its tokenizer's files; not looked at yet.
     """
 
     arguments: dict[str, Any]
     data: Description | None
+    carried: Any
 
     @property
     def tokenizer(self) -> Description | None:
@@ -83,7 +84,8 @@ def checkpoint_defaults(path: Path) -> CheckpointDefaults:
     """
     stored = _read_once(path, path.stat().st_mtime_ns if path.is_file() else 0)
     kind = GAUAlphaFineTuning if "head" in stored["hyper_parameters"] else GAUAlphaModule
-    return CheckpointDefaults(kind.stored_arguments(stored["hyper_parameters"], str(path)), data_of(stored, str(path)))
+    arguments = kind.stored_arguments(stored["hyper_parameters"], str(path))
+    return CheckpointDefaults(arguments, data_of(stored, str(path)), run_of(stored, str(path)).get("tokenizer"))
 
 
 @lru_cache(maxsize=1)

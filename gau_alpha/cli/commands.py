@@ -83,7 +83,7 @@ def run_command(args: list[str] | None = None) -> int:
     except ValueError as error:
         if _is_internal(error) and "embedded null" not in str(error):  # in the name of a file
             raise
-        return _refuse(str(error))
+        return _refuse(str(_cause(error)))
     except KeyboardInterrupt:
         print("gau-alpha: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -183,6 +183,14 @@ def _escaped() -> Iterator[None]:
 def _is_internal(error: ValueError) -> bool:
     """Say whether an error comes from a library's depths instead of a check that was written for users."""
     return _origin(error) not in ("gau_alpha", "datamodules", "callbacks", "jsonargparse", "lightning")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Find what a class's own check said: jsonargparse wraps it in all types and values that were tried."""
+    inner: BaseException | None = error
+    while inner is not None and _origin(inner) == "jsonargparse":
+        inner = inner.__cause__
+    return error if inner is None else inner
 
 
 def _origin(error: BaseException) -> str:

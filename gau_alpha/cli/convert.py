@@ -114,7 +114,8 @@ def to_folder(
 
     Args:
         checkpoint: What ``read_checkpoint`` returned.
-        source: Where it was read. An ``extrapolation.json`` beside it, or in its run's folder, goes into the card.
+        source: Where it was read. What an ``extrapolation.json`` beside it, or in its run's folder, says of this very
+            checkpoint goes into the card.
         folder: Where to write.
         licence: For the model card.
         weights_only: Whether to leave the training state out.
@@ -142,6 +143,7 @@ def to_folder(
         {} if data is None else data.as_dict(),
         next((path for path in results if path.is_file()), None),
         head,
+        _sha256(source),
     )
     pad_id, files = _tokenizer(checkpoint, source, tokenizer)
     (folder / STATE).unlink(missing_ok=True)  # of what was there before: it would not go with these weights

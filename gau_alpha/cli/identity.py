@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from datamodules import TextFiles
 from datamodules.split import Split
-from gau_alpha.checkpoints import read_checkpoint, tokenizer_files, tokenizer_fingerprint
-from gau_alpha.cli.splits import earlier_splits, not_implied, own_split
-from gau_alpha.cli.stored_data import run_of
+from gau_alpha.checkpoints import tokenizer_files, tokenizer_fingerprint
+from gau_alpha.cli.splits import earlier_splits, not_implied, own_split, splits_of
+from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.untrusted.escaping import printable
+from gau_alpha.untrusted.registry import Description
 
 ALLOW_MISMATCH = (
     "Evaluate or train even where the data is not what the checkpoint was trained with, or where the checkpoint does "
@@ -20,16 +22,21 @@ ALLOW_MISMATCH = (
 """Help of ``--allow_mismatch``."""
 
 
+_SHORT = 24  # characters of a fingerprint that is no hash
+
+
 class Evaluation(NamedTuple):
     """What a checkpoint is evaluated on.
 
     Attributes:
         data: The data module.
         notes: What contradicts the checkpoint, and was allowed.
+        tokenizer: Names the tokenizer that the data is read with.
     """
 
     data: Any
     notes: list[str]
+    tokenizer: str
 
 
 def check_belongs(checkpoint: Mapping[str, Any], path: str, datamodule: Any, command: str, allowed: bool) -> Evaluation:
@@ -51,28 +58,27 @@ def check_belongs(checkpoint: Mapping[str, Any], path: str, datamodule: Any, com
     found = _other_tokenizer(checkpoint, path, datamodule)
     rules: list[Split] = []
     if command != "predict" and (now := _rule(datamodule)) is not None:
-        found += _other_split(checkpoint, path, now)
+        found += _other_split(checkpoint, path, now) + _cut_otherwise(checkpoint, path, datamodule)
         rules, doubts = _earlier(earlier_splits(checkpoint, path), path, datamodule, allowed)
         found += [] if command == "fit" else doubts  # whose own validation is told nothing of by another run
     found = _allowed(found, allowed)
-    return Evaluation(datamodule.for_evaluation(rules=rules) if rules and not allowed else datamodule, found)
+    data = datamodule.for_evaluation(rules=rules) if rules and not allowed else datamodule
+    return Evaluation(data, found, tokenizer_label(data))
 
 
 def after_parent(path: str, datamodule: Any) -> Any:
-    """Let a run that starts from a checkpoint's weights validate on what their training held out, too.
+    """Let a run that starts from other weights validate on what their training held out, too.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint or folder.
         datamodule: The run's.
 
     Raises:
-        ValueError: If it is no checkpoint.
+        ValueError: If it is neither.
     """
     if _rule(datamodule) is None:
         return datamodule
-    checkpoint = read_checkpoint(path)
-    splits = [own_split(checkpoint, path), *earlier_splits(checkpoint, path)]
-    rules, doubts = _earlier(splits, path, datamodule, allowed=False)
+    rules, doubts = _earlier(splits_of(Path(path)), path, datamodule, allowed=False)
     for one in doubts:
         rank_zero_warn(f"{printable(one)}: validation may read some of them.")
     return datamodule.for_evaluation(rules=rules) if rules and hasattr(datamodule, "for_evaluation") else datamodule
@@ -102,6 +108,7 @@ def check_each(checkpoints: Mapping[str, Mapping[str, Any]], datamodule: Any, al
             break
         own = own_split(checkpoint, path)
         other = _other_split(checkpoint, path, now)
+        found[path] += _cut_otherwise(checkpoint, path, datamodule)
         if other and (own is None or allowed or not hasattr(datamodule, "for_evaluation")):
             found[path] += other
         elif own is not None:
@@ -112,30 +119,37 @@ def check_each(checkpoints: Mapping[str, Mapping[str, Any]], datamodule: Any, al
     shared = datamodule.for_evaluation(rules=list(rules)) if rules and not allowed else datamodule
     datas = [shared]
     given: dict[str, Any] = {}
+    labels: dict[int, str] = {id(shared): tokenizer_label(shared)}
     for path, checkpoint in checkpoints.items():
         fitting = (one for one in datas if not _other_tokenizer(checkpoint, path, one))
         data = next(fitting, None)
         if data is None and path != next(iter(checkpoints)):  # the first one's data is what was asked for
             data = _with_own_tokenizer(checkpoint, path, shared)
-            datas += [] if data is None else [data]
+            if data is not None:
+                datas.append(data)
+                labels[id(data)] = tokenizer_label(data, checkpoint)
         if data is None:
             found[path] += _other_tokenizer(checkpoint, path, shared)
         given[path] = data or shared
     _allowed([one for notes in found.values() for one in notes], allowed)
-    return {path: Evaluation(given[path], list(map(printable, found[path]))) for path in checkpoints}
+    return {
+        path: Evaluation(given[path], list(map(printable, found[path])), labels[id(given[path])])
+        for path in checkpoints
+    }
 
 
-def tokenizer_label(datamodule: Any) -> str:
+def tokenizer_label(datamodule: Any, checkpoint: Mapping[str, Any] | None = None) -> str:
     """Name what tokens are counted in: short, and the same for the same tokenizer. Empty for data without one.
 
     Args:
         datamodule: The data module.
+        checkpoint: One that was trained with this tokenizer, perhaps under another name.
     """
     tokenizer = getattr(datamodule, "tokenizer", None)
     if tokenizer is None:
         return ""
-    kind, fingerprint = type(tokenizer).__name__, tokenizer.fingerprint()
-    return fingerprint if fingerprint.startswith(kind) else f"{kind} {fingerprint[:12]}"
+    fingerprint = (tokenizer_fingerprint(checkpoint) if checkpoint else None) or tokenizer.fingerprint()
+    return fingerprint if len(fingerprint) <= _SHORT else f"tokenizer {fingerprint[:12]}"
 
 
 def _allowed(found: list[str], allowed: bool) -> list[str]:
@@ -176,6 +190,21 @@ def _other_split(checkpoint: Mapping[str, Any], path: str, now: Mapping[str, Any
 def _rule(datamodule: Any) -> dict[str, Any] | None:
     """Ask by which rule documents are held out; None where it is none of ours."""
     return datamodule.split_rule() if hasattr(datamodule, "split_rule") else None
+
+
+def _cut_otherwise(checkpoint: Mapping[str, Any], path: str, datamodule: Any) -> list[str]:
+    """Say whether the files that were trained on are cut into other documents, whose hashes are others too."""
+    stored, now = data_of(checkpoint, path), getattr(datamodule, "source", None)
+    source = None if stored is None else stored.arguments.get("source")
+    if not isinstance(now, TextFiles) or not isinstance(source, Description) or source.cls is not TextFiles:
+        return []
+    trained = bool(source.arguments.get("per_line"))
+    before, here = (
+        sorted(str(Path(one).resolve()) for one in paths) for paths in (source.arguments["paths"], now.paths)
+    )
+    if before != here or trained == now.per_line:
+        return []
+    return [f"{path} was trained on these files with per_line={trained}, but the data has per_line={now.per_line}"]
 
 
 def _says_all(splits: Sequence[Split | None]) -> bool:
@@ -231,4 +260,4 @@ def _with_own_tokenizer(checkpoint: Mapping[str, Any], path: str, datamodule: An
 
 def _short(fingerprint: str) -> str:
     """Show enough of a fingerprint to tell it from others: hashes are long."""
-    return repr(fingerprint if len(fingerprint) <= 24 else f"{fingerprint[:12]}…")
+    return repr(fingerprint if len(fingerprint) <= _SHORT else f"{fingerprint[:12]}…")

@@ -28,11 +28,11 @@ from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, replacing_data, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
 from gau_alpha.cli.help import HelpAll
-from gau_alpha.cli.identity import ALLOW_MISMATCH, after_parent, check_belongs, check_each, tokenizer_label
+from gau_alpha.cli.identity import ALLOW_MISMATCH, after_parent, check_belongs, check_each
 from gau_alpha.cli.parser import Parser
 from gau_alpha.cli.record import RunRecord, changes
 from gau_alpha.cli.stored_data import announce, run_of
-from gau_alpha.cli.stored_tokenizer import tokenizer_class_in
+from gau_alpha.cli.stored_tokenizer import carried_in_place_of, tokenizer_class_in
 from gau_alpha.cli.trainer import CheckpointData, GAUAlphaTrainer
 from gau_alpha.cli.trainer_limits import check_trainer
 from gau_alpha.cli.trust import TRUST, set_import_rules
@@ -193,8 +193,11 @@ class GAUAlphaCLI(LightningCLI):
         subcommand, path, stored = args[0], checkpoint_in(args), None
         # A keyword such as "last" is looked up by Lightning, later; the config then has to name the model.
         if path and (Path(path).is_file() or subcommand in EVALUATIONS):
-            self._subcommand_parsers[subcommand].set_defaults(defaults_from(path))
-            stored = checkpoint_defaults(Path(path)).data
+            found = checkpoint_defaults(Path(path))
+            if subcommand != "fit":  # whose record would name a file that is gone again
+                self._held.enter_context(carried_in_place_of(found.tokenizer, found.carried, path))
+            self._subcommand_parsers[subcommand].set_defaults(defaults_from(found))
+            stored = found.data
         elif (start := start_in(args)) and Path(start).exists():
             self._subcommand_parsers[subcommand].set_defaults(defaults_to_start(Path(start)))
         self.config = parser.parse_args(replacing_data(args))
@@ -271,7 +274,7 @@ class GAUAlphaCLI(LightningCLI):
         config = self.config_init[self.config.subcommand]
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
         if self.config.subcommand == "fit":
-            check_callbacks(callbacks)
+            check_callbacks(callbacks, self.trainer.strategy)
         if self.config.subcommand == "fit" and isinstance(config.ckpt_path, str) and Path(config.ckpt_path).is_dir():
             # explains why it is refused; strategies of Lightning would unpickle it
             read_training_state(config.ckpt_path)
@@ -309,10 +312,10 @@ class GAUAlphaCLI(LightningCLI):
             for one in found.values():
                 self.datamodule = one.data
         start = self.config[command].model.get("init_from")
-        if command == "fit" and start and not config.ckpt_path and Path(start).is_file():
+        if command == "fit" and start and not config.ckpt_path and Path(start).exists():
             self.datamodule = after_parent(start, self.datamodule)
         self.trainer.evaluations = {
-            str(Path(path)): CheckpointData(one.data, tokenizer_label(one.data), "; ".join(one.notes))
+            str(Path(path)): CheckpointData(one.data, one.tokenizer, "; ".join(one.notes))
             for path, one in found.items()
         }
 

@@ -126,6 +126,19 @@ def started_from(path: Path) -> dict[str, Any]:
     return {"path": str(path), "recipe": recipe, SPLITS_KEY: [None]}
 
 
+def splits_of(path: Path) -> list[Split | None]:
+    """Return all rules under which the weights of a checkpoint or folder were trained; None for one not known.
+
+    Args:
+        path: The checkpoint or folder.
+
+    Raises:
+        ValueError: If it can't be read.
+    """
+    said = started_from(path)[SPLITS_KEY]
+    return [_split(one, str(path)) if isinstance(one, Mapping) else None for one in said]
+
+
 def _split(stored: Mapping[str, Any], where: str) -> Split | None:
     seed, fraction = stored.get("split_seed"), stored.get("validation_fraction")
     if seed is None or fraction is None:

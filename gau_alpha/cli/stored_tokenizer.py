@@ -1,14 +1,18 @@
 """The tokenizer that belongs to a model: carried or named by a checkpoint, or lying in a folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules import TokenizerFile, WordPieceVocab
 from datamodules.tokenizers import Tokenizer
 from gau_alpha.checkpoints import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
 from gau_alpha.cli.stored_data import announce, data_of, run_of
+from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import Description, shown
 
@@ -60,6 +64,30 @@ def _named(checkpoint: Mapping[str, Any], path: Path) -> Description:
     if named is None:
         raise ValueError(f"{path} does not say which tokenizer its run used.")
     return named
+
+
+@contextmanager
+def carried_in_place_of(named: Description | None, carried: Any, where: str) -> Iterator[None]:
+    """Let a tokenizer whose file is gone be the one that its checkpoint carries, in this ``with`` block.
+
+    Args:
+        named: The tokenizer that the checkpoint's run used; its path is changed. None: it names none.
+        carried: Texts by file name.
+        where: The checkpoint, for messages.
+    """
+    gone = None if named is None else named.arguments.get("path")
+    files: dict[type, str] = {TokenizerFile: TOKENIZER, WordPieceVocab: VOCABULARY}
+    kept = None if named is None else files.get(named.cls)
+    text = carried.get(kept) if isinstance(carried, Mapping) else None
+    if named is None or not isinstance(gone, str) or Path(gone).expanduser().exists() or not isinstance(text, str):
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / str(kept)
+        file.write_text(text, encoding="utf-8")
+        named.arguments["path"] = str(file)
+        rank_zero_info(printable(f"{shown(gone)} is gone: the tokenizer is the one that {where} carries"))
+        yield
 
 
 def tokenizer_in(folder: Path) -> tuple[Tokenizer, bool]:

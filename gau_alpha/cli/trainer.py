@@ -133,6 +133,8 @@ class GAUAlphaTrainer(Trainer):
         for one in candidates:
             assert one.checkpoint is not None
             of_tokenizer.setdefault(self._data_of(one.checkpoint, datamodule).tokenizer, []).append(one)
+        if len(of_tokenizer) > 1 and (folder / f"{NAME}.json").exists() and self.is_global_zero:
+            print(printable(f"note: {folder / NAME}.* is the report of an earlier evaluation, not of this one"))
         end = None if time_budget is None else time.monotonic() + time_budget
         results: list[ExtrapolationResult] = []
         for tokenizer, some in of_tokenizer.items():

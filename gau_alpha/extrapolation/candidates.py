@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from gau_alpha.attention.presets import TRAINED, display_name, load_preset, reso
 from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
 from gau_alpha.checkpoints.checksum import read_hashed
 from gau_alpha.checkpoints.chosen_weights import held_weights
+from gau_alpha.checkpoints.identity import RUN_KEY
 from gau_alpha.extrapolation.calibration import RANDOM_KEYS, Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
@@ -88,11 +89,12 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
             one's weights. On the axes where its method differs, every checkpoint gets the strategy of ``module``.
 
     Raises:
-        ValueError: If a file is not such a checkpoint, or its weights don't fit.
+        ValueError: If a file is not such a checkpoint, its weights don't fit, or one is given twice.
     """
     if not paths:
         raise ValueError("This needs --ckpt_path and one or more checkpoints.")
     checkpoints, hashes = zip(*(_read(path) for path in paths), strict=True)
+    _check_different(paths, checkpoints, hashes)
     read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
     asked = {
         axis: strategy
@@ -117,6 +119,23 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
             LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256, made, weights_kind)
         )
     return loaded
+
+
+def _check_different(paths: Sequence[str], checkpoints: Sequence[Mapping[str, Any]], hashes: Sequence[str]) -> None:
+    """Refuse one checkpoint that is given twice: it would pass for two seeds of one training."""
+    seen: dict[object, str] = {}
+    for path, checkpoint, sha256 in zip(paths, checkpoints, hashes, strict=True):
+        run = checkpoint.get(RUN_KEY)
+        owner = run.get("id") if isinstance(run, Mapping) else None
+        step = None if owner is None else (str(owner), checkpoint.get("global_step"), held_weights(checkpoint))
+        for identity in (sha256, step):
+            if identity is not None and seen.setdefault(identity, path) != path:
+                raise ValueError(
+                    f"{seen[identity]} and {path} are of the same run at the same step: give one of them. What differs "
+                    "in nothing would pass for two seeds."
+                )
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise ValueError(f"--ckpt_path names {', '.join(twice)} more than once.")
 
 
 def _read(path: str) -> tuple[dict[str, Any], str]:

@@ -167,6 +167,7 @@ def evaluate_candidates(
         "baseline": baseline or candidates[0].name,
         "methods": methods,
         "checkpoints": {name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
+        "checkpoints_sha256": {name: checkpoint.sha256 for name, checkpoint in checkpoints.items()},
         "weights": weights,
     }
     results = engine.compare(candidates, baseline, progress, cache, time_budget)

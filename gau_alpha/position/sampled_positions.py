@@ -69,8 +69,9 @@ class PoSE(TrainingIds):
     """Rows cut into chunks with random gaps between them (Zhu et al. 2024, PoSE, arXiv 2309.10400, sec. 3.2).
 
     Chunks are cut at random places. The first starts at 0; the gaps before the later ones are sorted uniform draws
-    from 0 … target_length − length, so that ids rise and every distance below target_length occurs. The range of the
-    first chunk's length differs by one from the authors' code.
+    from 0 … target_length − length, so that ids rise and every distance below target_length occurs. In the authors'
+    code, for two chunks, the first has at most half of the row, and the second is text from farther on; here a row is
+    cut anywhere, and its text is as it was.
 
     Args:
         target_length: Ids are drawn from 0 … target_length − 1.

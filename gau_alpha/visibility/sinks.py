@@ -145,9 +145,9 @@ class LMInfinite(AttentionSinks):
     """A window and the first ``sinks`` tokens, no distance above ``radius``.
 
     The Λ-shaped mask and the distance ceiling of Han et al. 2024 (arXiv 2308.16137, sec. 4). Published for causal
-    models; here the window reaches to both sides, one token further than the authors' local branch of that length. The
-    ceiling then concerns the sinks alone, on either side: other keys
-    beyond the window are hidden.
+    models; here the window reaches to both sides, one token further than the authors' local branch of that length,
+    which counts the query itself. The ceiling then concerns the sinks alone, on either side: other keys beyond the
+    window are hidden.
 
     Args:
         radius: Reach of the window on either side, and the ceiling, in tokens. Left out, half of train_length.

@@ -281,7 +281,7 @@ def test_out_of_memory_does_not_end_training(tmp_path):
         (Documents(), evaluation(methods=["trained", "calibrated"]), r"'calibrated' needs a table.*after training"),
         (Documents(), evaluation(methods=["random_keys"]), r"'random_keys' needs a table.*after training"),
     ],
-    ids=["no data module", "short documents", "unknown method", "no table", "no table of random keys"],
+    ids=["no data module", "short documents", "unknown method", "no table", "no entropies"],
 )
 def test_what_is_wrong_is_said_before_the_first_step(tmp_path, data, callback, message):
     model = module()

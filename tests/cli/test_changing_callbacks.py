@@ -8,11 +8,15 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.strategies import FSDPStrategy, SingleDeviceStrategy
 from process_harness import same, send_signal
 from safetensors.torch import load_file
 
+from callbacks.refused import check_callbacks
 from gau_alpha.checkpoints import read_checkpoint
 from gau_alpha.cli import main
+from gau_alpha.training.fsdp import ShardedStrategy
 
 
 class Norms(Callback):
@@ -79,6 +83,22 @@ def test_what_would_change_a_run_is_refused_by_name(run, tmp_path, capsys, callb
     assert f"trainer.callbacks has a {callback['class_path'].rsplit('.')[-1]}" in error
     assert advice in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("strategy", [ShardedStrategy, FSDPStrategy])
+def test_an_average_of_sharded_weights_is_refused_by_name(strategy):
+    average = EMAWeightAveraging(decay=0.5)
+    with pytest.raises(ValueError, match=f"has a EMAWeightAveraging, and {strategy.__name__} deals the weights"):
+        check_callbacks([average], strategy())
+    check_callbacks([average], SingleDeviceStrategy())
+    check_callbacks([], strategy())
+
+
+@pytest.mark.slow
+def test_the_command_refuses_it_too(run, tmp_path, capsys):
+    strategy = {"class_path": "gau_alpha.training.fsdp.ShardedStrategy"}
+    assert main(fit(run, tmp_path, named("EMAWeightAveraging", decay=0.5), strategy=strategy)) == 2
+    assert "ShardedStrategy deals the weights over processes" in capsys.readouterr().err
 
 
 EVALUATION = {

@@ -1,5 +1,6 @@
 """Checkpoints become folders and folders checkpoints, and nothing is lost on the way."""
 
+import hashlib
 import json
 from collections import OrderedDict
 
@@ -141,6 +142,8 @@ def test_a_model_card_says_what_it_is(run, tmp_path):
     }
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/checkpoints/last.ckpt").write_bytes(run.checkpoint.read_bytes())
+    digest = hashlib.sha256((tmp_path / "run/checkpoints/last.ckpt").read_bytes()).hexdigest()
+    results["run"] = {"checkpoints_sha256": {"trained": digest}}
     (tmp_path / "run/extrapolation.json").write_text(json.dumps(results))
     args = ["convert", str(tmp_path / "run/checkpoints/last.ckpt"), str(tmp_path / "tiny")]
     assert main([*args, "--license", "cc-by-4.0"]) == 0
@@ -150,6 +153,18 @@ def test_a_model_card_says_what_it_is(run, tmp_path):
         assert words in card
     assert "| trained | 12.35 | no documents |" in card or "| trained | 12.34 | no documents |" in card
     assert str(run.folder.parent) not in card
+    results["rows"][0]["note"] = "measured in haste"
+    results["rows"].append({**results["rows"][0], "method": "infoscale", "note": ""})
+    results["run"]["checkpoints_sha256"]["infoscale"] = "of another checkpoint"
+    (tmp_path / "run/extrapolation.json").write_text(json.dumps(results))
+    assert main([*args, "--overwrite"]) == 0
+    card = (tmp_path / "tiny/README.md").read_text()
+    assert "- trained: measured in haste" in card
+    assert "infoscale" not in card
+    del results["run"]  # which does not say what was measured
+    (tmp_path / "run/extrapolation.json").write_text(json.dumps(results))
+    assert main([*args, "--overwrite"]) == 0
+    assert "Past its training length" not in (tmp_path / "tiny/README.md").read_text()
 
 
 def test_a_published_folder_becomes_a_checkpoint(tmp_path):

@@ -216,3 +216,32 @@ def test_a_length_that_no_document_reaches_is_reported_and_the_others_measured(r
     assert main([*args, "--methods", "trained", "--length_ratios", "1", "5000"]) == 0
     rows = json.loads((tmp_path / "extrapolation.json").read_text())["rows"]
     assert [row["status"] for row in rows] == ["ok", "no documents"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--data.init_args.masking.init_args.rate", "7", "rate=7.0 must lie in (0, 1]. 0.15 is usual."),
+        ("--data.init_args.source.init_args.paths", "[]", "paths=[] names no file."),
+        ("--model.method.scaling", '{"class_path": "InfoScale", "init_args": {"minimum": -3}}', "got -3.0"),
+    ],
+)
+def test_what_a_class_refuses_is_said_without_all_that_was_tried(run, capsys, option, value, says):
+    assert main([*fit(run), option, value]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    (message,) = (line for line in error.splitlines() if line.startswith("gau-alpha: error: "))
+    assert says in message, "first"
+    for dump in ("Union", "Given value", "Namespace("):
+        assert dump not in error
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["fit", "extrapolate"])
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_an_accelerator_that_is_not_there(run, capsys, command, accelerator):
+    args = fit(run) if command == "fit" else ["extrapolate", "--ckpt_path", str(run.checkpoint)]
+    assert main([*args, "--trainer.accelerator", accelerator]) == 2
+    error = capsys.readouterr().err
+    assert "gau-alpha: error: The trainer can't be built as section trainer says" in error
+    assert "Traceback" not in error

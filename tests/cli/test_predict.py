@@ -121,6 +121,66 @@ def test_an_ending_that_is_no_format(run, lines, capsys):
     assert ".parquet, .safetensors, .jsonl" in capsys.readouterr().err
 
 
+WITH_LITTLE_ROOM = """
+import resource, sys
+from gau_alpha.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), -1))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors", "jsonl"])
+def test_a_full_disk_is_told_in_one_message(run, tmp_path, suffix):
+    """By a limit to the size of files, below that of a part or, for JSON lines, of what it becomes."""
+    (tmp_path / "lines.txt").write_text("".join(f"line {number} of many\n" for number in range(400)))
+    source = ["--data.source.class_path", "datamodules.TextFiles", "--data.source.paths", '["lines.txt"]']
+    source += ["--data.source.per_line", "true", "--data.cache_dir", str(tmp_path / "cache")]
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *source, "--predictions.output", f"out/p.{suffix}"]
+    assert main(args) == 0
+    whole = (tmp_path / f"out/p.{suffix}").read_bytes()
+    room = {"parquet": 20_000, "safetensors": 20_000, "jsonl": len(whole) - 100}[suffix]
+    command = [sys.executable, "-c", WITH_LITTLE_ROOM, str(room), *args]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("The disk is full: ") == 1
+    assert (tmp_path / f"out/p.{suffix}").read_bytes() == whole
+    assert not (tmp_path / f"out/.p.{suffix}.lock").exists()
+    assert main(args) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"p.{suffix}"]
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from gau_alpha.checkpoints.lock import Lock
+lock = Lock(Path(sys.argv[1]))
+lock.acquire("")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_two_do_not_write_one_output_at_once(run, lines, capsys):
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines, "--predictions.output"]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, ".p.parquet.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "held\n"
+        capsys.readouterr()
+        assert main([*args, "p.parquet"]) == 2
+        error = capsys.readouterr().err
+        assert f"p.parquet is in use by process {other.pid} on" in error
+        assert "--predictions.output" in error
+        assert main([*args, "q.parquet"]) == 0
+    finally:
+        other.communicate("")
+    assert main([*args, "p.parquet"]) == 0
+
+
 def test_missing_rows_are_noticed(tmp_path):
     class Trainer:
         is_global_zero, global_rank, world_size = True, 0, 1
@@ -129,6 +189,10 @@ def test_missing_rows_are_noticed(tmp_path):
             @staticmethod
             def barrier():
                 pass
+
+            @staticmethod
+            def broadcast(value):
+                return value
 
     class Module:
         model = None

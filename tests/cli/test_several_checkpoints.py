@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import extrapolate, make_tokenizer, swap_two, train
+from small_runs import EVALUATION, extrapolate, make_tokenizer, swap_two, train
 
 from gau_alpha.cli import main
 
@@ -36,13 +36,16 @@ def test_each_checkpoint_is_read_with_its_own_tokenizer_and_none_is_compared_acr
         assert extrapolate(checkpoint) == 0
         (rows,) = reports().values()
         alone[checkpoint.parent.parent.name] = [[row[name] for name in NUMBERS] for row in rows]
-    for path in Path("out").iterdir():
-        path.unlink()
+    old = Path("out/extrapolation.json")
+    before = old.read_text()
     swap_two(tmp_path / "unigram.json")  # the second one's file is not needed any more
     methods = ["--methods", "trained", "softmax", "infoscale"]
     capsys.readouterr()
     assert extrapolate(*two, more=methods) == 0
     said = capsys.readouterr().out
+    assert "is the report of an earlier evaluation, not of this one" in said
+    assert old.read_text() == before
+    old.unlink()
     assert said.count("losses of different tokenizers are not comparable") == 2
     found = reports()
     assert len(found) == 2, "a report for each tokenizer, none for both"
@@ -105,7 +108,7 @@ def test_two_recipes_with_two_seeds_each_are_two_groups(run, tmp_path):
     assert sorted(map(len, members.values())) == [2, 2]
 
 
-def test_a_parent_of_another_split_counts_as_training(run, tmp_path, capsys):
+def test_a_parent_of_another_split_counts_as_training(run, tmp_path, caplog):
     fractions = {"data.init_args.validation_fraction": 0.5}
     parent = train(run, tmp_path, "parent", **fractions, **{"data.init_args.split_seed": 3})
     orphan = train(run, tmp_path, "orphan", **fractions)
@@ -123,6 +126,11 @@ def test_a_parent_of_another_split_counts_as_training(run, tmp_path, capsys):
     assert main(["convert", str(child), "folder", "--weights_only"]) == 0
     said = json.loads(Path("folder/training_data.json").read_text())
     assert [one["split_seed"] for one in said["splits"]] == [0, 3]
+    caplog.set_level("INFO")
+    caplog.clear()
+    grandchild = train(run, tmp_path, "grandchild", **fractions, **{"model.init_from": "folder"})
+    assert "held out by split_seed=3" in caplog.text
+    assert torch.load(grandchild)["run"]["splits"] == said["splits"]
     assert extrapolate(child, more=["--allow_mismatch", "true"]) == 0
     (rows,) = reports().values()
     assert all("were also trained under another split" in row["note"] for row in rows)
@@ -165,3 +173,41 @@ def test_what_was_read_is_counted_and_a_resumed_run_goes_on_counting(run, tmp_pa
     parts = torch.load(tmp_path / "run" / "parts" / "checkpoints" / "last.ckpt")["run"]["seen"]
     assert parts == whole
     assert whole["documents"] == 24
+
+
+@pytest.mark.parametrize("command", ["validate", "predict", "extrapolate", "calibrate"])
+def test_a_tokenizer_whose_file_is_gone_comes_out_of_the_checkpoint(two, capsys, command):
+    options = {
+        "extrapolate": EVALUATION,
+        "calibrate": ["--length_ratios", "1", "2", "--num_documents", "2"],
+        "predict": ["--predictions.output", "p.jsonl"],
+    }
+    args = [command, *options.get(command, []), "--ckpt_path", str(two[0])]
+    Path("bpe.json").rename("elsewhere.json")
+    assert main(args) == 0
+    capsys.readouterr()
+    Path("unigram.json").rename("bpe.json")  # another one in its place is none
+    assert main(args) == 2
+    assert "was trained with the tokenizer" in capsys.readouterr().err
+
+
+def test_the_name_of_a_tokenizer_does_not_depend_on_the_order(two, run):
+    found = []
+    for checkpoints in ([run.checkpoint, two[0]], [two[0], run.checkpoint]):
+        assert extrapolate(*checkpoints) == 0
+        found.append({rows[0]["tokenizer"]: rows[0]["loss"] for rows in reports().values()})
+    assert found[0] == found[1]
+    assert "ByteTokenizer utf-8" in found[0]
+
+
+def test_one_checkpoint_given_twice_does_not_pass_for_two_seeds(run, capsys):
+    Path("copy.ckpt").write_bytes(run.checkpoint.read_bytes())
+    content = torch.load(run.checkpoint)
+    content["state_dict"] = {name: tensor + 0 for name, tensor in content["state_dict"].items()}
+    content["note"] = "another file, the same step of the same run"
+    torch.save(content, "saved_again.ckpt")
+    for other in ("copy.ckpt", "saved_again.ckpt", run.checkpoint):
+        capsys.readouterr()
+        assert extrapolate(run.checkpoint, other) == 2
+        error = capsys.readouterr().err
+        assert "are of the same run at the same step" in error or "more than once" in error

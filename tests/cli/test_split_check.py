@@ -48,3 +48,13 @@ def test_a_checkpoint_that_says_no_split_is_refused(run, tmp_path, capsys):
     torch.save(checkpoint, tmp_path / "old.ckpt")
     assert main(["validate", "--ckpt_path", str(tmp_path / "old.ckpt"), *SMALL]) == 2
     assert "does not say which documents it held out by their text" in capsys.readouterr().err
+
+
+def test_files_that_are_cut_into_other_documents_are_refused(run, capsys):
+    """Lines of a file that was trained on are documents of their own, which nobody held out."""
+    more = ["--data.init_args.source.init_args.per_line", "true"]
+    for command in ("extrapolate", "validate"):
+        capsys.readouterr()
+        assert evaluate(run, command, *more) == 2
+        assert "on these files with per_line=False, but the data has per_line=True" in capsys.readouterr().err
+    assert evaluate(run, "extrapolate", *more, "--allow_mismatch", "true") == 0

@@ -141,6 +141,16 @@ def _nothing():
     return nullcontext()
 
 
+def test_text_without_spaces_is_slow_for_unigram_and_that_is_said(tmp_path: Path, recwarn):
+    dice = np.random.default_rng(0)
+    (tmp_path / "dna.txt").write_text("".join(dice.choice(list("ACGT"), 4_000)))
+    source = TextFiles([str(tmp_path / "dna.txt")])
+    for kind, size in (("bpe", 300), ("unigram", 60)):
+        train_tokenizer(source, kind, size)
+        told = [str(one.message) for one in recwarn if "minutes per million letters" in str(one.message)]
+        assert len(told) == (kind == "unigram")
+
+
 def test_a_long_document_is_learned_in_pieces(monkeypatch):
     monkeypatch.setattr("datamodules.tokenizers.training._PIECE_CHARACTERS", 10)
     from datamodules.tokenizers.training import _pieces

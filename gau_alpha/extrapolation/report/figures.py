@@ -41,7 +41,7 @@ def perplexity(report: Results) -> Figure:
     """
     figure = _figure(9, 5)
     lines = _perplexity_up(figure.add_subplot(), report)
-    _legend(figure, lines, report.methods, loc="outside right upper", fontsize=9)
+    _legend(figure, lines, _marked(report), loc="outside right upper", fontsize=9)
     return figure
 
 
@@ -54,7 +54,7 @@ def thumbnail(report: Results) -> Figure:
     axes.set_ylabel("perplexity")
     if len(report.lengths) > 5:
         axes.tick_params(axis="x", labelrotation=45)
-    _legend(figure, lines, report.methods, loc="outside lower center", ncols=2)
+    _legend(figure, lines, _marked(report), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -105,7 +105,7 @@ def attention(report: Results) -> Figure | None:
         panels[1].set_ylabel("attention within ± half of the training length")
         panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
         _by_distance(panels[2], report)
-    names = ["even spread, ln n", *report.methods]
+    names = ["even spread, ln n", *_marked(report)]
     if with_distances:
         _legend(figure, lines, names, loc="outside lower center", fontsize=9, ncols=4)
     else:
@@ -136,7 +136,7 @@ def layers(report: Results) -> Figure | None:
         for layer, values in enumerate(entropies.T):
             share = layer / max(1, entropies.shape[1] - 1)
             axes.plot([row.length for row in rows], values, color=colours(0.9 * share), marker=".", label=f"{layer}")
-        axes.set_title(_short(method), fontsize=9, **_LITERAL)
+        axes.set_title(_short(report.marked(method)), fontsize=9, **_LITERAL)
         _lengths_across(axes, report)
         axes.tick_params(axis="x", labelrotation=45, labelsize=7, labelbottom=True)
     for axes in panels[: len(measured) - across]:  # another panel stands below
@@ -193,6 +193,11 @@ def _legend(figure: Figure, lines: Sequence[Line2D], names: Sequence[str], **whe
     legend = figure.legend(lines, ["-"] * len(lines), frameon=False, **where)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(text=_short(name), **_LITERAL)
+
+
+def _marked(report: Results) -> list[str]:
+    """Names of methods as tables have them: with a dagger where something speaks against a method."""
+    return [report.marked(method) for method in report.methods]
 
 
 def _short(name: str) -> str:

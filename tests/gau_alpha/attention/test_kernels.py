@@ -30,7 +30,7 @@ def random_visibility(generator):
 
 @pytest.mark.parametrize("seed", range(200))
 def test_blocked_equals_reference(seed, monkeypatch):
-    """Forward and backward: lengths, padding, documents, visibilities, blocks, selected queries, weights kept or not."""
+    """Forward and backward: lengths, padding, documents, visibilities, blocks, selected queries, weights kept."""
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
     monkeypatch.setattr(blocked, "RECOMPUTE_FROM", 0 if seed % 2 else 10_000)
