@@ -153,6 +153,10 @@ class GAUAlphaCLI(LightningCLI):
         parser.add_argument("--allow_mismatch", type=bool, default=False, help=ALLOW_MISMATCH)
         parser.add_argument("--overwrite", type=bool, default=False, help=OVERWRITE)
         parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
+        # so that --model.optimizer.learning_rate needs no class named before it
+        module: Any = self.model_class
+        chosen = {"optimizer": module.default_optimizer(), "schedule": module.default_schedule()}
+        parser.set_defaults({f"model.{name}": one.describe() for name, one in chosen.items()})
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
             "data.vocabulary",
@@ -289,6 +293,8 @@ class GAUAlphaCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         print(printable(f"method: {self.model.model.method.summary()}"))
+        if self.config.subcommand == "fit":
+            print(printable(f"optimizer: {self.model.optimizer.summary(self.model.model)}"))
         if path and Path(path).is_file():
             for line in self._changes_since(path):
                 print(printable(f"changed since {path} was saved: {line}"))

@@ -121,7 +121,7 @@ def test_without_a_training_state_it_can_be_evaluated_but_not_resumed(run, tmp_p
 
 def test_training_starts_from_a_folder(run, there, tmp_path):
     args = ["fit", "--config", str(run.config), "--trainer.logger.save_dir", str(tmp_path), "--trainer.max_steps", "1"]
-    assert main([*args, "--model.init_from", str(there), "--model.learning_rate", "1e-12"]) == 0
+    assert main([*args, "--model.init_from", str(there), "--model.optimizer.learning_rate", "1e-12"]) == 0
     started = read(tmp_path / "run/first/checkpoints/last.ckpt")
     trained = read(run.checkpoint)["state_dict"]
     for name, tensor in started["state_dict"].items():

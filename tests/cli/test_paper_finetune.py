@@ -49,7 +49,9 @@ def test_the_papers_settings(published, tmp_path):
     folder = tmp_path / "runs/paper_finetune/v"
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     arguments = last["hyper_parameters"]
-    assert (arguments["train_length"], arguments["learning_rate"], arguments["weight_decay"]) == (64, 1e-5, 0.01)
+    rates = {"learning_rate": 1e-5, "weight_decay": 0.01, "betas": [0.9, 0.999]}
+    assert arguments["train_length"] == 64
+    assert arguments["optimizer"] == {"class_path": "gau_alpha.training.optimizers.AdamW", "init_args": rates}
     assert arguments["schedule"]["class_path"].endswith("Linear")
     assert arguments["schedule"]["init_args"] == {"warmup": 0.1, "final": 0.0}
     assert last["run"]["config"]["data"]["init_args"]["batch_size"] == 128

@@ -76,8 +76,8 @@ def test_the_table_of_runs_shows_the_method_in_words_and_numbers_beside_accuraci
     assert [values[axis] for axis in AXES] == ["CosScale", "NoScaling", "RoPE", "Full"]
     assert values["similarity/scale"] == 16.0
     assert values["position/base"] == 10_000
-    assert (values["train_length"], values["hidden_size"], values["learning_rate"]) == (16, 16, 1e-3)
-    assert (values["schedule"], values["schedule/warmup"]) == ("Cosine", 0.1)
+    assert (values["train_length"], values["hidden_size"], values["optimizer/learning_rate"]) == (16, 16, 1e-3)
+    assert (values["optimizer"], values["schedule"], values["schedule/warmup"]) == ("AdamW", "Cosine", 0.1)
     assert start.group_name == "", "runs go by their folders' names, two of the same settings are two"
     # TensorBoard shows five columns at first, those that differ before all others
     shown = [column.name for column in experiment.hparam_infos if column.differs]

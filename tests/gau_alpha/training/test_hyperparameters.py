@@ -18,7 +18,7 @@ def test_classes_become_names_and_their_arguments_numbers():
     assert (values["visibility"], values["visibility/radius"]) == ("Window", 8)
     assert values["train_length"] == 16
     assert "scaling/train_length" not in values
-    assert values["betas"] == "0.9, 0.98"
+    assert values["optimizer/betas"] == "0.9, 0.98"
 
 
 def test_what_is_none_is_left_out_and_nested_strategies_are_named():
