@@ -7,7 +7,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.averaging import averaged_weights
 from callbacks.recovery import CatchUpCallback
-from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
+from gau_alpha.checkpoints import (
+    CARD,
+    MODEL_PREFIX,
+    fast_tokenizer_files,
+    model_card,
+    tokenizer_files,
+    write_folder,
+)
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.finetuning import HeadedModel
 from gau_alpha.training.module import GAUAlphaModule
@@ -51,7 +58,7 @@ class ExportHuggingFace(Callback, CatchUpCallback):
         assert isinstance(pl_module, GAUAlphaModule)
         folder, model, data = Path(target), pl_module.model, _data(trainer)
         vocabulary, tokenizer = getattr(data, "vocabulary", None), getattr(data, "tokenizer", None)
-        files = {} if tokenizer is None else tokenizer_files(tokenizer)
+        files = {} if tokenizer is None else fast_tokenizer_files(tokenizer_files(tokenizer))
         write_folder(
             folder,
             model.config,

@@ -7,7 +7,7 @@ from typing import Any
 from datamodules.split import Split
 from gau_alpha.checkpoints import WEIGHTS, read_checkpoint, recipe_digest
 from gau_alpha.checkpoints.checksum import read_hashed
-from gau_alpha.checkpoints.identity import SEEN_KEY, SPLITS_KEY
+from gau_alpha.checkpoints.identity import RUN_KEY, SEEN_KEY, SPLITS_KEY
 from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import shown
@@ -124,6 +124,18 @@ def started_from(path: Path) -> dict[str, Any]:
     weights = path / WEIGHTS
     recipe = read_hashed(weights, lambda _: None)[1] if weights.is_file() else str(path.resolve())
     return {"path": str(path), "recipe": recipe, SPLITS_KEY: [None]}
+
+
+def with_splits(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Let what was read of a Hugging Face folder say what the folder's weights were trained on, if the folder does.
+
+    Args:
+        checkpoint: What ``read_evaluated`` returned.
+        path: Where it was read; of a file nothing is changed.
+    """
+    if not (path / TRAINING_DATA).is_file():
+        return checkpoint
+    return {**checkpoint, RUN_KEY: {**checkpoint[RUN_KEY], SPLITS_KEY: started_from(path)[SPLITS_KEY]}}
 
 
 def _split(stored: Mapping[str, Any], where: str) -> Split | None:

@@ -183,8 +183,8 @@ def split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor], list
         model: The model.
 
     Returns:
-        Hidden matrices, those of the encoder's layers, 2-D each; other matrices: embeddings and head, 2-D; and what is
-        no matrix, or is learned by an attention method, of any shape.
+        Hidden matrices (out, in), those of the encoder's layers; other matrices: embeddings and head; and what is no
+        matrix, or is learned by an attention method, whatever its shape.
     """
     hidden: list[Tensor] = []
     matrices: list[Tensor] = []
@@ -221,7 +221,7 @@ def expected_state(optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]
 
     Args:
         optimizer: The optimizer, or a part of a joined one.
-        parameter: One of its parameters, of any shape.
+        parameter: (…) one of its parameters.
 
     Returns:
         None for optimizers that are not ours to know.
