@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.averaging import averaged_weights
 from callbacks.recovery import CatchUpCallback
+from callbacks.run_path import shared_run_path
 from gau_alpha.checkpoints import (
     CARD,
     MODEL_PREFIX,
@@ -52,7 +53,7 @@ class ExportHuggingFace(Callback, CatchUpCallback):
         with averaged_weights(trainer, pl_module):
             weights = trainer.strategy.lightning_module_state_dict()  # sharded strategies gather it from all processes
             weights = {name: tensor.clone() for name, tensor in weights.items()}
-        target = self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "huggingface"
+        target = self.folder or shared_run_path(trainer) / "huggingface"
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, GAUAlphaModule)
