@@ -11,8 +11,8 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import warm_start_with_head
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.finetuning import HeadedModel
+from gau_alpha.training.batch import Batch, numbers
 from gau_alpha.training.compatibility import MODULES, stored_arguments
-from gau_alpha.training.loss import Batch
 from gau_alpha.training.metrics import TokenAverage
 from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.training.optimizers import AdamW, OptimizerFactory
@@ -99,8 +99,8 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         self.save_hyperparameters({"head": self.model.describe_head(), "labels": list(labels)}, logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the head's columns (B, …), and ``sample_ids`` (B,), the numbers of the rows."""
-        return {"sample_ids": batch["sample_ids"], **self.model.predict(batch)}
+        """Return the head's columns (B, …), and ``sample_ids`` (B,), the numbers of the rows, where there are such."""
+        return {**numbers(batch), **self.model.predict(batch)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model and head are these, before its weights are loaded.

@@ -24,7 +24,7 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import load_weights, plain_names, read_checkpoint, warm_start
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.training.batch import Batch, layout, with_targets
+from gau_alpha.training.batch import Batch, layout, numbers, with_targets
 from gau_alpha.training.compatibility import (
     check_optimizer_state,
     check_start,
@@ -173,6 +173,10 @@ class GAUAlphaModule(LightningModule):
         """
         position = self.model.method.position
         if epoch is not None and position.samples_positions and "position_ids" not in batch:
+            if "sample_ids" not in batch:
+                raise ValueError(
+                    f"{position!r} draws position ids by the number of a row: give batches sample_ids, (batch,) int64."
+                )
             length = batch["input_ids"].shape[-1]
             ids = position.sample_position_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
             batch = {**batch, "position_ids": ids.to(batch["input_ids"].device)}
@@ -265,13 +269,14 @@ class GAUAlphaModule(LightningModule):
         """Embed texts.
 
         Returns:
-            ``sample_ids`` (B,), the numbers of the rows; ``num_tokens`` (B,); ``mean`` (B, H) float32, the average of
-            the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of the first token. A row
-            without tokens gets zeros.
+            ``sample_ids`` (B,), the numbers of the rows, where the batch has them; ``num_tokens`` (B,); ``mean`` (B, H)
+            float32, the average of the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of
+            the first token. A row without tokens gets zeros.
         """
-        hidden, mask = self.model(**layout(batch), head=False), batch["attention_mask"]  # (B, L, H), (B, L)
+        hidden = self.model(**layout(batch), head=False)  # (B, L, H)
+        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))  # (B, L)
         return {
-            "sample_ids": batch["sample_ids"],
+            **numbers(batch),
             "num_tokens": mask.sum(1),
             "mean": mean_token(hidden, mask),
             "first": first_token(hidden, mask).float(),

@@ -11,6 +11,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 import torch.nn.functional as F
+from pages import ROOT, blocks, section
 
 from datamodules import ByteTokenizer, TokenizerFile, WordPieceVocab
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
@@ -146,6 +147,14 @@ def test_a_new_head_is_drawn_for_as_many_labels_as_asked_for(tmp_path):
     assert model(**batch()).logits.shape == (3, 5)
     assert 0.2 < model.ours.classifier.weight.std() < 0.4
     assert not model.ours.classifier.bias.any()
+
+
+def test_the_guides_lines_run(tmp_path, capsys):
+    export(tmp_path, METHODS["window"])
+    (block,) = blocks(section(ROOT / "docs/hugging_face.md", "In transformers"), "python")
+    exec(compile(block.replace("FOLDER", str(tmp_path)), "hugging_face.md", "exec"), {})
+    shape, *_ = capsys.readouterr().out.splitlines()
+    assert shape == f"torch.Size([2, 9, 258]) {METHODS['window'].summary()}"
 
 
 def test_config_json_of_strangers_stays_data(tmp_path):
