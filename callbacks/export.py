@@ -7,7 +7,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.averaging import averaged_weights
 from callbacks.recovery import CatchUpCallback
-from gau_alpha.checkpoints import CARD, MODEL_PREFIX, model_card, tokenizer_files, write_folder
+from callbacks.run_path import shared_run_path
+from gau_alpha.checkpoints import (
+    CARD,
+    MODEL_PREFIX,
+    fast_tokenizer_files,
+    model_card,
+    tokenizer_files,
+    write_folder,
+)
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.finetuning import HeadedModel
 from gau_alpha.training.module import GAUAlphaModule
@@ -45,13 +53,13 @@ class ExportHuggingFace(Callback, CatchUpCallback):
         with averaged_weights(trainer, pl_module):
             weights = trainer.strategy.lightning_module_state_dict()  # sharded strategies gather it from all processes
             weights = {name: tensor.clone() for name, tensor in weights.items()}
-        target = self.folder or Path(trainer.log_dir or trainer.default_root_dir) / "huggingface"
+        target = self.folder or shared_run_path(trainer) / "huggingface"
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, GAUAlphaModule)
         folder, model, data = Path(target), pl_module.model, _data(trainer)
         vocabulary, tokenizer = getattr(data, "vocabulary", None), getattr(data, "tokenizer", None)
-        files = {} if tokenizer is None else tokenizer_files(tokenizer)
+        files = {} if tokenizer is None else fast_tokenizer_files(tokenizer_files(tokenizer))
         write_folder(
             folder,
             model.config,

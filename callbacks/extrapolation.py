@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.averaging import averaged_weights
 from callbacks.recovery import CatchUpCallback
+from callbacks.run_path import shared_run_path
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine, ExtrapolationResult, preserve_training_state
 from gau_alpha.extrapolation.report import Report
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.scaling import CalibratedScale, RandomKeysScale
+from gau_alpha.training.logging import log_image
 from gau_alpha.untrusted.limits import require_path, require_whole
 
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
@@ -193,9 +194,8 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
             self._log(trainer, report, {f"extrapolation/{name}": value for name, value in cost.items()})
 
     def _folder(self, trainer: Trainer) -> Path:
-        """On all processes: ``log_dir`` is agreed on between them."""
-        root = self.output_dir or trainer.log_dir or trainer.default_root_dir
-        return Path(root) / "extrapolation" / f"step_{trainer.global_step}"
+        """On all processes: the run's folder is agreed on between them."""
+        return Path(self.output_dir or shared_run_path(trainer)) / "extrapolation" / f"step_{trainer.global_step}"
 
     def _log(self, trainer: Trainer, report: Report, cost: dict[str, float]) -> None:
         metrics = dict(cost)
@@ -204,8 +204,7 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         image = report.image()
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("extrapolation/perplexity", image, trainer.global_step, dataformats="HWC")
+            log_image(logger, "extrapolation/perplexity", image, trainer.global_step)
 
 
 def _model(pl_module: LightningModule) -> GAUAlphaForMaskedLM:

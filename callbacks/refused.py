@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, St
 
 REFUSED: dict[type[Callback], str] = {
     LearningRateFinder: "the rate that it finds would hold for one step, then the schedule's, and a restarted run "
-    "would search again. Search in a run of its own, and set model.learning_rate",
+    "would search again. Search in a run of its own, and set model.optimizer.init_args.learning_rate",
     BatchSizeFinder: "the size of a batch is part of the data's order, which can't change in a run. Set "
     "data.init_args.batch_size",
     StochasticWeightAveraging: "it replaces the learning rate's schedule, and a resumed run would lose its average. "

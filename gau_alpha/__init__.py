@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gau_alpha.attention.method import AttentionMethod
+    from gau_alpha.cli.loading import load
     from gau_alpha.config import GAUAlphaConfig
     from gau_alpha.extrapolation import ExtrapolationEngine
+    from gau_alpha.extrapolation.inspection import attention_entropies
     from gau_alpha.extrapolation.report import Report
     from gau_alpha.finetuning.module import GAUAlphaFineTuning
     from gau_alpha.model import GAUAlphaForMaskedLM
@@ -19,6 +21,8 @@ __all__ = [
     "GAUAlphaForMaskedLM",
     "GAUAlphaModule",
     "Report",
+    "attention_entropies",
+    "load",
 ]
 
 _HOMES = {
@@ -29,6 +33,8 @@ _HOMES = {
     "GAUAlphaForMaskedLM": "gau_alpha.model",
     "GAUAlphaModule": "gau_alpha.training.module",
     "Report": "gau_alpha.extrapolation.report",
+    "attention_entropies": "gau_alpha.extrapolation.inspection",
+    "load": "gau_alpha.cli.loading",
 }
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from callbacks.nonfinite.errors import NotFiniteError
 from callbacks.nonfinite.reproduction import WEIGHTS, keep
+from callbacks.run_path import shared_run_path
 from gau_alpha.untrusted.limits import require_whole
 
 
@@ -217,5 +218,5 @@ def _local(gradient: Tensor) -> Tensor:
 
 
 def _folder(trainer: Trainer) -> Path:
-    """On all processes: ``log_dir`` is agreed on between them."""
-    return Path(trainer.log_dir or trainer.default_root_dir) / "not_finite"
+    """On all processes: the folder is agreed on between them."""
+    return shared_run_path(trainer) / "not_finite"

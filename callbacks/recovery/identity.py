@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from callbacks.recovery.run_folder import run_id_of
 from callbacks.recovery.start import Start
+from callbacks.run_path import own_folder
 from gau_alpha.checkpoints.atomic_write import LISTENERS
 from gau_alpha.checkpoints.identity import RUN_KEY
 
@@ -109,5 +109,5 @@ def identity_of(trainer: Trainer) -> dict[str, str | None]:
 
 
 def _logs(trainer: Trainer) -> set[Path]:
-    folders = [Path(x.log_dir) for x in trainer.loggers if isinstance(x, CSVLogger | TensorBoardLogger)]
+    folders = [folder for one in trainer.loggers if (folder := own_folder(one)) is not None]
     return {path for folder in folders for pattern in _LOGS for path in folder.glob(pattern)}

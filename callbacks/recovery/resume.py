@@ -20,6 +20,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from callbacks.recovery.preemption import CatchUpCallback
 from callbacks.recovery.run_folder import RunFolder, run_id_of
+from callbacks.run_path import run_path
 from gau_alpha.checkpoints import read_checkpoint
 
 AUTO_RESUME = """For fit: resume from the run's own latest valid checkpoint, skipping damaged ones and those of other
@@ -63,12 +64,12 @@ def fix_version(trainer: Namespace) -> None:
         trainer.logger = Namespace(class_path=f"{kind.__module__}.{kind.__qualname__}", init_args=Namespace(init_args))
         return
     first = trainer.logger[0] if isinstance(trainer.logger, list) else trainer.logger
-    if first.init_args.get("version") is not None:
+    if first.init_args.get("version") is not None or first.init_args.get("run_id") is not None:
         return
     if first.class_path.rpartition(".")[2] not in ("TensorBoardLogger", "CSVLogger"):
         raise ValueError(
             f"auto_resume needs a folder that is the same at every start, and {first.class_path} has no version: give "
-            f"one with --trainer.logger.init_args.version NAME."
+            f"one with --trainer.logger.init_args.version NAME (MLFlowLogger: run_id, of a run that there is)."
         )
     first.init_args.version = VERSION
     rank_zero_info(
@@ -83,12 +84,7 @@ def checkpoint_folders(trainer: Trainer) -> list[Path]:
     Args:
         trainer: Built.
     """
-    logger = trainer.loggers[0] if trainer.loggers else None
-    if logger is None:
-        default = Path(trainer.default_root_dir) / "checkpoints"
-    else:
-        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-        default = Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / version / "checkpoints"
+    default = run_path(trainer) / "checkpoints"
     savers = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     written = [Path(saver.dirpath) if saver.dirpath else default for saver in savers] or [default]
     return list(dict.fromkeys(written))

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.recovery.resume import checkpoint_folders, keep_tables, latest_valid_checkpoint, saved_checkpoints
 from callbacks.recovery.run_folder import LOCK, RunFolder, run_id_of
+from callbacks.run_path import run_path
 from gau_alpha.checkpoints import read_checkpoint
 
 OVERWRITE = """For fit: if the run's folder holds a run already, remove that run's files, those that its record lists
@@ -63,20 +63,6 @@ def start_run(trainer: Trainer, asked: str | None, auto_resume: bool, overwrite:
     for reason in choice.reasons:
         rank_zero_info(f"auto_resume: {reason}")
     return Start(folder, None if choice.path is None else str(choice.path), adopts=False)
-
-
-def run_path(trainer: Trainer) -> Path:
-    """Return the folder of a trainer's run: where its first logger writes and where checkpoints lie by default.
-
-    Args:
-        trainer: Built.
-    """
-    if not trainer.loggers:
-        return Path(trainer.default_root_dir)
-    logger = trainer.loggers[0]
-    if isinstance(logger, CSVLogger | TensorBoardLogger):
-        return Path(logger.log_dir)
-    return Path(logger.save_dir or trainer.default_root_dir) / str(logger.name) / str(logger.version)
 
 
 def _prepare(trainer: Trainer, folder: RunFolder, asked: str | None, auto_resume: bool, overwrite: bool) -> None:

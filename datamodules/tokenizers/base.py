@@ -29,6 +29,10 @@ class Tokenizer(ABC):
             (tokens,) ids of each.
         """
 
+    def encode(self, text: str) -> list[int]:
+        """Encode one text as ``encode_batch`` does: the ids of its tokens."""
+        return self.encode_batch([text])[0].tolist()
+
     def offsets(self, text: str) -> NDArray[np.int64]:
         """Say which characters each token of ``encode_batch([text])`` stands for: (tokens, 2), first and behind last.
 

@@ -40,6 +40,20 @@ NORM_METHODS = ("noCosScale", "CosScale")
 METHOD_FIELDS = ("normalization", "norm_method", "CosScale_value")
 """Fields in which the published code keeps its attention method."""
 
+REMOTE_CODE = "modeling_gau_alpha"
+"""The file of a folder, ``modeling_gau_alpha.py``, by which ``transformers`` finds our classes."""
+
+AUTO_MAP = {
+    "AutoConfig": f"{REMOTE_CODE}.GAUAlphaConfig",
+    "AutoModel": f"{REMOTE_CODE}.GAUAlphaModel",
+    "AutoModelForMaskedLM": f"{REMOTE_CODE}.GAUAlphaForMaskedLM",
+    "AutoModelForSequenceClassification": f"{REMOTE_CODE}.GAUAlphaForSequenceClassification",
+    "AutoModelForTokenClassification": f"{REMOTE_CODE}.GAUAlphaForTokenClassification",
+    "AutoModelForMultipleChoice": f"{REMOTE_CODE}.GAUAlphaForMultipleChoice",
+    "AutoModelForQuestionAnswering": f"{REMOTE_CODE}.GAUAlphaForQuestionAnswering",
+}
+"""Auto class of ``transformers`` → our class; ``gau_alpha.checkpoints.transformers`` has them."""
+
 EPSILON = "layer_norm_eps"
 """The published name of ``norm_eps``."""
 
@@ -81,7 +95,19 @@ def read_fields(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is no JSON object, or a field is unknown, of the wrong type or contradicts another.
     """
-    stored = read_json(path)
+    return check_fields(read_json(path), path)
+
+
+def check_fields(stored: object, path: Path) -> dict[str, Any]:
+    """Check that every field of a ``config.json`` is one that is understood.
+
+    Args:
+        stored: What the file holds; the published name of ``norm_eps`` becomes ours in it.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: As ``read_fields``.
+    """
     if not isinstance(stored, dict):
         raise ValueError(f"{path} holds a JSON {type(stored).__name__}; it should be an object.")
     sizes = get_type_hints(GAUAlphaConfig)
@@ -279,6 +305,7 @@ def all_fields(
         **published_names(method),
         METHOD_KEY: method.describe(),
         **({} if head is None else head_fields(head, labels)),
+        "auto_map": AUTO_MAP,
     }
 
 

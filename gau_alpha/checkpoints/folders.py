@@ -15,7 +15,15 @@ from torch.overrides import TorchFunctionMode
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.checkpoints.fields import all_fields, method_in, read_fields, sizes_in, train_length_in
+from gau_alpha.checkpoints.fields import (
+    AUTO_MAP,
+    REMOTE_CODE,
+    all_fields,
+    method_in,
+    read_fields,
+    sizes_in,
+    train_length_in,
+)
 from gau_alpha.checkpoints.head_fields import HEAD_KEY, labels_in
 from gau_alpha.checkpoints.tensors import (
     HEAD,
@@ -212,7 +220,7 @@ def write_folder(
     head: Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
 ) -> None:
-    """Write ``model.safetensors`` and ``config.json``; each file appears whole or not at all.
+    """Write ``model.safetensors``, ``config.json`` and ``modeling_gau_alpha.py``; each appears whole or not at all.
 
     Args:
         folder: The folder.
@@ -227,7 +235,23 @@ def write_folder(
     folder = Path(folder)
     text = json.dumps(all_fields(config, method, train_length, pad_token_id, head, labels), indent=2) + "\n"
     write_tensors(folder, weights, config.tie_word_embeddings)
+    write_remote_code(folder)
     write_atomic(folder / CONFIG, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def write_remote_code(folder: Path) -> None:
+    """Write the file by which ``transformers`` finds our classes, with ``trust_remote_code=True``.
+
+    Args:
+        folder: The folder.
+    """
+    names = ",\n    ".join(sorted(path.partition(".")[2] for path in AUTO_MAP.values()))
+    text = (
+        "# transformers reads this with trust_remote_code=True. The model is the package gau_alpha, which has to be\n"
+        "# installed; after `import gau_alpha.checkpoints.transformers` this file is not needed.\n"
+        f"from gau_alpha.checkpoints.transformers import (  # noqa: F401\n    {names},\n)\n"
+    )
+    write_atomic(folder / f"{REMOTE_CODE}.py", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def save_folder(

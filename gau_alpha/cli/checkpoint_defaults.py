@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gau_alpha.checkpoints import folder_config, read_checkpoint
+from gau_alpha.checkpoints import folder_config, read_evaluated
 from gau_alpha.checkpoints.identity import RUN_KEY
 from gau_alpha.cli.arguments import checkpoint_in, models
 from gau_alpha.cli.stored_data import data_of, run_of
@@ -77,7 +77,7 @@ def checkpoint_defaults(path: Path) -> CheckpointDefaults:
     """Read what a checkpoint remembers of its model and its data.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint, or a Hugging Face folder, which remembers no data.
 
     Raises:
         ValueError: If it can't be read, or names a class that is none of ours and not trusted.
@@ -91,5 +91,5 @@ def checkpoint_defaults(path: Path) -> CheckpointDefaults:
 @lru_cache(maxsize=1)
 def _read_once(path: Path, changed: int) -> dict[str, Any]:
     """Read a checkpoint and drop its weights, which take time to read."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_evaluated(path)
     return {name: checkpoint[name] for name in ("hyper_parameters", RUN_KEY) if name in checkpoint}

@@ -25,12 +25,10 @@ from gau_alpha.checkpoints import (
     CARD,
     HEAD,
     MODEL_PREFIX,
-    SPECIAL,
-    TOKENIZER,
-    VOCABULARY,
     WEIGHTS,
     check_fit,
     empty_init,
+    fast_tokenizer_files,
     folder_head,
     model_card,
     model_of,
@@ -38,6 +36,7 @@ from gau_alpha.checkpoints import (
     read_folder,
     read_training_state,
     tokenizer_files,
+    tokenizer_files_in,
     write_folder,
 )
 from gau_alpha.checkpoints.atomic_write import write_atomic
@@ -149,7 +148,7 @@ def to_folder(
     (folder / STATE).unlink(missing_ok=True)  # of what was there before: it would not go with these weights
     write_folder(folder, config, method, weights, train_length, pad_id, head, labels)
     said = json.dumps(training_data(checkpoint, str(source)), indent=2) + "\n"
-    for name, text in {**files, CARD: card, TRAINING_DATA: said}.items():
+    for name, text in {**fast_tokenizer_files(files), CARD: card, TRAINING_DATA: said}.items():
         write_atomic(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
     if not weights_only:
         others = {name: x for name, x in checkpoint["state_dict"].items() if not name.startswith(MODEL_PREFIX)}
@@ -199,15 +198,9 @@ def to_checkpoint(folder: Path, path: Path, train_length: int | None, weights_on
             "state_dict": weights,
             "hparams_name": "kwargs",
             "hyper_parameters": dict(module.hparams),
-            RUN_KEY: {"tokenizer": _tokenizer_files(folder), SPLITS_KEY: started_from(folder)[SPLITS_KEY]},
+            RUN_KEY: {"tokenizer": tokenizer_files_in(folder), SPLITS_KEY: started_from(folder)[SPLITS_KEY]},
         }
     write_atomic(path, lambda unfinished: torch.save(content, unfinished))
-
-
-def _tokenizer_files(folder: Path) -> dict[str, str]:
-    """Read the tokenizer's files of a folder, as a checkpoint carries them."""
-    files = [folder / name for name in (TOKENIZER, VOCABULARY, SPECIAL) if (folder / name).is_file()]
-    return {file.name: file.read_text(encoding="utf-8") for file in files}
 
 
 def _training_state(

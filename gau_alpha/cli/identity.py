@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules import TextFiles
 from datamodules.split import Split
-from gau_alpha.checkpoints import tokenizer_files, tokenizer_fingerprint
+from gau_alpha.checkpoints import is_folder, same_files, tokenizer_files, tokenizer_fingerprint
 from gau_alpha.cli.splits import earlier_splits, not_implied, own_split, splits_of
 from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
@@ -175,6 +175,9 @@ def _other_split(checkpoint: Mapping[str, Any], path: str, now: Mapping[str, Any
     own = own_split(checkpoint, path)
     if own is None and "config" not in run_of(checkpoint, path) and _says_all(earlier_splits(checkpoint, path)):
         return []  # made of a folder, it has no run of its own
+    if own is None and is_folder(path):  # of other software: nobody can say, and there is no other file to ask
+        rank_zero_warn(f"{path} does not say what it was trained on: see to it that these documents are none of that.")
+        return []
     if own is None:
         return [f"{path} does not say which documents it held out by their text"]
     if own.seed != now["split_seed"]:
@@ -235,7 +238,7 @@ def _other_tokenizer(checkpoint: Mapping[str, Any], path: str, datamodule: Any) 
         return []
     trained, given = tokenizer_fingerprint(checkpoint), tokenizer.fingerprint()
     carried = run_of(checkpoint, path).get("tokenizer")
-    if trained == given or (carried and carried == tokenizer_files(tokenizer)):  # the same under another name
+    if trained == given or (carried and same_files(carried, tokenizer_files(tokenizer))):  # under another name
         return []
     if trained is None and not carried:
         return [f"{path} does not say which tokenizer it was trained with; the data has {_short(given)}"]

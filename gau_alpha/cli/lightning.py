@@ -23,7 +23,7 @@ from callbacks.recovery.identity import RunIdentity
 from callbacks.recovery.resume import AUTO_RESUME, fix_version
 from callbacks.recovery.start import OVERWRITE, start_run
 from callbacks.refused import check_callbacks
-from gau_alpha.checkpoints import read_checkpoint, read_training_state
+from gau_alpha.checkpoints import is_folder, read_checkpoint, read_evaluated, read_training_state
 from gau_alpha.checkpoints.io import WholeCheckpointIO
 from gau_alpha.cli.arguments import checkpoint_in, replacing_data, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
@@ -31,6 +31,7 @@ from gau_alpha.cli.help import HelpAll
 from gau_alpha.cli.identity import ALLOW_MISMATCH, after_parent, check_belongs, check_each
 from gau_alpha.cli.parser import Parser
 from gau_alpha.cli.record import RunRecord, changes
+from gau_alpha.cli.splits import with_splits
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import carried_in_place_of, tokenizer_class_in
 from gau_alpha.cli.trainer import CheckpointData, GAUAlphaTrainer
@@ -153,6 +154,10 @@ class GAUAlphaCLI(LightningCLI):
         parser.add_argument("--allow_mismatch", type=bool, default=False, help=ALLOW_MISMATCH)
         parser.add_argument("--overwrite", type=bool, default=False, help=OVERWRITE)
         parser.add_argument("--trust", type=list[str], default=[], help=TRUST)
+        # so that --model.optimizer.learning_rate needs no class named before it
+        module: Any = self.model_class
+        chosen = {"optimizer": module.default_optimizer(), "schedule": module.default_schedule()}
+        parser.set_defaults({f"model.{name}": one.describe() for name, one in chosen.items()})
         parser.link_arguments("data.init_args.train_length", "model.train_length")
         parser.link_arguments(
             "data.vocabulary",
@@ -292,6 +297,8 @@ class GAUAlphaCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         print(printable(f"method: {self.model.model.method.summary()}"))
+        if self.config.subcommand == "fit":
+            print(printable(f"optimizer: {self.model.optimizer.summary(self.model.model)}"))
         if path and Path(path).is_file():
             for line in self._changes_since(path):
                 print(printable(f"changed since {path} was saved: {line}"))
@@ -300,7 +307,12 @@ class GAUAlphaCLI(LightningCLI):
         """Hold the data against every checkpoint that the command names."""
         command = self.config.subcommand
         paths = config.ckpt_path if isinstance(config.ckpt_path, list) else [config.ckpt_path]
-        read = {path: read_checkpoint(path) for path in paths if isinstance(path, str) and Path(path).is_file()}
+        folders = command in EVALUATIONS
+        read = {
+            path: with_splits(read_evaluated(path), Path(path))
+            for path in paths
+            if isinstance(path, str) and (Path(path).is_file() or (folders and is_folder(path)))
+        }
         assert isinstance(self.trainer, GAUAlphaTrainer)
         if command == "extrapolate" and len(read) > 1:
             found = check_each(read, self.datamodule, config.allow_mismatch)

@@ -9,6 +9,9 @@ from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
 from gau_alpha.cli.help import SECTIONS, section_of, short_help
 from gau_alpha.cli.shipped import method_named
+from gau_alpha.training.compatibility import FORMER, MODULES
+from gau_alpha.training.optimizers import OptimizerFactory
+from gau_alpha.training.schedules import Schedule
 from gau_alpha.untrusted.escaping import printable
 
 
@@ -58,4 +61,9 @@ class Parser(LightningArgumentParser):
         """
         if "model.method" in message or any(f'"{axis}"' in message for axis in AXES):
             message = f"{message}\nknown strategies\n{known_strategies()}"
+        for place, base in (("optimizer", OptimizerFactory), ("schedule", Schedule)):
+            if f"model.{place}" in message:
+                message = f"{message}\nknown {place}s: {', '.join(MODULES.names(base))}"
+        if any(f"model.{name}" in message for name in FORMER):
+            message = f"{message}\nrates are arguments of the optimizer, as in --model.optimizer.learning_rate 1e-3"
         self.exit(2, printable(f"gau-alpha: error: {message}\n"))

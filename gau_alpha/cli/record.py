@@ -11,6 +11,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.recovery.identity import identity_of
+from callbacks.run_path import run_path
 from gau_alpha.checkpoints import RUN_KEY, TOKENIZER_KEY, tokenizer_files
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.past import Past
@@ -38,9 +39,8 @@ class RunRecord(SaveConfigCallback):
         self._data = None if stage != "fit" or not hasattr(data, "identity") else data.identity()
         if self.already_saved or (stage != "fit" and not trainer.loggers):
             return  # an evaluation that logs nowhere leaves no files but those it is asked for
-        log_dir = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
         if trainer.is_global_zero:
-            folder = Path(log_dir)
+            folder = run_path(trainer)
             text = self.parser.dump(self.config, skip_unset=False)
             write_atomic(_free(folder / "config.yaml"), lambda path: path.write_text(text, encoding="utf-8"))
             record = json.dumps(_record(trainer), indent=2) + "\n"

@@ -7,7 +7,7 @@ from typing import Any
 from datamodules.split import Split
 from gau_alpha.checkpoints import WEIGHTS, read_checkpoint, recipe_digest
 from gau_alpha.checkpoints.checksum import read_hashed
-from gau_alpha.checkpoints.identity import SEEN_KEY, SPLITS_KEY
+from gau_alpha.checkpoints.identity import RUN_KEY, SEEN_KEY, SPLITS_KEY
 from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import shown
@@ -137,6 +137,18 @@ def splits_of(path: Path) -> list[Split | None]:
     """
     said = started_from(path)[SPLITS_KEY]
     return [_split(one, str(path)) if isinstance(one, Mapping) else None for one in said]
+
+
+def with_splits(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Let what was read of a Hugging Face folder say what the folder's weights were trained on, if the folder does.
+
+    Args:
+        checkpoint: What ``read_evaluated`` returned.
+        path: Where it was read; of a file nothing is changed.
+    """
+    if not (path / TRAINING_DATA).is_file():
+        return checkpoint
+    return {**checkpoint, RUN_KEY: {**checkpoint[RUN_KEY], SPLITS_KEY: started_from(path)[SPLITS_KEY]}}
 
 
 def _split(stored: Mapping[str, Any], where: str) -> Split | None:

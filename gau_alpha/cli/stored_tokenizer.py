@@ -10,7 +10,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules import TokenizerFile, WordPieceVocab
 from datamodules.tokenizers import Tokenizer
-from gau_alpha.checkpoints import SPECIAL, TOKENIZER, VOCABULARY, tokenizer_files
+from gau_alpha.checkpoints import (
+    SPECIAL,
+    TOKENIZER,
+    VOCABULARY,
+    tokenizer_files,
+    tokenizer_files_in,
+    vocabulary_as_json,
+)
 from gau_alpha.cli.stored_data import announce, data_of, run_of
 from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.reading import read_json
@@ -104,7 +111,7 @@ def tokenizer_in(folder: Path) -> tuple[Tokenizer, bool]:
         ValueError: If there is none, or it can't be read.
     """
     settings = _settings(folder / SPECIAL)
-    if (folder / TOKENIZER).is_file():
+    if (folder / TOKENIZER).is_file() and not _is_copy(folder):
         return TokenizerFile(str(folder / TOKENIZER), **_names(settings, MARKS)), False
     if not (folder / VOCABULARY).is_file():
         raise ValueError(f"{folder} holds no tokenizer: it has no {TOKENIZER} and no {VOCABULARY}. {ADVICE}")
@@ -122,7 +129,7 @@ def tokenizer_class_in(folder: Path) -> dict[str, Any] | None:
         ValueError: If its settings can't be read.
     """
     settings = _settings(folder / SPECIAL)
-    if (folder / TOKENIZER).is_file():
+    if (folder / TOKENIZER).is_file() and not _is_copy(folder):
         arguments = {"path": str(folder / TOKENIZER), **_names(settings, MARKS)}
         return {"class_path": "datamodules.TokenizerFile", "init_args": arguments}
     if (folder / VOCABULARY).is_file():
@@ -130,6 +137,12 @@ def tokenizer_class_in(folder: Path) -> dict[str, Any] | None:
         arguments = {"path": str(folder / VOCABULARY), **_names(settings, WORD_PIECE_MARKS)}
         return {"class_path": "datamodules.WordPieceVocab", "init_args": {**arguments, "lowercase": lowercase}}
     return None
+
+
+def _is_copy(folder: Path) -> bool:
+    """Whether ``tokenizer.json`` only says, for other software, what ``vocab.txt`` beside it does."""
+    files = tokenizer_files_in(folder)
+    return VOCABULARY in files and vocabulary_as_json(files) == files.get(TOKENIZER)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.cli.provenance import environment_info
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationResult, Status
 from gau_alpha.extrapolation.calibration import Calibration, calibration_path
-from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint, open_checkpoints, pair_up
+from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint, open_checkpoints, pair_up, run_folder
 from gau_alpha.extrapolation.options import DEFAULT_RATIOS
 from gau_alpha.extrapolation.report import NAME, Report
 from gau_alpha.extrapolation.result_cache import claimed
@@ -97,7 +97,7 @@ class GAUAlphaTrainer(Trainer):
             model: Built for the first checkpoint, whose weights it gets. Its method differs from the checkpoint's where
                 another was asked for; it then differs in the same way for every checkpoint.
             datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
-            ckpt_path: Lightning checkpoints of GAUAlphaModule, one or more.
+            ckpt_path: Lightning checkpoints of GAUAlphaModule, or Hugging Face folders, one or more.
             methods: Presets (see ``gau-alpha methods``), ``trained`` for a checkpoint's own method, or
                 ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for. ``calibrated``
                 and ``random_keys`` need its table for ``trained``.
@@ -124,7 +124,7 @@ class GAUAlphaTrainer(Trainer):
         if output_dir is not None:
             require_path("output_dir", output_dir)
         checkpoints = open_checkpoints(ckpt_path, model)
-        folder = Path(output_dir) if output_dir else checkpoints[0].path.resolve().parent.parent
+        folder = Path(output_dir) if output_dir else run_folder(checkpoints[0].path)
         notes = {path: one.note for path, one in self.evaluations.items()}
         candidates = pair_up(checkpoints, methods, calibrations, notes)
         if baseline is not None and baseline not in (names := [one.name for one in candidates]):
@@ -203,7 +203,7 @@ class GAUAlphaTrainer(Trainer):
         Args:
             model: Built for the checkpoint, whose weights it gets.
             datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
-            ckpt_path: One Lightning checkpoint of GAUAlphaModule.
+            ckpt_path: One Lightning checkpoint of GAUAlphaModule, or Hugging Face folder.
             method: The method to calibrate: a preset, or ``trained`` for the checkpoint's own.
             length_ratios: Lengths of the table as multiples of train_length; others are interpolated.
             num_documents: Documents to read, the last that are long enough.

@@ -17,6 +17,7 @@ engine goes through lengths and candidates (``engine.py``); each is evaluated ba
 - ``calibration_solver.py``, ``calibration.py``  measured temperatures, and the file that keeps them
 - ``diagnostics.py`` where attention goes, while the blocks stream by
 - ``distributed.py`` several processes, sharded weights
+- ``inspection.py``  attention entropies of one text
 - ``report/``        tables, plots and files
 
 A new masking protocol is a class with the interface of ``protocols.Protocol``, handed to the engine; nothing else

@@ -10,8 +10,7 @@ from typing import Any
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
-from gau_alpha.checkpoints import load_weights, model_of, read_checkpoint, recipe
-from gau_alpha.checkpoints.checksum import read_hashed
+from gau_alpha.checkpoints import is_folder, load_weights, model_of, read_evaluated_hashed, recipe
 from gau_alpha.checkpoints.chosen_weights import held_weights
 from gau_alpha.checkpoints.identity import RUN_KEY
 from gau_alpha.extrapolation.calibration import RANDOM_KEYS, Calibration, base_of, calibration_path, is_calibrated
@@ -24,7 +23,7 @@ class LoadedCheckpoint:
     """A checkpoint opened for evaluation.
 
     Attributes:
-        path: The file.
+        path: The file, or Hugging Face folder.
         label: What tells it from the others in a table.
         model: The model with the checkpoint's weights, under the method asked for.
         trained_method: The method that it was trained with.
@@ -84,7 +83,7 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
     """Load checkpoints for evaluation.
 
     Args:
-        paths: Lightning checkpoints of ``GAUAlphaModule``.
+        paths: Lightning checkpoints of ``GAUAlphaModule``, or Hugging Face folders.
         module: Built for the first one, possibly with another method than it was trained with: it receives that
             one's weights. On the axes where its method differs, every checkpoint gets the strategy of ``module``.
 
@@ -93,7 +92,7 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
     """
     if not paths:
         raise ValueError("This needs --ckpt_path and one or more checkpoints.")
-    checkpoints, hashes = zip(*(_read(path) for path in paths), strict=True)
+    checkpoints, hashes = zip(*map(read_evaluated_hashed, paths), strict=True)
     _check_different(paths, checkpoints, hashes)
     read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
     asked = {
@@ -138,10 +137,9 @@ def _check_different(paths: Sequence[str], checkpoints: Sequence[Mapping[str, An
         raise ValueError(f"--ckpt_path names {', '.join(twice)} more than once.")
 
 
-def _read(path: str) -> tuple[dict[str, Any], str]:
-    if not Path(path).is_file():
-        return read_checkpoint(path), ""  # which says what is there instead
-    return read_hashed(Path(path), read_checkpoint)
+def run_folder(path: Path) -> Path:
+    """Return the folder of the run that left a checkpoint, RUN/checkpoints/FILE; a Hugging Face folder is its own."""
+    return path.resolve() if is_folder(path) else path.resolve().parent.parent
 
 
 def pair_up(
@@ -235,6 +233,6 @@ def _calibration(checkpoint: LoadedCheckpoint, name: str, tables: list[tuple[str
 
 
 def _labels(paths: list[str]) -> list[str]:
-    """Name checkpoints by their run's folder (RUN/checkpoints/FILE), or by path where that is ambiguous."""
-    names = [Path(path).resolve().parent.parent.name for path in paths]
+    """Name checkpoints by their run's folder , or by path where that is ambiguous."""
+    names = [run_folder(Path(path)).name for path in paths]
     return names if len(set(names)) == len(names) else paths

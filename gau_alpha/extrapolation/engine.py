@@ -79,6 +79,81 @@ class ExtrapolationEngine:
         options = replace(options or EvaluationOptions(), **changes)
         return cls(data.evaluation_documents(), data.vocabulary, data.train_length, options)
 
+    @classmethod
+    def for_texts(
+        cls,
+        texts: Any,
+        tokenizer: Any,
+        train_length: int,
+        options: EvaluationOptions | None = None,
+        *,
+        column: str = "text",
+        **changes: Any,
+    ) -> Self:
+        """Builds an engine for texts that one has at hand.
+
+        Args:
+            texts: A list of strings, or a ``datasets.Dataset`` or pandas ``DataFrame`` with a column of texts. A row is
+                a document.
+            tokenizer: That of the model, as ``gau_alpha.load`` gives it.
+            train_length: Tokens per training row.
+            options: As for the constructor.
+            column: Of the texts, where there are columns.
+            **changes: Fields of ``EvaluationOptions`` that are to differ from ``options``.
+
+        Raises:
+            ValueError: If there is no such column, something in it is no text, or as the constructor and
+                ``EvaluationOptions``.
+        """
+        names = getattr(texts, "column_names", getattr(texts, "columns", None))
+        if names is not None:
+            if column not in list(names):
+                raise ValueError(f"There is no column {column!r}; there are {', '.join(map(str, names))}. Name one.")
+            texts = texts[column]
+        if isinstance(texts, str):
+            raise ValueError("texts is one string; give a list of strings, one per document.")
+        whole = list(texts)
+        if wrong := next((one for one in whole if not isinstance(one, str)), None):
+            raise ValueError(f"Every text must be a string, got {wrong!r:.60}.")
+        options = replace(options or EvaluationOptions(), **changes)
+        return cls(tokenizer.encode_batch(whole), tokenizer.vocabulary, train_length, options)
+
+    def document_losses(
+        self, model: GAUAlphaForMaskedLM, method: AttentionMethod | None = None, length_ratio: int = 1
+    ) -> list[dict[str, Any]]:
+        """Measures each document by itself at one length, at the targets of ``evaluate``.
+
+        Args:
+            model: The model, on its device; it is as before afterwards.
+            method: What to measure it under; default: the method that it has.
+            length_ratio: One of those that the options name.
+
+        Returns:
+            For each document, in their order: ``document``, its place; ``loss`` in nats per target; ``accuracy``;
+            ``num_targets``. Under a protocol that samples positions, loss and accuracy are estimates.
+
+        Raises:
+            ValueError: If the engine does not measure that length, no document is long enough, or it does not fit into
+                memory.
+        """
+        length = length_ratio * self.train_length
+        if length not in self.spans.lengths:
+            raise ValueError(f"length_ratio={length_ratio} is none of the options' {list(self.options.length_ratios)}.")
+        examples = self.spans.examples(length)
+        if not examples:
+            raise ValueError(f"No document has {length} tokens.")
+        candidate = Candidate("document_losses", model, (method or model.method).with_train_length(self.train_length))
+        ranks = Ranks(next(model.parameters()).device)
+        sums = evaluate_length(candidate, examples, length, self.spans, ranks, lambda share: None)
+        if sums is None:
+            raise ValueError(f"Rows of {length} tokens do not fit into memory, whatever the batch.")
+        places = dict.fromkeys(one.document for one in examples)
+        columns = zip(places, sums.loss / sums.positions, sums.correct / sums.positions, sums.targets, strict=True)
+        return [
+            {"document": place, "loss": float(loss), "accuracy": float(accuracy), "num_targets": int(count)}
+            for place, loss, accuracy, count in columns
+        ]
+
     def describe(self) -> dict[str, Any]:
         """Plain data that, with the same documents, says how to measure again."""
         options = asdict(self.options) | {"length_ratios": list(self.options.length_ratios)}

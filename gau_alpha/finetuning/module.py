@@ -11,10 +11,11 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import warm_start_with_head
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.finetuning import HeadedModel
+from gau_alpha.training.batch import Batch, numbers
 from gau_alpha.training.compatibility import MODULES, stored_arguments
-from gau_alpha.training.loss import Batch
 from gau_alpha.training.metrics import TokenAverage
 from gau_alpha.training.module import GAUAlphaModule
+from gau_alpha.training.optimizers import AdamW, OptimizerFactory
 from gau_alpha.training.schedules import Linear, Schedule
 from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.registry import Registry, exported, shown
@@ -65,9 +66,8 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         labels: What the head chooses from. In a config file they are filled in from the data.
         method: The attention method. Default: dot product, no scaling, RoPE, everything visible; on the command line
             that of ``init_from``.
-        learning_rate: Peak rate of AdamW, for encoder and head alike.
-        weight_decay: Decay of matrices; scales, offsets and biases do not decay.
-        betas: AdamW's decay rates of the first and second moment.
+        optimizer: What steps encoder and head, and at which rates. Default: AdamW with a learning rate of 3e-5 and
+            betas (0.9, 0.999).
         schedule: How the rate moves over the run. Default: Linear.
         kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         init_from: A Hugging Face folder or a checkpoint to start from; see ``GAUAlphaModule``. A head that it lacks
@@ -84,9 +84,7 @@ class GAUAlphaFineTuning(GAUAlphaModule):
         head: Head,
         labels: Sequence[str] = (),
         method: AttentionMethod | None = None,
-        learning_rate: float = 3e-5,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.999),
+        optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         kernel: str = "auto",
         init_from: str | None = None,
@@ -97,13 +95,12 @@ class GAUAlphaFineTuning(GAUAlphaModule):
             raise ValueError(f"labels must be a list of names, got {labels!r}.")
         self._head = head
         self._labels = tuple(labels)
-        schedule = schedule or Linear()
-        super().__init__(config, train_length, method, learning_rate, weight_decay, betas, schedule, kernel, init_from)
+        super().__init__(config, train_length, method, optimizer, schedule, kernel, init_from)
         self.save_hyperparameters({"head": self.model.describe_head(), "labels": list(labels)}, logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the head's columns (B, …), and ``sample_ids`` (B,), the numbers of the rows."""
-        return {"sample_ids": batch["sample_ids"], **self.model.predict(batch)}
+        """Return the head's columns (B, …), and ``sample_ids`` (B,), the numbers of the rows, where there are such."""
+        return {**numbers(batch), **self.model.predict(batch)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint's model and head are these, before its weights are loaded.
@@ -125,6 +122,16 @@ class GAUAlphaFineTuning(GAUAlphaModule):
             raise ValueError(
                 f"The checkpoint chooses from {printable(str(stored['labels']))}, the data from {list(self._labels)}."
             )
+
+    @staticmethod
+    def default_optimizer() -> OptimizerFactory:
+        """Make the optimizer that is taken where none is given: at the rate of a model that has been trained."""
+        return AdamW(learning_rate=3e-5, betas=(0.9, 0.999))
+
+    @staticmethod
+    def default_schedule() -> Schedule:
+        """Make the schedule that is taken where none is given."""
+        return Linear()
 
     def _build_model(self, config: GAUAlphaConfig, method: AttentionMethod, kernel: str) -> HeadedModel:
         return self._head(config, method, kernel, self._labels)

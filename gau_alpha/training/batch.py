@@ -53,6 +53,11 @@ def layout(batch: Batch) -> Batch:
     return {name: batch[name] for name in LAYOUT if name in batch}
 
 
+def numbers(batch: Batch) -> Batch:
+    """Keep of a batch the numbers of its rows, ``sample_ids`` (B,), if it has them: a plain loader's has not."""
+    return {name: batch[name] for name in ("sample_ids",) if name in batch}
+
+
 def _bucket(count: int, length: int) -> int:
     """Round up to one of at most 16 widths, so that compiled graphs are used again."""
     step = max(8, length // 16)

@@ -17,13 +17,23 @@ from torch.optim import Optimizer
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import MODELS, check_fit, check_form, plain_names
 from gau_alpha.config import SHAPING, GAUAlphaConfig
-from gau_alpha.training import schedules
+from gau_alpha.training import optimizers, schedules
+from gau_alpha.training.joined import JoinedOptimizer
+from gau_alpha.training.optimizers import OptimizerFactory, expected_state
 from gau_alpha.training.schedules import Schedule
 from gau_alpha.untrusted.limits import LARGEST_WHOLE
 from gau_alpha.untrusted.registry import Registry, exported, shown
 
-MODULES = MODELS | Registry({Schedule: exported(schedules, Schedule)})
+MODULES = MODELS | Registry(
+    {
+        OptimizerFactory: exported(optimizers, OptimizerFactory),
+        Schedule: exported(schedules, Schedule),
+    }
+)
 """What a checkpoint may name of a module."""
+
+FORMER = ("learning_rate", "weight_decay", "betas")
+"""Arguments of modules before optimizers were named by class."""
 
 NOT_KEPT = ("init_from", "activation_checkpointing")
 """Arguments that are the run's and no part of what a checkpoint is."""
@@ -43,21 +53,31 @@ def stored_arguments(cls: type, stored: object, where: str, registry: Registry =
         objects.
 
     Raises:
-        ValueError: If an argument is unknown or of the wrong type, or names a class that is not ours and not trusted.
+        ValueError: If an argument is unknown or of the wrong type, names a class that is not ours and not trusted, or
+            is from before optimizers were named by class.
     """
+    if isinstance(stored, dict) and (former := [name for name in FORMER if name in stored]):
+        raise ValueError(
+            f"{where} was saved before optimizers were named by class: its hyper_parameters have {', '.join(former)}, "
+            f"which are arguments of `optimizer` now. Its weights are as good as ever, to start a run from with "
+            f"--model.init_from; to go on with it, or to evaluate it, use the version that made it."
+        )
     return registry.arguments(cls, stored, f"{where}: hyper_parameters", NOT_KEPT)
 
 
-def validate_and_remap_for_training(checkpoint: dict[str, Any], module: Module, config: GAUAlphaConfig) -> None:
+def validate_and_remap_for_training(
+    checkpoint: dict[str, Any], module: Module, config: GAUAlphaConfig, optimizer: OptimizerFactory
+) -> None:
     """Check that training can go on from a checkpoint, and name its weights as the module does.
 
     Args:
         checkpoint: As read; changed in place.
         module: The module that loads it.
         config: Of the module's model.
+        optimizer: The module's.
 
     Raises:
-        ValueError: If it holds another model, or weights alone.
+        ValueError: If it holds another model, weights alone, or the state of another optimizer.
     """
     _check_same_model(checkpoint, config)
     if not checkpoint.get("optimizer_states"):
@@ -65,6 +85,7 @@ def validate_and_remap_for_training(checkpoint: dict[str, Any], module: Module, 
             "The checkpoint holds weights only, no state of the optimizer: training can't go on from it. Start a "
             "new run from its weights with --model.init_from."
         )
+    _check_same_optimizer(checkpoint, optimizer)
     _fit_names(checkpoint, module)
 
 
@@ -114,10 +135,10 @@ def check_trainer_state(checkpoint: dict[str, Any], trainer: Trainer) -> None:
 
 
 def check_optimizer_state(optimizer: Optimizer, stored: dict[str, Any]) -> dict[str, Any]:
-    """Check that AdamW can go on with a state: a hook that torch calls before it takes the state over.
+    """Check that an optimizer can go on with a state: a hook that torch calls before it takes the state over.
 
     Args:
-        optimizer: AdamW, with its parameters.
+        optimizer: The optimizer, with its parameters.
         stored: The state of one with the same parameters in the same order.
 
     Returns:
@@ -132,15 +153,19 @@ def check_optimizer_state(optimizer: Optimizer, stored: dict[str, Any]) -> dict[
         raise ValueError(f"{where} must hold a list param_groups and a dict state, got {shown(stored)}.")
     own = [{name: x for name, x in group.items() if not _is_option(x)} for group in optimizer.param_groups]
     check_form(groups, [{**rates, "params": [None] * len(rates["params"])} for rates in own], f"{where}: param_groups")
+    parts = optimizer.parts if isinstance(optimizer, JoinedOptimizer) else (optimizer,)
+    owners = [part for part in parts for _ in part.param_groups]
     kept, known = [], {}
-    for group, mine in zip(groups, optimizer.param_groups, strict=True):
+    for group, mine, owner in zip(groups, optimizer.param_groups, owners, strict=True):
         rates = {name: group.get(name, x) for name, x in mine.items() if name != "params" and not _is_option(x)}
         # the constructor knows what rates there are
-        type(optimizer)([torch.zeros(1)], **{name: x for name, x in rates.items() if name in optimizer.defaults})
+        type(owner)([torch.zeros(1, 1)], **{name: x for name, x in rates.items() if name in owner.defaults})
         kept.append({**mine, **rates, "params": group["params"]})
         for name, parameter in zip(group["params"], mine["params"], strict=True):
             if isinstance(name, int | str) and moments.get(name):
-                _check_moments(moments[name], parameter, f"{where}: state[{shown(name)}]")
+                expected = expected_state(owner, parameter)
+                if expected is not None:
+                    _check_moments(moments[name], expected, f"{where}: state[{shown(name)}]")
                 known[name] = moments[name]
     return {**stored, "param_groups": kept, "state": known}
 
@@ -149,13 +174,12 @@ def _is_option(value: object) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _check_moments(stored: object, parameter: Tensor, where: str) -> None:
-    own = {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+def _check_moments(stored: object, own: dict[str, Tensor], where: str) -> None:
     check_form(stored, own, where)
     assert isinstance(stored, dict), "check_form has seen to it"
     if lacking := [name for name in own if stored.get(name) is None]:
         raise ValueError(f"{where} lacks {', '.join(lacking)}.")
-    if not 0 <= float(stored["step"]) <= LARGEST_WHOLE:
+    if "step" in own and not 0 <= float(stored["step"]) <= LARGEST_WHOLE:
         raise ValueError(f"{where}.step must be a count, 0 or more, got {float(stored['step'])}.")
 
 
@@ -200,6 +224,17 @@ def _check_same_model(checkpoint: dict[str, Any], config: GAUAlphaConfig) -> Non
     ]
     if differing:
         raise ValueError(f"The checkpoint holds another model: {'; '.join(differing)}.")
+
+
+def _check_same_optimizer(checkpoint: dict[str, Any], optimizer: OptimizerFactory) -> None:
+    stored, own = _stored(checkpoint).get("optimizer"), optimizer.describe()["class_path"]
+    named = stored.get("class_path") if isinstance(stored, dict) else stored
+    # a file may name a class by a longer path
+    if named is not None and str(named).rpartition(".")[2] != own.rpartition(".")[2]:
+        raise ValueError(
+            f"The checkpoint was trained by {shown(named)}, whose state is of no use to {own}: go on with the same "
+            f"optimizer, or start a new run from its weights with --model.init_from."
+        )
 
 
 def _check_train_length(checkpoint: dict[str, Any], train_length: int) -> None:

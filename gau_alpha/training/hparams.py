@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 from lightning.fabric.loggers import Logger
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import AXIS_TYPES
@@ -32,8 +31,9 @@ class HasSummaryMetrics(Protocol):
 def flatten_hparams(stored: Mapping[str, Any]) -> dict[str, Value]:
     """Flatten the hyperparameters of a module into text and numbers.
 
-    A class becomes its name, and its arguments entries of their own: ``similarity`` is ``CosScale`` and
-    ``similarity/scale`` is 8.0. None is left out, and so is the ``train_length`` of a strategy: it is the run's.
+    A class becomes its name, and its arguments entries of their own, with a dot: MLflow keeps an entry as a file, and
+    one with a slash below a folder of the first part's name. ``similarity`` is ``CosScale`` and
+    ``similarity.scale`` is 8.0. None is left out, and so is the ``train_length`` of a strategy: it is the run's.
 
     Args:
         stored: What the module saved: plain data, classes as ``{"class_path": …, "init_args": {…}}``.
@@ -48,7 +48,7 @@ def flatten_hparams(stored: Mapping[str, Any]) -> dict[str, Value]:
         elif isinstance(value, Mapping) and "class_path" in value:
             values[name] = _class_name(value)
             arguments = {key: one for key, one in value.get("init_args", {}).items() if key != "train_length"}
-            values |= {f"{name}/{key}": one for key, one in flatten_hparams(arguments).items()}
+            values |= {f"{name}.{key}": one for key, one in flatten_hparams(arguments).items()}
         elif isinstance(value, list | tuple):
             values[name] = ", ".join(_class_name(one) if isinstance(one, Mapping) else str(one) for one in value)
         elif value is not None:
@@ -69,10 +69,11 @@ def log_hyperparameters(loggers: Iterable[Logger], stored: Mapping[str, Any], su
     """
     values = flatten_hparams(stored)
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.hparams.update(values)  # which it writes to hparams.yaml
+        writer = getattr(getattr(logger, "experiment", None), "file_writer", None)
+        if writer is not None:
+            logger.hparams.update(values)  # type: ignore[attr-defined]  # which it writes to hparams.yaml
             for summary in _summaries(values, summary_metrics):
-                logger.experiment.file_writer.add_summary(summary)
+                writer.add_summary(summary)
         else:
             logger.log_hyperparams(values)
 
@@ -83,7 +84,7 @@ def numbers_of_strategies() -> list[str]:
     TensorBoard takes its columns from one run of all that it shows, and another run may have another method.
     """
     names = {
-        f"{axis}/{name}"
+        f"{axis}.{name}"
         for axis, base in AXIS_TYPES.items()
         for cls in _subclasses(base)
         for name in init_parameters(cls)

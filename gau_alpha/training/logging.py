@@ -1,14 +1,17 @@
 """Logging against the optimizer step, each count once however often a run is interrupted."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from gau_alpha.checkpoints import check_form
+from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.training.metrics import metric_state, restore_metric_state
 from gau_alpha.untrusted.limits import require_number
 
@@ -127,3 +130,32 @@ def log_at_step(trainer: Trainer, values: Mapping[str, Tensor | float]) -> None:
     """
     for logger in trainer.loggers:
         logger.log_metrics({name: float(value) for name, value in values.items()}, step=trainer.global_step)
+
+
+def log_image(logger: Logger, name: str, image: Any, step: int) -> None:
+    """Hand an image to a logger in the way that it has for it; to be called on the first process.
+
+    What is asked is what a logger can do, not which it is: TensorBoard's writer has ``add_image``, W&B's logger
+    ``log_image``, and MLflow's client ``log_image`` for a run. Others with a folder for the run get a PNG in it.
+
+    Args:
+        logger: Any of Lightning's, or one with the same interface.
+        name: Of the image, such as ``extrapolation/perplexity``.
+        image: (height, width, 3) uint8.
+        step: The optimizer step.
+    """
+    experiment: Any = getattr(logger, "experiment", None)
+    if hasattr(experiment, "add_image"):
+        experiment.add_image(name, image, step, dataformats="HWC")
+    elif hasattr(logger, "log_image"):
+        logger.log_image(key=name, images=[image], step=step)
+    elif hasattr(experiment, "log_image") and hasattr(logger, "run_id"):
+        experiment.log_image(logger.run_id, image, artifact_file=f"{name}_step_{step:06}.png")
+    elif (folder := getattr(logger, "log_dir", None)) is not None:
+        write_atomic(Path(folder) / f"{name}_step_{step:06}.png", lambda path: _write_png(path, image))
+
+
+def _write_png(path: Path, image: Any) -> None:
+    from matplotlib.image import imsave  # takes a while to import
+
+    imsave(path, image, format="png")

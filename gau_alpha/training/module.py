@@ -18,13 +18,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import load_weights, plain_names, read_checkpoint, warm_start
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.training.batch import Batch, layout, with_targets
+from gau_alpha.training.batch import Batch, layout, numbers, with_targets
 from gau_alpha.training.compatibility import (
     check_optimizer_state,
     check_start,
@@ -38,10 +38,10 @@ from gau_alpha.training.hparams import HasSummaryMetrics, log_hyperparameters
 from gau_alpha.training.logging import TrainingLog, log_epoch
 from gau_alpha.training.loss import average_over_targets, masked_lm_loss
 from gau_alpha.training.metrics import MaskedLMMetrics
-from gau_alpha.training.optimizers import parameter_groups
+from gau_alpha.training.optimizers import AdamW, OptimizerFactory
 from gau_alpha.training.pooling import first_token, mean_token
 from gau_alpha.training.schedules import Cosine, FollowingSchedule, ResumableSchedule, Schedule
-from gau_alpha.untrusted.limits import require_number, require_path, require_whole
+from gau_alpha.untrusted.limits import require_path, require_whole
 from gau_alpha.untrusted.registry import built, shown
 from gau_alpha.untrusted.trust import named_classes, trusting
 
@@ -59,9 +59,7 @@ class GAUAlphaModule(LightningModule):
         config: Sizes and rates of the model.
         train_length: Tokens per training row. In a config file it is filled in from the data.
         method: The attention method. Default: dot product, no scaling, RoPE, everything visible.
-        learning_rate: Peak rate of AdamW.
-        weight_decay: Decay of matrices; scales, offsets and biases do not decay.
-        betas: AdamW's decay rates of the first and second moment.
+        optimizer: What steps the weights, and at which rates. Default: AdamW.
         schedule: How the rate moves over the run. Default: Cosine.
         kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
@@ -71,8 +69,8 @@ class GAUAlphaModule(LightningModule):
             gradient: a third more work, for rows that are too long otherwise.
 
     Raises:
-        ValueError: If ``method`` was built for another ``train_length``, a rate is out of range, or the weights of
-            ``init_from`` are of other sizes than ``config`` says. When a run begins, if there is nothing at
+        ValueError: If ``method`` was built for another ``train_length``, or the weights of ``init_from`` are of other
+            sizes than ``config`` says. When a run begins, if there is nothing at
             ``init_from`` and no checkpoint was loaded.
     """
 
@@ -81,9 +79,7 @@ class GAUAlphaModule(LightningModule):
         config: GAUAlphaConfig,
         train_length: int,
         method: AttentionMethod | None = None,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.98),
+        optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         kernel: str = "auto",
         init_from: str | None = None,
@@ -93,22 +89,20 @@ class GAUAlphaModule(LightningModule):
         objects = (
             ("config", config, GAUAlphaConfig),
             ("method", method, AttentionMethod),
+            ("optimizer", optimizer, OptimizerFactory),
             ("schedule", schedule, Schedule),
         )
         for name, value, kind in objects:
             if not isinstance(value, kind) and (value is not None or name == "config"):
                 raise ValueError(f"{name} must be a {kind.__name__}, got {shown(value)}.")
         require_whole("train_length", train_length)
-        _check_rates(learning_rate, weight_decay, betas)
         if not isinstance(kernel, str):
             raise ValueError(f"kernel must be a name, got {shown(kernel)}.")
         if init_from is not None:
             require_path("init_from", init_from)
         self.train_length = train_length
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.betas = (betas[0], betas[1])
-        self._resumable_schedule = ResumableSchedule(schedule or Cosine())
+        self.optimizer = optimizer or self.default_optimizer()
+        self._resumable_schedule = ResumableSchedule(schedule or self.default_schedule())
         bound = (method or AttentionMethod()).with_train_length(train_length)
         self.model = self._build_model(config, bound, kernel)
         self.model.gau_alpha.encoder.activation_checkpointing = activation_checkpointing
@@ -127,9 +121,7 @@ class GAUAlphaModule(LightningModule):
                 "config": asdict(config),
                 "train_length": train_length,
                 "method": bound.describe(),
-                "learning_rate": learning_rate,
-                "weight_decay": weight_decay,
-                "betas": list(self.betas),
+                "optimizer": self.optimizer.describe(),
                 "schedule": self.schedule.describe(),
                 "kernel": kernel,
             },
@@ -181,6 +173,10 @@ class GAUAlphaModule(LightningModule):
         """
         position = self.model.method.position
         if epoch is not None and position.samples_positions and "position_ids" not in batch:
+            if "sample_ids" not in batch:
+                raise ValueError(
+                    f"{position!r} draws position ids by the number of a row: give batches sample_ids, (batch,) int64."
+                )
             length = batch["input_ids"].shape[-1]
             ids = position.sample_position_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
             batch = {**batch, "position_ids": ids.to(batch["input_ids"].device)}
@@ -273,13 +269,14 @@ class GAUAlphaModule(LightningModule):
         """Embed texts.
 
         Returns:
-            ``sample_ids`` (B,), the numbers of the rows; ``num_tokens`` (B,); ``mean`` (B, H) float32, the average of
-            the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of the first token. A row
-            without tokens gets zeros.
+            ``sample_ids`` (B,), the numbers of the rows, where the batch has them; ``num_tokens`` (B,); ``mean`` (B, H)
+            float32, the average of the last layer's hidden states over real tokens; ``first`` (B, H) float32, that of
+            the first token. A row without tokens gets zeros.
         """
-        hidden, mask = self.model(**layout(batch), head=False), batch["attention_mask"]  # (B, L, H), (B, L)
+        hidden = self.model(**layout(batch), head=False)  # (B, L, H)
+        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))  # (B, L)
         return {
-            "sample_ids": batch["sample_ids"],
+            **numbers(batch),
             "num_tokens": mask.sum(1),
             "mean": mean_token(hidden, mask),
             "first": first_token(hidden, mask).float(),
@@ -328,8 +325,8 @@ class GAUAlphaModule(LightningModule):
         self._missing_start = None
         check_trainer_state(checkpoint, self.trainer)
         if self.trainer.state.fn is TrainerFn.FITTING:
-            validate_and_remap_for_training(checkpoint, self, self.model.config)
-            self._resumable_schedule.resume(checkpoint, self.trainer, self.learning_rate)
+            validate_and_remap_for_training(checkpoint, self, self.model.config, self.optimizer)
+            self._resumable_schedule.resume(checkpoint, self.trainer, self.optimizer.learning_rate)
             self._training_log.remember(checkpoint)
         else:
             validate_and_remap_for_evaluation(checkpoint, self, self.model.config, self.model.method, self.train_length)
@@ -363,20 +360,25 @@ class GAUAlphaModule(LightningModule):
         return module.to(map_location)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build AdamW and the schedule, stepped once per optimizer step."""
-        optimizer = AdamW(
-            parameter_groups(self.model, self.weight_decay),
-            lr=self.learning_rate,
-            betas=self.betas,
-            # Lightning cannot clip the scaled gradients of a fused optimizer.
-            fused=self.trainer.precision != "16-mixed",
-        )
+        """Build optimizer and schedule, stepped once per optimizer step."""
+        # Lightning cannot clip the scaled gradients of a fused optimizer.
+        optimizer = self.optimizer.build(self.model, fused=self.trainer.precision != "16-mixed")
         self._resumable_schedule.begin(self.trainer)
         optimizer.register_load_state_dict_pre_hook(check_optimizer_state)
         scheduler = FollowingSchedule(optimizer, self._resumable_schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     # What another task does otherwise; see GAUAlphaFineTuning.
+
+    @staticmethod
+    def default_optimizer() -> OptimizerFactory:
+        """Make the optimizer that is taken where none is given."""
+        return AdamW()
+
+    @staticmethod
+    def default_schedule() -> Schedule:
+        """Make the schedule that is taken where none is given."""
+        return Cosine()
 
     def _build_model(self, config: GAUAlphaConfig, method: AttentionMethod, kernel: str) -> Any:
         return GAUAlphaForMaskedLM(config, method, kernel)
@@ -415,12 +417,3 @@ class GAUAlphaModule(LightningModule):
     def _evaluate(self, batch: Batch) -> tuple[Tensor, Any, Tensor]:
         """Return summed loss, right predictions and number of targets, () each: what metrics add."""
         return masked_lm_loss(self.model, batch)
-
-
-def _check_rates(learning_rate: float, weight_decay: float, betas: Sequence[float]) -> None:
-    require_number("learning_rate", learning_rate, above=0)
-    require_number("weight_decay", weight_decay, least=0)
-    if not isinstance(betas, Sequence) or len(betas) != 2:
-        raise ValueError(f"betas must be two numbers, got {shown(betas)}.")
-    for beta in betas:
-        require_number("Each of betas", beta, least=0, below=1)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from callbacks.nonfinite import Guard, NotFiniteError, load, rerun
 from callbacks.recovery.seeding import DropoutSeed
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
+from gau_alpha.training.optimizers import AdamW
 from gau_alpha.training.schedules import Linear
 
 POISON = 29
@@ -44,7 +45,7 @@ def build(kind=GAUAlphaModule, poisoned=True, dropout=0.1):
         30, 16, 24, 8, 2, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, tie_word_embeddings=False
     )
     # A rate that stays as it is: a run without the skipped steps must be a run of the same rates.
-    module = kind(config, train_length=12, learning_rate=1e-2, schedule=Linear(warmup=0.0, final=1.0))
+    module = kind(config, train_length=12, optimizer=AdamW(1e-2), schedule=Linear(warmup=0.0, final=1.0))
     if poisoned:
         with torch.no_grad():
             module.model.gau_alpha.embeddings.word_embeddings.weight[POISON] = math.nan

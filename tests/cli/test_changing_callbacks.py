@@ -70,7 +70,7 @@ def test_time_alone_is_no_end(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("callback", "advice"),
     [
-        (named("LearningRateFinder"), "model.learning_rate"),
+        (named("LearningRateFinder"), "model.optimizer.init_args.learning_rate"),
         (named("BatchSizeFinder"), "batch_size"),
         (named("StochasticWeightAveraging", swa_lrs=0.1), "EMAWeightAveraging"),
         (named("GradientAccumulationScheduler", scheduling={0: 1, 2: 4}), "trainer.accumulate_grad_batches"),

@@ -52,10 +52,10 @@ def test_a_run_that_goes_on_overwrites_no_config(run, tmp_path):
     args += ["--trainer.logger.save_dir", str(tmp_path), "--auto_resume", "true"]
     assert main(args) == 0
     first = (tmp_path / "run/first/config.yaml").read_text()
-    assert main([*args, "--model.learning_rate", "0.5"]) == 0
+    assert main([*args, "--model.optimizer.learning_rate", "0.5"]) == 0
     assert (tmp_path / "run/first/config.yaml").read_text() == first
     again = yaml.safe_load((tmp_path / "run/first/config_1.yaml").read_text())
-    assert again["model"]["learning_rate"] == 0.5
+    assert again["model"]["optimizer"]["init_args"]["learning_rate"] == 0.5
 
 
 def test_the_saved_config_runs_again(run, tmp_path):
@@ -296,7 +296,7 @@ def test_every_command_has_help_that_fits_on_a_screen(capsys, monkeypatch, comma
 def test_a_commands_own_options_come_first(capsys, command, own):
     short, whole = help_of(capsys, command, "--help"), help_of(capsys, command, "--help_all")
     assert short.index(f"  --{own} ") < short.index("--config") < short.index("--model ") < short.index("--trainer ")
-    assert whole.index(f"--{own} ") < whole.index("--model.learning_rate") < whole.index("--trainer.max_steps")
+    assert whole.index(f"--{own} ") < whole.index("--model.optimizer") < whole.index("--trainer.max_steps")
     assert "SUPPRESS" not in short
     assert "Stop training after this number of steps" in whole
 

@@ -44,7 +44,8 @@ def there(run, tmp_path):
 
 
 def test_there_and_back_every_entry_is_the_same(run, there, tmp_path):
-    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
+    names = {"config.json", "model.safetensors", "modeling_gau_alpha.py", "README.md"}
+    names |= {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
     assert {path.name for path in there.iterdir()} == names | {"training_state.ckpt", "training_data.json"}
     assert main(["convert", str(there), str(tmp_path / "back.ckpt")]) == 0
     assert_same(read(run.checkpoint), read(tmp_path / "back.ckpt"))
@@ -122,7 +123,7 @@ def test_without_a_training_state_it_can_be_evaluated_but_not_resumed(run, tmp_p
 
 def test_training_starts_from_a_folder(run, there, tmp_path):
     args = ["fit", "--config", str(run.config), "--trainer.logger.save_dir", str(tmp_path), "--trainer.max_steps", "1"]
-    assert main([*args, "--model.init_from", str(there), "--model.learning_rate", "1e-12"]) == 0
+    assert main([*args, "--model.init_from", str(there), "--model.optimizer.learning_rate", "1e-12"]) == 0
     started = read(tmp_path / "run/first/checkpoints/last.ckpt")
     trained = read(run.checkpoint)["state_dict"]
     for name, tensor in started["state_dict"].items():
@@ -250,3 +251,49 @@ def test_a_checkpoint_that_names_a_strangers_class_is_refused(run, tmp_path, cap
     assert main(["convert", str(tmp_path / "other.ckpt"), str(tmp_path / "other")]) == 2
     assert "--trust evil_words.Tokenizer" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def extrapolate(path, output, data, *more):
+    args = ["extrapolate", "--ckpt_path", str(path), "--output_dir", output, "--data", str(data), *more]
+    return main([*args, "--methods", "trained", "infoscale", "--length_ratios", "1", "4", "--max_documents", "4"])
+
+
+@pytest.fixture
+def data(run, tmp_path):
+    path = tmp_path / "data.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(run.config.read_text())["data"]))
+    return path
+
+
+def test_a_folder_is_evaluated_as_it_is(run, there, data, tmp_path):
+    """As the checkpoint that it was made of; what it was trained on it can't say, which is a warning."""
+    assert extrapolate(run.checkpoint, "of_checkpoint", data) == 0
+    with pytest.warns(UserWarning, match="there does not say what it was trained on"):
+        assert extrapolate(there, "of_folder", data) == 0
+    tables = [
+        json.loads((tmp_path / name / "extrapolation.json").read_text()) for name in ("of_checkpoint", "of_folder")
+    ]
+    results = [[(row["method"], row["length"], row["loss"], row["accuracy"]) for row in one["rows"]] for one in tables]
+    assert results[0] == results[1]
+    assert len(results[0]) == 4
+    assert {row["note"] for row in tables[1]["rows"]} == {row["note"] for row in tables[0]["rows"]}
+
+
+def test_a_folder_whose_tokenizer_is_another_is_refused(run, there, data, capsys):
+    content = yaml.safe_load(data.read_text())
+    content["init_args"]["tokenizer"] = "datamodules.CharacterTokenizer"
+    data.write_text(yaml.safe_dump(content))
+    assert extrapolate(there, "of_folder", data) == 2
+    assert "there carries another tokenizer than the data" in capsys.readouterr().err
+
+
+def test_what_of_a_folder_can_not_be_evaluated_is_said(run, there, data, tmp_path, capsys):
+    assert main(["extrapolate", "--ckpt_path", str(there)]) == 2
+    assert "needs data: give --data FILE" in capsys.readouterr().err
+    stored = json.loads((there / "config.json").read_text())
+    del stored["train_length"], stored["max_position_embeddings"]
+    (there / "config.json").write_text(json.dumps(stored))
+    assert extrapolate(there, "of_folder", data) == 2
+    assert "does not say how many tokens its training rows had" in capsys.readouterr().err
+    assert main(["fit", "--config", str(run.config), "--ckpt_path", str(there)]) == 2
+    assert "is a Hugging Face folder, no checkpoint" in capsys.readouterr().err

@@ -126,7 +126,10 @@ def config_without_data(folder: Path) -> Path:
                         "init_args": {"save_dir": str(folder), "name": "run", "version": "first"},
                     },
                 },
-                "model": {"config": {**sizes, "initializer_range": 0.3}, "learning_rate": 0.01},
+                "model": {
+                    "config": {**sizes, "initializer_range": 0.3},
+                    "optimizer": {"class_path": "AdamW", "init_args": {"learning_rate": 0.01}},
+                },
             }
         )
     )

@@ -39,7 +39,7 @@ def test_it_is_laid_over_a_run(run, tmp_path, caplog, capsys, name):
     args = ["--config", str(run.config), "--config", f"debug/{name}.yaml", "--trainer.logger", "CSVLogger"]
     args += ["--trainer.logger.save_dir", "logged", "--trainer.logger.name", "run", "--trainer.logger.version", "first"]
     with caplog.at_level("INFO"):
-        assert main(["fit", *args, "--model.learning_rate", "0.03"]) == 0
+        assert main(["fit", *args, "--model.optimizer.learning_rate", "0.03"]) == 0
     CHECKS[name](tmp_path, "\n".join([caplog.text, *capsys.readouterr()]))
 
 

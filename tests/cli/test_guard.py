@@ -15,7 +15,7 @@ from gau_alpha.cli.lightning import GAUAlphaCLI
 
 # A rate at which the second step meets weights that no product of is finite.
 DIVERGING = [
-    "--model.learning_rate",
+    "--model.optimizer.learning_rate",
     "1e30",
     "--model.schedule.class_path",
     "Linear",

@@ -96,7 +96,7 @@ def task(slow, base, tmp_path, capsys):
             write(tmp_path / f"{part}.{suffix}", [TASKS[name][0]() for _ in range(count)])
         files = ["--data.train.path", f"train.{suffix}", "--data.validation.path", f"validation.{suffix}"]
         quiet = [*QUIET[2:], "--trainer.logger.version", "v"]
-        quick = ["--model.learning_rate", "1e-2", "--trainer.max_epochs", "12"]
+        quick = ["--model.optimizer.learning_rate", "1e-2", "--trainer.max_epochs", "12"]
         args = ["fit", "--config", f"{name}.yaml", "--model.init_from", "base", *files, *quiet, *quick, *more]
         assert main(args) == 0, capsys.readouterr().err
         return tmp_path / "runs" / name / "v"

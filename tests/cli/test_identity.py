@@ -83,7 +83,8 @@ def test_runs_are_summed_up_only_if_they_differ_in_seeds_and_names_alone(run, tm
     assert groups(run.checkpoint, longer) == {""}
     larger = train(run, tmp_path, "larger", **{"data.init_args.batch_size": 3})
     assert groups(run.checkpoint, larger) == {""}
-    faster = train(run, tmp_path, "faster", **{"model.learning_rate": 0.01})
+    rate = {"class_path": "AdamW", "init_args": {"learning_rate": 0.01}}
+    faster = train(run, tmp_path, "faster", **{"model.optimizer": rate})
     assert groups(run.checkpoint, faster) == {""}
 
 

@@ -76,16 +76,16 @@ FLAGS = """
 --ckpt_path '[{a: 1}]'
 --ckpt_path nowhere.ckpt
 --ckpt_path /
---model.learning_rate .nan
---model.learning_rate .inf
---model.learning_rate null
---model.learning_rate 0
---model.weight_decay -0.1
---model.weight_decay .nan
---model.betas [1.0,0.9]
---model.betas [.nan,0.9]
---model.betas [-1,0.9]
---model.betas null
+--model.optimizer.learning_rate .nan
+--model.optimizer.learning_rate .inf
+--model.optimizer.learning_rate null
+--model.optimizer.learning_rate 0
+--model.optimizer.weight_decay -0.1
+--model.optimizer.weight_decay .nan
+--model.optimizer.betas [1.0,0.9]
+--model.optimizer.betas [.nan,0.9]
+--model.optimizer.betas [-1,0.9]
+--model.optimizer.betas null
 --model.kernel x
 --model.config.hidden_size 1000000000000
 --model.config.hidden_size x
@@ -147,7 +147,7 @@ FILES = {
     "head 3": "model: {head: 3}",
     "head list": "model: {head: [1]}",
     "key 3": "3: 4",
-    "rate": "model: {learning_rate: null}",
+    "rate": "model: {optimizer: {class_path: AdamW, init_args: {learning_rate: null}}}",
     "callbacks": "trainer: {callbacks: [{class_path: 3}]}",
     "arguments": "trainer: {callbacks: [{class_path: callbacks.nonfinite.Guard, init_args: [1]}]}",
     "accumulation": "trainer: {accumulate_grad_batches: 0}",

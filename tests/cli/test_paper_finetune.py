@@ -49,7 +49,9 @@ def test_the_papers_settings(published, tmp_path):
     folder = tmp_path / "runs/paper_finetune/v"
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     arguments = last["hyper_parameters"]
-    assert (arguments["train_length"], arguments["learning_rate"], arguments["weight_decay"]) == (64, 1e-5, 0.01)
+    rates = {"learning_rate": 1e-5, "weight_decay": 0.01, "betas": [0.9, 0.999]}
+    assert arguments["train_length"] == 64
+    assert arguments["optimizer"] == {"class_path": "gau_alpha.training.optimizers.AdamW", "init_args": rates}
     assert arguments["schedule"]["class_path"].endswith("Linear")
     assert arguments["schedule"]["init_args"] == {"warmup": 0.1, "final": 0.0}
     assert last["run"]["config"]["data"]["init_args"]["batch_size"] == 128
@@ -68,7 +70,8 @@ def test_the_folder_that_training_leaves(published, tmp_path, capsys):
     cosine = ["--model.method.similarity", "CosScale", "--model.method.similarity.init_args.scale", "128"]
     fit(*cosine, "--trainer.max_epochs", "2")
     folder = tmp_path / "runs/paper_finetune/v"
-    names = {"config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "README.md"}
+    names = {"config.json", "model.safetensors", "modeling_gau_alpha.py", "README.md"}
+    names |= {"vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
     assert {path.name for path in (folder / "huggingface").iterdir()} == names
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     exported = load_file(folder / "huggingface/model.safetensors")

@@ -74,17 +74,17 @@ def test_the_table_of_runs_shows_the_method_in_words_and_numbers_beside_accuraci
     start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG].plugin_data.content)
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
     assert [values[axis] for axis in AXES] == ["CosScale", "NoScaling", "RoPE", "Full"]
-    assert values["similarity/scale"] == 16.0
-    assert values["position/base"] == 10_000
-    assert (values["train_length"], values["hidden_size"], values["learning_rate"]) == (16, 16, 1e-3)
-    assert (values["schedule"], values["schedule/warmup"]) == ("Cosine", 0.1)
+    assert values["similarity.scale"] == 16.0
+    assert values["position.base"] == 10_000
+    assert (values["train_length"], values["hidden_size"], values["optimizer.learning_rate"]) == (16, 16, 1e-3)
+    assert (values["optimizer"], values["schedule"], values["schedule.warmup"]) == ("AdamW", "Cosine", 0.1)
     assert start.group_name == "", "runs go by their folders' names, two of the same settings are two"
     # TensorBoard shows five columns at first, those that differ before all others
     shown = [column.name for column in experiment.hparam_infos if column.differs]
     assert sorted(shown) == sorted([*AXES, "train_length"])
     # and takes the columns from one run of several
     named = {column.name for column in experiment.hparam_infos}
-    assert named >= {*values, "visibility/radius", "visibility/sinks", "position/window", "scaling/base"}
+    assert named >= {*values, "visibility.radius", "visibility.sinks", "position.window", "scaling.base"}
     shown = [metric.name.tag for metric in experiment.metric_infos]
     assert {"validation/loss", "extrapolation/trained/x001/accuracy", "extrapolation/trained/x016/accuracy"} <= set(
         shown
@@ -95,4 +95,4 @@ def test_the_table_of_runs_shows_the_method_in_words_and_numbers_beside_accuraci
 def test_hparams_yaml_says_the_same(run):
     folder, _ = run
     stored = yaml.safe_load((folder / "hparams.yaml").read_text())
-    assert (stored["similarity"], stored["similarity/scale"], stored["visibility"]) == ("CosScale", 16.0, "Full")
+    assert (stored["similarity"], stored["similarity.scale"], stored["visibility"]) == ("CosScale", 16.0, "Full")

@@ -22,6 +22,7 @@ from callbacks.extrapolation import ExtrapolationEvaluation
 from callbacks.nonfinite import Guard, NotFiniteError
 from callbacks.recovery import AgreeOnResumePath, CollectiveTimeoutHint
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
+from gau_alpha.training.optimizers import AdamW
 from gau_alpha.training.schedules import Linear
 from gau_alpha.vocabulary import Vocabulary
 
@@ -140,7 +141,7 @@ def build():
         30, 16, 24, 8, 2, attention_probs_dropout_prob=0.0, tie_word_embeddings=False, initializer_range=0.3,
         hidden_dropout_prob=0.0,
     )  # fmt: skip
-    module = Module(config, train_length=8, learning_rate=1e-2, schedule=Linear(warmup=0.0, final=1.0))
+    module = Module(config, train_length=8, optimizer=AdamW(1e-2), schedule=Linear(warmup=0.0, final=1.0))
     with torch.no_grad():
         module.model.gau_alpha.embeddings.word_embeddings.weight[POISON] = math.nan
     return module

@@ -48,6 +48,12 @@ class Results:
                 if depths.setdefault(row.method, depth) != depth:
                     raise ValueError(f"Method {row.method!r} has {depths[row.method]} layers, but {depth} elsewhere.")
 
+    def to_pandas(self) -> Any:
+        """Make a ``pandas.DataFrame``: a row per (method, length), columns as in ``extrapolation.csv``."""
+        import pandas as pd  # comes with `datasets`; takes a while to import
+
+        return pd.DataFrame([{name: x for name, x in row.as_dict().items() if name != "layers"} for row in self.rows])
+
     @property
     def methods(self) -> list[str]:
         """Names in the order of their first row."""

@@ -13,18 +13,18 @@ def test_classes_become_names_and_their_arguments_numbers():
     method = AttentionMethod(scaling=InfoScale(minimum=0.5), position=YaRN(factor=4), visibility=Window(radius=8))
     values = flatten_hparams(GAUAlphaModule(GAUAlphaConfig(20, 16, 24, 8, 2), 16, method).hparams)
     assert all(isinstance(value, str | bool | int | float) for value in values.values())
-    assert (values["scaling"], values["scaling/minimum"]) == ("InfoScale", 0.5)
-    assert (values["position"], values["position/factor"], values["position/beta_fast"]) == ("YaRN", 4, 32)
-    assert (values["visibility"], values["visibility/radius"]) == ("Window", 8)
+    assert (values["scaling"], values["scaling.minimum"]) == ("InfoScale", 0.5)
+    assert (values["position"], values["position.factor"], values["position.beta_fast"]) == ("YaRN", 4, 32)
+    assert (values["visibility"], values["visibility.radius"]) == ("Window", 8)
     assert values["train_length"] == 16
-    assert "scaling/train_length" not in values
-    assert values["betas"] == "0.9, 0.98"
+    assert "scaling.train_length" not in values
+    assert values["optimizer.betas"] == "0.9, 0.98"
 
 
 def test_what_is_none_is_left_out_and_nested_strategies_are_named():
     product = AttentionMethod(scaling=Product([YaRNTemperature(), ScalableSoftmax(bias=True)]))
     values = flatten_hparams({"method": product.describe(), "absent": None})
-    assert values["scaling/scalings"] == "YaRNTemperature, ScalableSoftmax"
+    assert values["scaling.scalings"] == "YaRNTemperature, ScalableSoftmax"
     assert "absent" not in values
 
 
@@ -47,8 +47,8 @@ def test_any_logger_gets_them_flat():
 
 def test_numbers_of_all_strategies_are_known_and_only_numbers():
     names = numbers_of_strategies()
-    assert {"similarity/scale", "scaling/minimum", "position/base", "visibility/radius", "visibility/sinks"} <= set(
+    assert {"similarity.scale", "scaling.minimum", "position.base", "visibility.radius", "visibility.sinks"} <= set(
         names
     )
-    assert not {"scaling/lengths", "scaling/temperatures", "scaling/scalings", "position/train_length"} & set(names)
+    assert not {"scaling.lengths", "scaling.temperatures", "scaling.scalings", "position.train_length"} & set(names)
     assert names == sorted(set(names))

@@ -4,7 +4,6 @@ import math
 import os
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
-from gau_alpha.scaling import InfoScale, NoScaling, Product, ScalableSoftmax
+from gau_alpha.scaling import InfoScale, Product, ScalableSoftmax
 from gau_alpha.training.metrics import MaskedLMMetrics, TokenAverage
-from gau_alpha.training.optimizers import parameter_groups
-from gau_alpha.training.schedules import Cosine, Linear
+from gau_alpha.training.optimizers import AdamW, Muon
+from gau_alpha.training.schedules import Linear
 
 CONFIG = GAUAlphaConfig(
     20, 16, 24, 8, 2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3
@@ -189,50 +188,6 @@ def test_average_of_nothing_is_not_a_number():
     assert TokenAverage().compute().isnan()
 
 
-def test_what_decays():
-    module = GAUAlphaModule(GAUAlphaConfig(20, 16, 24, 8, 2, use_bias=True), train_length=12)
-    names = {id(parameter): name for name, parameter in module.model.named_parameters()}
-    decayed, others = ({names[id(p)] for p in group["params"]} for group in parameter_groups(module.model, 0.1))
-    assert decayed | others == set(names.values())
-    assert all(name.endswith(("_dense.weight", "embeddings.weight")) for name in decayed)
-    assert {name.rsplit(".", 2)[1] for name in others} >= {"q_scaleoffset", "k_scaleoffset", "i_dense"}
-
-
-class Table(NoScaling):
-    """A strategy that learns a matrix."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = torch.nn.Parameter(torch.ones(2, 2))
-
-
-def test_what_a_method_learns_never_decays():
-    module = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=Table()))
-    decayed, others = ({id(p) for p in group["params"]} for group in parameter_groups(module.model, 0.1))
-    tables = {id(p) for name, p in module.named_parameters() if name.endswith("table")}
-    assert len(tables) == 2
-    assert tables <= others
-    assert not tables & decayed
-
-
-@pytest.mark.parametrize("schedule", [Cosine(0.1, 0.05), Linear(0.1, 0.05)])
-def test_schedule(schedule):
-    factors = [schedule.factor(step, 100) for step in range(101)]
-    assert 0 < factors[0] < factors[5] < factors[9] < 1
-    assert factors[10] == 1
-    assert all(later <= earlier for earlier, later in pairwise(factors[10:]))
-    assert factors[100] == pytest.approx(0.05)
-    assert schedule.factor(1000, 100) == pytest.approx(0.05)  # a run that goes on never rises again
-    middle = 0.05 + 0.95 * 0.5
-    assert schedule.factor(55, 100) == pytest.approx(middle)
-
-
-def test_schedule_without_warmup_starts_at_its_peak():
-    assert Linear(warmup=0.0).factor(0, 10) == 1
-    with pytest.raises(ValueError, match="warmup must be a fraction from 0 to 1, got 2"):
-        Cosine(warmup=2)
-
-
 def test_hyperparameters_are_plain_data():
     module = GAUAlphaModule(CONFIG, 12, AttentionMethod(scaling=InfoScale()))
     stored = module.hparams["method"]["scaling"]
@@ -240,8 +195,8 @@ def test_hyperparameters_are_plain_data():
         "class_path": "gau_alpha.scaling.InfoScale",
         "init_args": {"train_length": 12, "minimum": 0.0, "count": "visible"},
     }
-    with pytest.raises(ValueError, match="learning_rate must be positive"):
-        GAUAlphaModule(CONFIG, 12, learning_rate=0)
+    rates = {"learning_rate": 1e-3, "weight_decay": 0.01, "betas": [0.9, 0.98]}
+    assert module.hparams["optimizer"] == {"class_path": "gau_alpha.training.optimizers.AdamW", "init_args": rates}
 
 
 @pytest.mark.slow
@@ -254,7 +209,8 @@ def test_loaded_from_a_checkpoint_it_is_the_same_module(tmp_path):
     assert again.hparams == module.hparams
     assert again.schedule.describe() == module.schedule.describe()
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in module.state_dict().items())
-    assert GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt", learning_rate=0.5).learning_rate == 0.5
+    muon = GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt", optimizer=Muon(0.5)).optimizer
+    assert muon.learning_rate == 0.5
     moved = GAUAlphaModule.load_from_checkpoint(tmp_path / "a.ckpt", map_location="meta")
     assert {parameter.device.type for parameter in moved.parameters()} == {"meta"}
 
@@ -269,7 +225,7 @@ LEARNED = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_learned_strategies_learn_and_reload(name, tmp_path):
-    module = GAUAlphaModule(CONFIG, 12, LEARNED[name], learning_rate=0.1)
+    module = GAUAlphaModule(CONFIG, 12, LEARNED[name], AdamW(0.1))
     before = {key: p.clone() for key, p in module.named_parameters() if ".method." in key}
     assert before
     trainer = Trainer(accelerator="cpu", max_steps=2, logger=False, default_root_dir=tmp_path, **QUIET)
@@ -325,6 +281,7 @@ from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.position import KerpleLog, PoSE, RandomizedPositions
 from gau_alpha.scaling import InfoScale, NoScaling, Product, ScalableSoftmax
 from gau_alpha.similarity import CosScale
+from gau_alpha.training.optimizers import AdamW
 
 class Losses(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
@@ -338,7 +295,7 @@ for _ in range(80):
     rows.append({"input_ids": ids, "attention_mask": (torch.arange(16) < 14).long(), "labels": labels})
 rate = float(sys.argv[1])
 config = GAUAlphaConfig(30, 16, 24, 8, 2, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate)
-module = GAUAlphaModule(config, 16, AttentionMethod(CosScale(8.0), InfoScale()), learning_rate=1e-2)
+module = GAUAlphaModule(config, 16, AttentionMethod(CosScale(8.0), InfoScale()), AdamW(1e-2))
 Trainer(accelerator="cpu", max_steps=20, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[Losses()]).fit(module, DataLoader(rows, 4))
 """

@@ -24,7 +24,8 @@ from gau_alpha.position import Position, RoPE, Rotary
 from gau_alpha.scaling import NoScaling, Scaling
 from gau_alpha.similarity import Similarity
 from gau_alpha.training.module import GAUAlphaModule
-from gau_alpha.training.schedules import Cosine, Linear, Schedule
+from gau_alpha.training.optimizers import AdamW, Muon
+from gau_alpha.training.schedules import WSD, Cosine, Linear, Schedule
 from gau_alpha.visibility import Visibility
 
 WRONG = [
@@ -82,7 +83,7 @@ CALLBACKS = [
     for one in vars(import_module(module.name)).values()
     if isinstance(one, type) and issubclass(one, Callback) and one.__module__ == module.name
 ]
-OTHERS = [Cosine, Linear, GAUAlphaConfig, GAUAlphaModule, GAUAlphaFineTuning]
+OTHERS = [Cosine, Linear, WSD, AdamW, Muon, GAUAlphaConfig, GAUAlphaModule, GAUAlphaFineTuning]
 
 
 def arguments(cls):
@@ -177,11 +178,11 @@ def use_strategy(made):
         (lambda: GAUAlphaConfig(12, use_bias="no"), "use_bias must be true or false"),
         (lambda: GAUAlphaConfig(12, norm_eps=math.nan), "norm_eps must be positive, got nan"),
         (lambda: GAUAlphaConfig(12, hidden_dropout_prob=None), "hidden_dropout_prob must be a number, got None"),
-        (lambda: GAUAlphaModule(CONFIG, 8, betas=(0.9, 1.0)), "Each of betas must be at least 0 and below 1"),
-        (lambda: GAUAlphaModule(CONFIG, 8, betas=(math.nan, 0.9)), "Each of betas must be at least 0 and below 1"),
-        (lambda: GAUAlphaModule(CONFIG, 8, betas=(0.9,)), "betas must be two numbers"),
-        (lambda: GAUAlphaModule(CONFIG, 8, weight_decay=-0.1), "weight_decay must be at least 0"),
-        (lambda: GAUAlphaModule(CONFIG, 8, learning_rate=math.inf), "learning_rate must be positive and at most 3e"),
+        (lambda: AdamW(betas=(0.9, 1.0)), "Each of betas must be at least 0 and below 1"),
+        (lambda: AdamW(betas=(math.nan, 0.9)), "Each of betas must be at least 0 and below 1"),
+        (lambda: AdamW(betas=(0.9,)), "betas must be two numbers"),
+        (lambda: AdamW(weight_decay=-0.1), "weight_decay must be at least 0"),
+        (lambda: AdamW(learning_rate=math.inf), "learning_rate must be positive and at most 3e"),
         (lambda: gau_alpha.scaling.ScalableSoftmax().with_train_length(1), "train_length must be at least 2"),
         (lambda: gau_alpha.scaling.InfoScale().with_train_length(1), "train_length must be at least 2"),
         (lambda: gau_alpha.scaling.LogLength(None).with_train_length(1), "base must be above 1"),
