@@ -9,6 +9,8 @@ B batch, L length, T targets of a row, N targets of the batch.
 import torch
 from torch import Tensor
 
+from gau_alpha.position import Position
+
 Batch = dict[str, Tensor]
 """Tensors by name, as a data module collates them."""
 
@@ -46,6 +48,30 @@ def with_targets(batch: Batch) -> Batch:
     if "attention_mask" in batch and bool(batch["attention_mask"].all()):
         del batch["attention_mask"]  # nothing to hide: full rows, which is most of training, need no masks
     return batch
+
+
+def with_position_ids(batch: Batch, position: Position, epoch: int) -> Batch:
+    """Draw the position ids of a training batch, where the method draws any.
+
+    Args:
+        batch: ``input_ids`` (B, L), and ``sample_ids`` (B,) int64, the numbers of the rows.
+        position: The method's.
+        epoch: Passes over the data done before this one.
+
+    Returns:
+        The batch with ``position_ids`` (B, L), or as it is.
+
+    Raises:
+        ValueError: If ids are drawn and rows have no numbers.
+    """
+    if not position.samples_positions or "position_ids" in batch:
+        return batch
+    if "sample_ids" not in batch:
+        raise ValueError(
+            f"{position!r} draws position ids by the number of a row: give batches sample_ids, (batch,) int64."
+        )
+    ids = position.sample_position_ids(batch["sample_ids"].tolist(), epoch, batch["input_ids"].shape[-1])  # (B, L)
+    return {**batch, "position_ids": ids.to(batch["input_ids"].device)}
 
 
 def layout(batch: Batch) -> Batch:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints, runtime_checkable
 
 from lightning.fabric.loggers import Logger
+from lightning.pytorch import Trainer
 
 from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import AXIS_TYPES
@@ -26,6 +27,18 @@ class HasSummaryMetrics(Protocol):
     def summary_metrics(self) -> list[str]:
         """Name these scalars, the most telling first."""
         ...
+
+
+def summary_metrics(trainer: Trainer, validation_metrics: Mapping[str, Any]) -> list[str]:
+    """Name the scalars by which runs are compared: those of callbacks, then what validation logs, if there is any.
+
+    Args:
+        trainer: The trainer.
+        validation_metrics: The module's, by name.
+    """
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+    names = [name for one in callbacks if isinstance(one, HasSummaryMetrics) for name in one.summary_metrics()]
+    return [*names, *map(str, validation_metrics.keys())] if trainer.enable_validation else names
 
 
 def flatten_hparams(stored: Mapping[str, Any]) -> dict[str, Value]:

@@ -24,7 +24,7 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.checkpoints import load_weights, plain_names, read_checkpoint, warm_start
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.model import GAUAlphaForMaskedLM
-from gau_alpha.training.batch import Batch, layout, numbers, with_targets
+from gau_alpha.training.batch import Batch, layout, numbers, with_position_ids, with_targets
 from gau_alpha.training.compatibility import (
     check_optimizer_state,
     check_start,
@@ -34,7 +34,7 @@ from gau_alpha.training.compatibility import (
     validate_and_remap_for_training,
 )
 from gau_alpha.training.fsdp import shard
-from gau_alpha.training.hparams import HasSummaryMetrics, log_hyperparameters
+from gau_alpha.training.hparams import log_hyperparameters, summary_metrics
 from gau_alpha.training.logging import TrainingLog, log_epoch
 from gau_alpha.training.loss import average_over_targets, masked_lm_loss
 from gau_alpha.training.metrics import MaskedLMMetrics
@@ -113,9 +113,7 @@ class GAUAlphaModule(LightningModule):
         self.train_metrics = self._build_metrics("train/")
         self.validation_metrics = self._build_metrics("validation/")
         self.test_metrics = self._build_metrics("test/")
-        # Not init_from: where training started is the run's record, and no part of what the checkpoint is. Nor
-        # recompute, which changes no number.
-        # Plain data, under the names of the arguments: a checkpoint can be read without unpickling anything of ours.
+        # Plain data, so that a checkpoint is read without unpickling; without init_from, which is the run's record.
         self.save_hyperparameters(
             {
                 "config": asdict(config),
@@ -167,19 +165,9 @@ class GAUAlphaModule(LightningModule):
         Args:
             batch: Tensors on the CPU.
             epoch: Whose position ids are drawn, where the method draws any for training. None outside training.
-
-        Returns:
-            The batch, with more tensors.
         """
-        position = self.model.method.position
-        if epoch is not None and position.samples_positions and "position_ids" not in batch:
-            if "sample_ids" not in batch:
-                raise ValueError(
-                    f"{position!r} draws position ids by the number of a row: give batches sample_ids, (batch,) int64."
-                )
-            length = batch["input_ids"].shape[-1]
-            ids = position.sample_position_ids(batch["sample_ids"].tolist(), epoch, length)  # (B, L)
-            batch = {**batch, "position_ids": ids.to(batch["input_ids"].device)}
+        if epoch is not None:
+            batch = with_position_ids(batch, self.model.method.position, epoch)
         return self._with_targets(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -286,13 +274,7 @@ class GAUAlphaModule(LightningModule):
         """See that there are weights to start from, and tell loggers what the run was set to."""
         check_start(self, self._missing_start)
         if self.trainer.is_global_zero:
-            callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
-            summary_metrics = [
-                name for one in callbacks if isinstance(one, HasSummaryMetrics) for name in one.summary_metrics()
-            ]
-            if self.trainer.enable_validation:
-                summary_metrics += map(str, self.validation_metrics.keys())
-            log_hyperparameters(self.loggers, self.hparams, summary_metrics)
+            log_hyperparameters(self.loggers, self.hparams, summary_metrics(self.trainer, self.validation_metrics))
 
     def on_validation_start(self) -> None:
         """See that there are weights to evaluate."""
@@ -318,9 +300,8 @@ class GAUAlphaModule(LightningModule):
                 should go on from weights alone; or if its hyperparameters are none of this class.
         """
         if "hyper_parameters" in checkpoint:
-            with trusting(
-                named_classes(dict(self.hparams), alone=False)
-            ):  # what the module is made of was named by whoever made it
+            # What the module is made of was named by whoever made it.
+            with trusting(named_classes(dict(self.hparams), alone=False)):
                 self.stored_arguments(checkpoint["hyper_parameters"], "The checkpoint")
         self._missing_start = None
         check_trainer_state(checkpoint, self.trainer)

@@ -196,6 +196,7 @@ def test_attributes_that_lightnings_tools_set_are_honoured(make):
         data.train_dataloader()
 
 
+@pytest.mark.slow
 def test_the_batch_size_that_a_tuner_finds_is_trained_with(make):
     data = make(TEXTS, batch_size=2)
     module = GAUAlphaModule(GAUAlphaConfig(data.vocabulary.size, 8, 8, 8, 1), data.train_length)

@@ -256,6 +256,7 @@ def fitted(folder, optimizer, schedule, steps, ckpt_path=None, saver=None):
     return module, trainer
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_ones_own_trains_and_goes_on(tmp_path):
     fitted(tmp_path, Descent(0.1), Linear(final=0.5), 4, saver=SaveAt(tmp_path, 4))
     module, _ = fitted(tmp_path, Descent(0.1), Linear(final=0.5), 8, ckpt_path=tmp_path / "4.ckpt")
@@ -265,6 +266,7 @@ def test_an_optimizer_of_ones_own_trains_and_goes_on(tmp_path):
     assert module.hparams["optimizer"]["class_path"] == named
 
 
+@pytest.mark.slow
 def test_another_optimizer_than_the_checkpoints_is_refused_by_name(tmp_path):
     fitted(tmp_path, AdamW(), None, 2, saver=SaveAt(tmp_path, 2))
     with pytest.raises(
@@ -273,6 +275,7 @@ def test_another_optimizer_than_the_checkpoints_is_refused_by_name(tmp_path):
         fitted(tmp_path, Muon(), None, 4, ckpt_path=tmp_path / "2.ckpt")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_from_before_optimizers_had_names_is_one_clear_message(tmp_path):
     module, _ = fitted(tmp_path, None, None, 1, saver=SaveAt(tmp_path, 1))
     checkpoint = torch.load(tmp_path / "1.ckpt", weights_only=True)
@@ -287,6 +290,7 @@ def test_a_checkpoint_from_before_optimizers_had_names_is_one_clear_message(tmp_
     assert all(map(torch.equal, started.parameters(), module.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [AdamW(1e-2), Muon(1e-2)], ids=lambda one: type(one).__name__)
 def test_a_decay_starts_from_any_stable_checkpoint_and_goes_on_bit_for_bit(tmp_path, optimizer):
     """A run that is still stable is decayed to an end that was not planned; once there, it is at an end."""

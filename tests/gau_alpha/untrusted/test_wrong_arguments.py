@@ -95,7 +95,7 @@ def sound(cls):
     found = {
         name: SOUND[name]
         for name in arguments(cls)
-        if parameters[name].default is inspect.Parameter.empty or name in ("lengths", "temperatures")
+        if parameters[name].default is inspect.Parameter.empty or name in ("lengths", "temperatures", "entropy")
     }
     if "labels" in parameters and getattr(cls, "has_labels", True):
         found["labels"] = ["a", "b"]
