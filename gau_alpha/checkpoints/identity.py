@@ -65,6 +65,15 @@ def recipe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def has_recipe(checkpoint: Mapping[str, Any]) -> bool:
+    """Say whether a checkpoint holds the record of a run, without which ``recipe`` knows too little.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returned.
+    """
+    return bool(_section(_section(checkpoint, RUN_KEY), "config"))
+
+
 def recipe_digest(checkpoint: Mapping[str, Any]) -> str:
     """Hash ``recipe``.
 

@@ -58,12 +58,12 @@ class Past:
         """Count a batch, on its device: nobody waits for it.
 
         Args:
-            batch: With ``attention_mask`` (B, L), and ``segment_ids`` (B, L) where rows hold several documents; one
-                that lacks them, of a data module of one's own, is not counted.
+            batch: With ``input_ids`` (B, L), ``attention_mask`` (B, L) unless all tokens are real, and ``segment_ids``
+                (B, L) where rows hold several documents. Anything else, of a data module of one's own, is not counted.
         """
-        if not isinstance(batch, Mapping) or "attention_mask" not in batch:
+        if not isinstance(batch, Mapping) or "input_ids" not in batch:
             return
-        mask = batch["attention_mask"]
+        mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
         documents = batch.get("segment_ids", mask)  # numbered from 1 in each row
         counted = torch.stack([mask.sum(), documents.amax(-1).sum()])  # (2,)
         self._counted = counted if self._counted is None else self._counted + counted

@@ -12,7 +12,7 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
 from gau_alpha.checkpoints import is_folder, load_weights, model_of, read_evaluated_hashed, recipe
 from gau_alpha.checkpoints.chosen_weights import held_weights
-from gau_alpha.checkpoints.identity import RUN_KEY
+from gau_alpha.checkpoints.identity import RUN_KEY, has_recipe
 from gau_alpha.extrapolation.calibration import RANDOM_KEYS, Calibration, base_of, calibration_path, is_calibrated
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
@@ -113,6 +113,8 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
         model.set_method(model.method.replace(**asked))
         train_length = checkpoint["hyper_parameters"]["train_length"]
         made = json.dumps(recipe(checkpoint), sort_keys=True, default=repr)
+        if not has_recipe(checkpoint):
+            made += path  # nobody knows that it differs from another in seeds alone
         weights_kind = held_weights(checkpoint)
         loaded.append(
             LoadedCheckpoint(Path(path), label, model.eval(), method, train_length, sha256, made, weights_kind)

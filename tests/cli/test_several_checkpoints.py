@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from small_runs import EVALUATION, extrapolate, make_tokenizer, swap_two, train
 
 from gau_alpha.cli import main
@@ -211,3 +212,21 @@ def test_one_checkpoint_given_twice_does_not_pass_for_two_seeds(run, capsys):
         assert extrapolate(run.checkpoint, other) == 2
         error = capsys.readouterr().err
         assert "are of the same run at the same step" in error or "more than once" in error
+
+
+def test_folders_are_held_to_what_they_say_and_pass_for_no_seeds(run, tmp_path, capsys):
+    """Two exported runs of different length: a folder does not say how they were trained."""
+    longer = train(run, tmp_path, "longer", **{"trainer.max_steps": 4})
+    for name, checkpoint in (("short", run.checkpoint), ("long", longer)):
+        assert main(["convert", str(checkpoint), name, "--weights_only"]) == 0
+    data = yaml.safe_load(run.config.read_text())["data"]
+    Path("data.yaml").write_text(yaml.safe_dump(data))
+    more = ["--data", "data.yaml"]
+    assert extrapolate("short", "long", more=more) == 0
+    (rows,) = reports().values()
+    assert {row["group"] for row in rows} == {""}
+    capsys.readouterr()
+    assert extrapolate("short", more=[*more, "--data.split_seed", "3"]) == 2
+    assert "None of the 12 documents is held out both here and by what was trained with split_seed=0" in (
+        capsys.readouterr().err
+    )
