@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -128,8 +129,14 @@ def log_at_step(trainer: Trainer, values: Mapping[str, Tensor | float]) -> None:
         trainer: Its loggers are written to.
         values: By name, () each.
     """
+    if not trainer.loggers:
+        return
+    numbers = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    if tensors:  # all at once: the host waits for the device one time
+        numbers |= dict(zip(tensors, torch.stack([value.detach() for value in tensors.values()]).tolist(), strict=True))
     for logger in trainer.loggers:
-        logger.log_metrics({name: float(value) for name, value in values.items()}, step=trainer.global_step)
+        logger.log_metrics({name: numbers[name] for name in values}, step=trainer.global_step)
 
 
 def log_image(logger: Logger, name: str, image: Any, step: int) -> None:
