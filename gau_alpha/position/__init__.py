@@ -18,7 +18,8 @@ from gau_alpha.position.base import (
 )
 from gau_alpha.position.bias import ALiBi, KerpleLog, Sandwich
 from gau_alpha.position.extension import DynamicNTK, NTKAware, PositionInterpolation, YaRN
-from gau_alpha.position.rerope import LeakyReRoPE, ReRoPE
+from gau_alpha.position.rerope import LeakyReRoPE, ReRoPE, SelfExtend
+from gau_alpha.position.rope import PartialRoPE, StretchedPositions
 from gau_alpha.position.sampled_positions import PoSE, RandomizedPositions
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LeakyReRoPE",
     "NTKAware",
     "NoPosition",
+    "PartialRoPE",
     "PoSE",
     "Position",
     "PositionInterpolation",
@@ -38,6 +40,8 @@ __all__ = [
     "RotaryBranch",
     "Rotation",
     "Sandwich",
+    "SelfExtend",
+    "StretchedPositions",
     "YaRN",
     "exact_dtype",
     "frequencies",

@@ -99,6 +99,72 @@ class LeakyReRoPE(RoPE):
             )
 
 
+class SelfExtend(RoPE):
+    """Distances below a window as they are, farther ones between groups of tokens: position p becomes ⌊p / group⌋.
+
+    Jin et al. 2024, "LLM Maybe LongLM: Self-Extend", arXiv 2401.01325, sec. 3: beyond the window w a key j to the left
+    of query i is ⌊i / g⌋ − ⌊j / g⌋ + w − ⌊w / g⌋ tokens away, which joins on at the window's edge. Published for causal
+    models; here keys to the right mirror that. Training-free; documents of at most train_length tokens are plain RoPE.
+
+    Args:
+        window: w in tokens. Left out, half of train_length.
+        group: g, tokens that share a position. With windows of half of train_length, 128 keeps rows of up to 64 times
+            that length within distances that were trained on.
+        train_length: Tokens per training row. Left out, it is taken from the data.
+        base: As in ``RoPE``.
+
+    Raises:
+        ValueError: If ``window`` or ``group`` is not positive, or ``base`` not above 1.
+    """
+
+    remaps_far_keys = True
+    paper = "arXiv 2401.01325"
+
+    def __init__(
+        self,
+        window: int | None = None,
+        group: int = 128,
+        train_length: int | None = None,
+        base: float = 10_000.0,
+    ) -> None:
+        super().__init__(base)
+        if window is not None:
+            require_whole("window", window)
+        require_whole("group", group)
+        if train_length is not None:
+            require_whole("train_length", train_length)
+        self.window = window
+        self.group = group
+        self.train_length = train_length
+
+    def with_train_length(self, train_length: int) -> Self:
+        """Fill in ``train_length``, and half of it for a window that was left out."""
+        bound = super().with_train_length(train_length)
+        if bound.window is None:
+            bound = copy.deepcopy(bound)
+            bound.window = max(1, train_length // 2)
+        return bound
+
+    def branches(self, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
+        """Rotate near keys by their distance, far keys on either side by that of their groups."""
+        train_length = require_train_length(self, self.train_length)
+        window = require_train_length(self, self.window)
+        (near,) = super().branches(layout, key_size)
+        if layout.length <= train_length:
+            return (near,)
+        short = layout.document_length <= train_length  # (B|1, L)
+        group, shift = layout.position_ids // self.group, window - window // self.group  # (B|1, L)
+        keys, left, right = (
+            Rotation.by(self.angles(torch.where(short, layout.position_ids, far), layout, key_size))
+            for far in (group, group + shift, group - shift)
+        )
+        return (
+            RotaryBranch(near.query, near.key, min_distance=1 - window, max_distance=window - 1),
+            RotaryBranch(left, keys, max_distance=-window),
+            RotaryBranch(right, keys, min_distance=window),
+        )
+
+
 class ReRoPE(LeakyReRoPE):
     """Distance d up to the window w, sign(d) · w beyond it (Su 2023, "Rectified Rotary Position Embeddings").
 

@@ -6,15 +6,24 @@ the class by itself.
 
 from gau_alpha.scaling.base import NoScaling, Product, Scaling
 from gau_alpha.scaling.calibrated import CalibratedScale
-from gau_alpha.scaling.formulas import InfoScale, Llama4Temperature, LogLength, YaRNTemperature
+from gau_alpha.scaling.formulas import (
+    ConstantTemperature,
+    InfoScale,
+    Llama4Temperature,
+    LogLength,
+    LogTemperature,
+    YaRNTemperature,
+)
 from gau_alpha.scaling.learned import ScalableSoftmax
 from gau_alpha.scaling.random_keys import RandomKeysScale
 
 __all__ = [
     "CalibratedScale",
+    "ConstantTemperature",
     "InfoScale",
     "Llama4Temperature",
     "LogLength",
+    "LogTemperature",
     "NoScaling",
     "Product",
     "RandomKeysScale",

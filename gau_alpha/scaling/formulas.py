@@ -165,6 +165,57 @@ class Llama4Temperature(Scaling):
         return 1 + self.alpha * (num_visible_keys // floor_scale + 1).float().log()
 
 
+class ConstantTemperature(Scaling):
+    """The same τ at every length, training-free ("TempScale", arXiv 2410.24200).
+
+    Args:
+        tau: τ; above 1 attention is sharper than in training, at the training length too.
+        count: What n is, as in ``Scaling``; here it makes no difference.
+
+    Raises:
+        ValueError: If ``tau`` is not positive or ``count`` unknown.
+    """
+
+    paper = "arXiv 2410.24200"
+
+    def __init__(self, tau: float, count: Count = "visible") -> None:
+        super().__init__(count)
+        require_number("tau", tau, above=0)
+        self.tau = tau
+
+    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
+        """Return τ for every n."""
+        return torch.full_like(num_visible_keys, self.tau, dtype=torch.float32)
+
+
+class LogTemperature(Scaling):
+    """τ(n) = 1 + c · ln(max(1, n / n_train)), training-free (as DroPE fits it to the loss, arXiv 2512.12167).
+
+    Args:
+        c: How fast τ grows. Llama 4's has 0.1, in steps.
+        train_length: n_train, tokens per training row. Left out, it is taken from the data.
+        count: What n is, as in ``Scaling``.
+
+    Raises:
+        ValueError: If ``c`` is negative or ``count`` unknown.
+    """
+
+    paper = "arXiv 2512.12167"
+
+    def __init__(self, c: float, train_length: int | None = None, count: Count = "visible") -> None:
+        super().__init__(count)
+        require_number("c", c, least=0)
+        if train_length is not None:
+            require_whole("train_length", train_length)
+        self.c = c
+        self.train_length = train_length
+
+    def temperature(self, num_visible_keys: Tensor, key_size: int) -> Tensor:
+        """Compute 1 + c · ln(max(1, n / n_train))."""
+        train_length = require_train_length(self, self.train_length)
+        return 1 + self.c * (num_visible_keys.float() / train_length).clamp_min(1.0).log()
+
+
 def _spread(n: Tensor, key_size: int) -> Tensor:
     # 1 − n^(−2/d) loses all its digits for large d when written as a difference.
     return (-torch.expm1(-2 / key_size * at_least_one(n).log())).sqrt()

@@ -9,7 +9,7 @@ B batch, L length, T targets of a row, N targets of the batch.
 import torch
 from torch import Tensor
 
-from gau_alpha.position import Position
+from gau_alpha.attention.method import AttentionMethod
 
 Batch = dict[str, Tensor]
 """Tensors by name, as a data module collates them."""
@@ -50,12 +50,12 @@ def with_targets(batch: Batch) -> Batch:
     return batch
 
 
-def with_position_ids(batch: Batch, position: Position, epoch: int) -> Batch:
+def with_position_ids(batch: Batch, method: AttentionMethod, epoch: int) -> Batch:
     """Draw the position ids of a training batch, where the method draws any.
 
     Args:
         batch: ``input_ids`` (B, L), and ``sample_ids`` (B,) int64, the numbers of the rows.
-        position: The method's.
+        method: Its position says whether ids are drawn.
         epoch: Passes over the data done before this one.
 
     Returns:
@@ -64,6 +64,7 @@ def with_position_ids(batch: Batch, position: Position, epoch: int) -> Batch:
     Raises:
         ValueError: If ids are drawn and rows have no numbers.
     """
+    position = method.position
     if not position.samples_positions or "position_ids" in batch:
         return batch
     if "sample_ids" not in batch:

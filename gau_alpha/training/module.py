@@ -167,7 +167,7 @@ class GAUAlphaModule(LightningModule):
             epoch: Whose position ids are drawn, where the method draws any for training. None outside training.
         """
         if epoch is not None:
-            batch = with_position_ids(batch, self.model.method.position, epoch)
+            batch = with_position_ids(batch, self.model.method, epoch)
         return self._with_targets(batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -149,6 +149,27 @@ def yarn(train_length, beta_fast=32.0, beta_slow=1.0, base=10_000.0):
     return score
 
 
+def partial_rope(fraction, base=10_000.0):
+    def score(q, k, i, j, document):
+        d = len(q)
+        turning = math.floor(fraction * d / 2)
+        return turned_product(q, k, lambda m: (i - j) * base ** (-2 * m / d) if m < turning else 0.0)
+
+    return score
+
+
+def self_extend(window, group, train_length):
+    def distance(i, j, document):
+        d = i - j
+        if document.n <= train_length or abs(d) < window:
+            return d
+        query, key = (i - document.first) // group, (j - document.first) // group
+        apart = abs(query - key) + window - window // group
+        return math.copysign(apart, d)
+
+    return rope_score(distance=distance)
+
+
 def leaky_rerope(window, train_length, k=math.inf):
     def distance(i, j, document):
         d = i - j

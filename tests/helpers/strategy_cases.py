@@ -55,6 +55,8 @@ CASES = {
     "yarn temperature": scaled(scaling.YaRNTemperature(T), slow.yarn_temperature(T)),
     "ssmax": scaled(SSMAX, lambda n: math.log(n) / math.log(T)),
     "llama4": scaled(scaling.Llama4Temperature(0.3, T + 1), slow.llama4(0.3, T + 1)),
+    "constant": scaled(scaling.ConstantTemperature(1.3), lambda n: 1.3),
+    "log_temperature": scaled(scaling.LogTemperature(0.4, T), lambda n: 1 + 0.4 * math.log(max(1, n / T))),
     "product": scaled(
         scaling.Product([scaling.YaRNTemperature(T), InfoScale(T)]), lambda n: slow.yarn_temperature(T)(n) * TAU(n)
     ),
@@ -74,6 +76,11 @@ CASES = {
     ),
     "rerope": positioned(position.ReRoPE(4, T), slow.leaky_rerope(4, T)),
     "leaky_rerope": positioned(position.LeakyReRoPE(3, 4.0, T), slow.leaky_rerope(3, T, 4.0)),
+    "self_extend": positioned(position.SelfExtend(4, 3, T), slow.self_extend(4, 3, T)),
+    "partial_rope": positioned(position.PartialRoPE(0.5), slow.partial_rope(0.5)),
+    "stretched": positioned(
+        position.StretchedPositions(2.5), slow.rope_score(distance=lambda i, j, document: 2.5 * (i - j))
+    ),
     "rerope_infoscale cosscale": Case(
         AttentionMethod(CosScale(4.0), InfoScale(T), position.ReRoPE(4, T)),
         prepare=slow.cos_scale(4.0),

@@ -17,6 +17,7 @@ from gau_alpha.position import (
     DynamicNTK,
     KerpleLog,
     LeakyReRoPE,
+    PartialRoPE,
     PoSE,
     PositionInterpolation,
     RandomizedPositions,
@@ -25,11 +26,14 @@ from gau_alpha.position import (
     Rotary,
     Rotation,
     Sandwich,
+    SelfExtend,
+    StretchedPositions,
     YaRN,
     rotate,
 )
 from gau_alpha.scaling import (
     CalibratedScale,
+    ConstantTemperature,
     InfoScale,
     Llama4Temperature,
     LogLength,
@@ -107,12 +111,13 @@ def test_described_and_built_again(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_shifting_all_positions_changes_nothing(name):
+    """By a multiple of the three tokens that Self-Extend groups."""
     method, length = CASES[name].method, 19
     query, key, value = torch.randn(3, 1, length, KEY_SIZE).unbind()
     prepared = method.similarity.prepare(query, key)
     here, there = (
         Reference()(*prepared, value, method.plan(SequenceLayout.of(length, query.device, position_ids=ids), KEY_SIZE))
-        for ids in (torch.arange(length)[None], torch.arange(length)[None] + 1000)
+        for ids in (torch.arange(length)[None], torch.arange(length)[None] + 999)
     )
     torch.testing.assert_close(here, there, atol=2e-6, rtol=0)
 
@@ -123,10 +128,11 @@ ONE_SIDED = {name for name, case in CASES.items() if isinstance(case.method.visi
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - ONE_SIDED))
 def test_reversing_the_row_reverses_the_output(name):
+    """Of 18 tokens, which Self-Extend's groups of three divide from both ends alike."""
     method = CASES[name].method
-    query, key, value = torch.randn(3, 1, 19, KEY_SIZE).unbind()
+    query, key, value = torch.randn(3, 1, 18, KEY_SIZE).unbind()
     prepared = method.similarity.prepare(query, key)
-    plan = method.plan(SequenceLayout.of(19, query.device), KEY_SIZE)
+    plan = method.plan(SequenceLayout.of(18, query.device), KEY_SIZE)
     # Reversed, a key that stood 3 to the right stands 3 to the left. Conjugating each pair of dimensions turns it back.
     mirror = torch.tensor([1.0, -1.0]).repeat(KEY_SIZE // 2)
     forward = Reference()(*prepared, value, plan)
@@ -135,7 +141,9 @@ def test_reversing_the_row_reverses_the_output(name):
 
 
 # These act below train_length by definition: some scale there, a window hides by its radius.
-ACTS_ON_SHORT_ROWS = (InfoScale, LogLength, CalibratedScale, Window, Product)
+ACTS_ON_SHORT_ROWS = (
+    InfoScale, LogLength, CalibratedScale, ConstantTemperature, StretchedPositions, Window, Product,
+)  # fmt: skip
 EXTENSIONS = {
     name
     for name, case in CASES.items()
@@ -341,6 +349,34 @@ def test_far_keys_keep_their_side():
         expected = (rotate(query[:, q : q + 1], at) * rotate(key[:, k : k + 1], zero)).sum()
         torch.testing.assert_close(far, expected)
     assert (near.min_distance, near.max_distance, left.max_distance, right.min_distance) == (-7, 7, -8, 8)
+
+
+def test_self_extends_table_of_positions():
+    """Window 4, groups of 3, 12 tokens, seen from the last and from the first: as the paper's figure 3 has it."""
+    rows = SequenceLayout.of(12, torch.device("cpu"))
+    branches = SelfExtend(4, 3, 6).branches(rows, KEY_SIZE)
+    slowest = 10_000.0 ** (-2 * (KEY_SIZE // 2 - 1) / KEY_SIZE)
+    for query, expected in ((11, [6, 6, 6, 5, 5, 5, 4, 4, 3, 2, 1, 0]), (0, [0, 1, 2, 3, 4, 4, 5, 5, 5, 6, 6, 6])):
+        found = []
+        for key in range(12):
+            distance = torch.tensor(key - query)
+            (branch,) = (one for one in branches if one.holds_at(distance))
+            turned = branch.query.factor[0, query, -1] * branch.key.factor[0, key, -1].conj()
+            found.append(turned.angle().item() / slowest * (1 if query else -1))
+        assert found == pytest.approx(expected, abs=1e-2)
+
+
+def test_partial_rope_has_the_frequencies_of_transformers():
+    rope_utils = pytest.importorskip("transformers.modeling_rope_utils", reason="the frequencies of transformers")
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(hidden_size=128, num_attention_heads=1, head_dim=128)
+    config.rope_parameters = {"rope_type": "proportional", "rope_theta": 10_000.0, "partial_rotary_factor": 0.7}
+    expected, _ = rope_utils.ROPE_INIT_FUNCTIONS["proportional"](config, device=torch.device("cpu"))
+    rows = SequenceLayout.of(2, expected.device)
+    angles = PartialRoPE(0.7).angles(torch.tensor([[1]]), rows, 128)[0, 0]
+    torch.testing.assert_close(angles.float(), expected)
+    assert (angles == 0).sum() == 64 - int(0.7 * 64)
 
 
 @pytest.mark.parametrize("strategy", [PoSE(4096), PoSE(4096, chunks=5), RandomizedPositions(4096)], ids=repr)

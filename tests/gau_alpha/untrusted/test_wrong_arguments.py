@@ -59,6 +59,9 @@ SOUND = {
     "vocab_size": 12,
     "lengths": [8, 16],
     "entropy": [1.0, 1.2],
+    "tau": 1.1,
+    "c": 0.1,
+    "factor": 2.0,
     "temperatures": [[1.0, 1.2]],
     "head": gau_alpha.finetuning.GAUAlphaForTokenClassification,
 }
