@@ -1,5 +1,6 @@
 """The folder of a run: the run's own, whichever logger it has, if any."""
 
+from os import PathLike
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -44,5 +45,5 @@ def own_folder(logger: Logger) -> Path | None:
     Args:
         logger: Any of Lightning's, or one with the same interface.
     """
-    folder = getattr(logger, "log_dir", None)
-    return None if folder is None else Path(folder)
+    folder = getattr(logger, "log_dir", None)  # of the one of a fast_dev_run any attribute is a function
+    return Path(folder) if isinstance(folder, str | PathLike) else None

@@ -82,8 +82,8 @@ def log_hyperparameters(loggers: Iterable[Logger], stored: Mapping[str, Any], su
     """
     values = flatten_hparams(stored)
     for logger in loggers:
-        writer = getattr(getattr(logger, "experiment", None), "file_writer", None)
-        if writer is not None:
+        writer: Any = getattr(getattr(logger, "experiment", None), "file_writer", None)
+        if hasattr(writer, "add_summary"):  # the logger of a fast_dev_run has any attribute, as a function
             logger.hparams.update(values)  # type: ignore[attr-defined]  # which it writes to hparams.yaml
             for summary in _summaries(values, summary_metrics):
                 writer.add_summary(summary)

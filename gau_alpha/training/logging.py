@@ -1,6 +1,7 @@
 """Logging against the optimizer step, each count once however often a run is interrupted."""
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -158,7 +159,7 @@ def log_image(logger: Logger, name: str, image: Any, step: int) -> None:
         logger.log_image(key=name, images=[image], step=step)
     elif hasattr(experiment, "log_image") and hasattr(logger, "run_id"):
         experiment.log_image(logger.run_id, image, artifact_file=f"{name}_step_{step:06}.png")
-    elif (folder := getattr(logger, "log_dir", None)) is not None:
+    elif isinstance(folder := getattr(logger, "log_dir", None), str | PathLike):
         write_atomic(Path(folder) / f"{name}_step_{step:06}.png", lambda path: _write_png(path, image))
 
 

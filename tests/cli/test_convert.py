@@ -266,10 +266,12 @@ def data(run, tmp_path):
 
 
 def test_a_folder_is_evaluated_as_it_is(run, there, data, tmp_path):
-    """As the checkpoint that it was made of; what it was trained on it can't say, which is a warning."""
+    """As the checkpoint that it was made of. One of other software does not say what it was trained on: a warning."""
     assert extrapolate(run.checkpoint, "of_checkpoint", data) == 0
+    assert extrapolate(there, "of_folder", data) == 0
+    (there / "training_data.json").unlink()
     with pytest.warns(UserWarning, match="there does not say what it was trained on"):
-        assert extrapolate(there, "of_folder", data) == 0
+        assert extrapolate(there, "of_another", data) == 0
     tables = [
         json.loads((tmp_path / name / "extrapolation.json").read_text()) for name in ("of_checkpoint", "of_folder")
     ]
