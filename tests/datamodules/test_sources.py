@@ -6,6 +6,7 @@ import pytest
 from datamodules import JsonLines, PythonStandardLibrary, TextFiles
 
 
+@pytest.mark.slow
 def test_standard_library_is_a_corpus():
     source = PythonStandardLibrary()
     documents = list(source.documents())

@@ -166,6 +166,7 @@ def test_state_dict_holds_no_tables(model):
     assert not [name for name in model.state_dict() if "method" in name or "rotary" in name or "position" in name]
 
 
+@pytest.mark.slow
 def test_compiled_it_has_the_same_keys_and_logits(model):
     ids, keys = torch.randint(1, 50, (2, 30)), list(model.state_dict())
     with torch.no_grad():

@@ -151,6 +151,7 @@ def test_agrees_with_plain_loops_on_documents_of_very_different_weight(model):
     assert rows[3].num_targets == 3 + 9 + 24
 
 
+@pytest.mark.slow
 def test_neither_batches_nor_budgets_nor_blocks_change_a_result(model):
     length = 2700
     docs = [sparse_document(seed, length, ordinary) for seed, ordinary in enumerate((20, 333, 2667))]

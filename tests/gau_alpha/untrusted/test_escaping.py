@@ -204,6 +204,7 @@ def plain_texts(draw) -> list[str]:
     return [text for text in drawn_texts(PLAIN, draw) if "plain" in text]
 
 
+@pytest.mark.slow
 def test_figures_show_the_names_of_methods_literally():
     names = list(map(one_line, NASTY))
     for draw in (figures.perplexity, figures.attention):
