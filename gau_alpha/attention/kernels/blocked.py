@@ -26,8 +26,8 @@ BLOCK_SIZE = 512
 RECOMPUTE_FROM = 2048
 """Rows of so many tokens and more keep no weights for the backward pass, which computes them again.
 
-The weights of a row take 8·L² bytes a layer, and what else a layer of the base model keeps some 50,000·L: at 2,048 tokens
-weights are a quarter of the memory, at 8,192 more than half.
+The weights of a row take 8·L² bytes a layer, and what else a layer of the base model keeps some 50,000·L: at 2,048
+tokens weights are a quarter of the memory, at 8,192 more than half.
 """
 
 
