@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from callbacks.recovery import CatchUpCallback
 from callbacks.run_path import shared_run_path
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, resolve_method
+from gau_alpha.checkpoints.identity import tokenizer_label
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine, ExtrapolationResult, preserve_training_state
 from gau_alpha.extrapolation.report import Report
 from gau_alpha.model import GAUAlphaForMaskedLM
@@ -171,6 +173,8 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         with averaged as weights, preserve_training_state(model), trainer.precision_plugin.forward_context():
             methods = self._resolve(model, self._engine.train_length)
             results = list(self._engine.evaluate(model, methods))
+        tokenizer = tokenizer_label(trainer.datamodule)  # type: ignore[attr-defined]  # as in _build_engine
+        results = [replace(one, tokenizer=tokenizer) for one in results]
         run = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,

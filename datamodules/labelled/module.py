@@ -170,6 +170,13 @@ class LabelledTextDataModule(LightningDataModule):
         split = Split(self.split_seed, self.validation_fraction)
         places = split.places(np.array([text_hash(text) for text in texts], dtype=np.uint64))  # (records,)
         if len(np.unique(places)) < 2:
+            if len(records):
+                try:  # records that lack a column look alike
+                    self.examples.encode(
+                        records[0], self.tokenizer, Frame(self.tokenizer), self.train_length, with_label=True
+                    )
+                except (LeftOutError, ValueError) as error:
+                    raise ValueError(f"{table.path}, record 0: {error}.") from error
             raise ValueError(
                 f"{table.path} has {len(np.unique(places))} record that is no copy of another; training and validation "
                 "each need one."

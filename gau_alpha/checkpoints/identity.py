@@ -29,6 +29,9 @@ _NO_RECIPE = {"seed", "seed_everything", "cache_dir", "num_workers", "init_from"
 _TRAINER = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision")
 """What of the Trainer's settings a step of training depends on."""
 
+SHORT = 24
+"""Characters at most of a fingerprint that is no hash."""
+
 
 def tokenizer_fingerprint(checkpoint: Mapping[str, Any]) -> str | None:
     """Return the fingerprint of the tokenizer that a run trained with; None if the checkpoint does not say.
@@ -93,3 +96,17 @@ def _without(content: Any) -> Any:
     if isinstance(content, Mapping):
         return {name: _without(value) for name, value in content.items() if name not in _NO_RECIPE}
     return [_without(value) for value in content] if isinstance(content, list | tuple) else content
+
+
+def tokenizer_label(datamodule: Any, checkpoint: Mapping[str, Any] | None = None) -> str:
+    """Name what tokens are counted in: short, and the same for the same tokenizer. Empty for data without one.
+
+    Args:
+        datamodule: The data module.
+        checkpoint: One that was trained with this tokenizer, perhaps under another name.
+    """
+    tokenizer = getattr(datamodule, "tokenizer", None)
+    if tokenizer is None:
+        return ""
+    fingerprint = (tokenizer_fingerprint(checkpoint) if checkpoint else None) or tokenizer.fingerprint()
+    return fingerprint if len(fingerprint) <= SHORT else f"tokenizer {fingerprint[:12]}"

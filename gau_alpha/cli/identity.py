@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from datamodules import TextFiles
 from datamodules.split import Split
 from gau_alpha.checkpoints import is_folder, same_files, tokenizer_files, tokenizer_fingerprint
+from gau_alpha.checkpoints.identity import SHORT, tokenizer_label
 from gau_alpha.cli.splits import earlier_splits, not_implied, own_split, splits_of
 from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
@@ -20,9 +21,6 @@ ALLOW_MISMATCH = (
     "not say. Results carry a note."
 )
 """Help of ``--allow_mismatch``."""
-
-
-_SHORT = 24  # characters of a fingerprint that is no hash
 
 
 class Evaluation(NamedTuple):
@@ -138,20 +136,6 @@ def check_each(checkpoints: Mapping[str, Mapping[str, Any]], datamodule: Any, al
     }
 
 
-def tokenizer_label(datamodule: Any, checkpoint: Mapping[str, Any] | None = None) -> str:
-    """Name what tokens are counted in: short, and the same for the same tokenizer. Empty for data without one.
-
-    Args:
-        datamodule: The data module.
-        checkpoint: One that was trained with this tokenizer, perhaps under another name.
-    """
-    tokenizer = getattr(datamodule, "tokenizer", None)
-    if tokenizer is None:
-        return ""
-    fingerprint = (tokenizer_fingerprint(checkpoint) if checkpoint else None) or tokenizer.fingerprint()
-    return fingerprint if len(fingerprint) <= _SHORT else f"tokenizer {fingerprint[:12]}"
-
-
 def _allowed(found: list[str], allowed: bool) -> list[str]:
     """Warn of what contradicts a checkpoint, or refuse it."""
     found = [printable(one) for one in found]
@@ -263,4 +247,4 @@ def _with_own_tokenizer(checkpoint: Mapping[str, Any], path: str, datamodule: An
 
 def _short(fingerprint: str) -> str:
     """Show enough of a fingerprint to tell it from others: hashes are long."""
-    return repr(fingerprint if len(fingerprint) <= _SHORT else f"{fingerprint[:12]}…")
+    return repr(fingerprint if len(fingerprint) <= SHORT else f"{fingerprint[:12]}…")
