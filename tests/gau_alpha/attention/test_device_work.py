@@ -12,6 +12,8 @@ from gau_alpha.extrapolation.diagnostics import AttentionMeter
 from gau_alpha.training.batch import with_targets
 from gau_alpha.training.loss import masked_lm_loss
 
+pytestmark = pytest.mark.slow  # some twenty seconds, all told
+
 TRAIN_LENGTH = 64
 CONFIG = GAUAlphaConfig(100, 32, 64, 16, 4)
 PRESETS = sorted({*preset_names()} - {"calibrated", "random_keys"})  # these two need a table that was measured
