@@ -179,7 +179,7 @@ def test_unknown_kernel_is_named():
 LONG_ROW = """
 import resource, torch
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
-model = GAUAlphaForMaskedLM(GAUAlphaConfig(258, 192, 384, 64, 4)).eval()
+model = GAUAlphaForMaskedLM(GAUAlphaConfig(258, 192, 384, 64, 2)).eval()
 with torch.no_grad():
     logits = model(torch.randint(0, 256, (1, 65_536)), target_positions=torch.arange(0, 65_536, 8)[None])
 assert logits.shape == (1, 8_192, 258) and logits.isfinite().all()
