@@ -11,6 +11,7 @@ import math
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
@@ -18,7 +19,60 @@ from gau_alpha.position.base import RoPE, RotaryBranch, Rotation, exact_dtype
 from gau_alpha.untrusted.limits import require_number, require_whole
 
 
-class LeakyReRoPE(RoPE):
+class _FarRemapped(RoPE):
+    """Distances below a window as they are; farther keys are rotated to other positions, on either side.
+
+    Args:
+        window: In tokens. Left out, half of train_length.
+        train_length: Tokens per training row. Left out, it is taken from the data.
+        base: As in ``RoPE``.
+    """
+
+    remaps_far_keys = True
+
+    def __init__(self, window: int | None, train_length: int | None, base: float) -> None:
+        super().__init__(base)
+        if window is not None:
+            require_whole("window", window)
+        if train_length is not None:
+            require_whole("train_length", train_length)
+        self.window = window
+        self.train_length = train_length
+
+    def with_train_length(self, train_length: int) -> Self:
+        """Fill in ``train_length``, and half of it for a window that was left out."""
+        bound = super().with_train_length(train_length)
+        if bound.window is None:
+            bound = copy.deepcopy(bound)
+            bound.window = max(1, train_length // 2)
+        return bound
+
+    def branches(self, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
+        """Rotate near keys by their distance, far keys on either side by the one that takes its place."""
+        train_length = require_train_length(self, self.train_length)
+        window = require_train_length(self, self.window)
+        (near,) = super().branches(layout, key_size)
+        if layout.length <= train_length:
+            return (near,)
+        # A document's queries and keys share their regime: short ones keep true positions in every branch.
+        positions = layout.position_ids.to(exact_dtype(layout.device))  # (B|1, L)
+        short = layout.document_length <= train_length  # (B|1, L)
+        keys, left, right = (
+            Rotation.by(self.angles(torch.where(short, positions, far), layout, key_size))
+            for far in self._far_positions(positions, window)
+        )
+        return (
+            RotaryBranch(near.query, near.key, min_distance=1 - window, max_distance=window - 1),
+            RotaryBranch(left, keys, max_distance=-window),
+            RotaryBranch(right, keys, min_distance=window),
+        )
+
+    def _far_positions(self, positions: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Say where far keys stand, and queries for keys to their left and to their right: (B|1, L) each."""
+        raise NotImplementedError
+
+
+class LeakyReRoPE(_FarRemapped):
     """Distance d up to the window w, sign(d) · (w + (|d| − w) / k) beyond it (Su 2023, "ReRoPE", leaky version).
 
     Published for causal models, where keys are to the left; here both sides have their own rotation. One pass needs
@@ -36,7 +90,6 @@ class LeakyReRoPE(RoPE):
             not above 1.
     """
 
-    remaps_far_keys = True
     paper = "Su 2023, Rectified Rotary Position Embeddings"
 
     def __init__(
@@ -47,47 +100,21 @@ class LeakyReRoPE(RoPE):
         base: float = 10_000.0,
         beyond_training: bool = False,
     ) -> None:
-        super().__init__(base)
-        if window is not None:
-            require_whole("window", window)
+        super().__init__(window, train_length, base)
         require_number("factor", factor, least=1, most=math.inf, why="below, far distances would grow faster")
-        if train_length is not None:
-            require_whole("train_length", train_length)
-        self.window = window
         self.factor = factor
-        self.train_length = train_length
         self.beyond_training = beyond_training
         self._check_window()
 
     def with_train_length(self, train_length: int) -> Self:
         """Fill in ``train_length``, and half of it for a window that was left out."""
         bound = super().with_train_length(train_length)
-        if bound.window is None:
-            bound = copy.deepcopy(bound)
-            bound.window = max(1, train_length // 2)
         bound._check_window()
         return bound
 
-    def branches(self, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
-        """Rotate near keys by their distance, far keys on either side by the shortened one."""
-        train_length = require_train_length(self, self.train_length)
-        window = require_train_length(self, self.window)
-        (near,) = super().branches(layout, key_size)
-        if layout.length <= train_length:
-            return (near,)
-        # A document's queries and keys share their regime: short ones keep true positions in every view.
-        positions = layout.position_ids.to(exact_dtype(layout.device))  # (B|1, L)
-        short = layout.document_length <= train_length  # (B|1, L)
+    def _far_positions(self, positions: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
         leak, shift = positions / self.factor, window * (1 - 1 / self.factor)
-        keys, left, right = (
-            Rotation.by(self.angles(torch.where(short, positions, far), layout, key_size))
-            for far in (leak, leak + shift, leak - shift)
-        )
-        return (
-            RotaryBranch(near.query, near.key, min_distance=1 - window, max_distance=window - 1),
-            RotaryBranch(left, keys, max_distance=-window),
-            RotaryBranch(right, keys, min_distance=window),
-        )
+        return leak, leak + shift, leak - shift
 
     def _check_window(self) -> None:
         if self.window is None or self.train_length is None or self.beyond_training:
@@ -99,7 +126,7 @@ class LeakyReRoPE(RoPE):
             )
 
 
-class SelfExtend(RoPE):
+class SelfExtend(_FarRemapped):
     """Distances below a window as they are, farther ones between groups of tokens: position p becomes ⌊p / group⌋.
 
     Jin et al. 2024, "LLM Maybe LongLM: Self-Extend", arXiv 2401.01325, sec. 3: beyond the window w a key j to the left
@@ -117,7 +144,6 @@ class SelfExtend(RoPE):
         ValueError: If ``window`` or ``group`` is not positive, or ``base`` not above 1.
     """
 
-    remaps_far_keys = True
     paper = "arXiv 2401.01325"
 
     def __init__(
@@ -127,42 +153,13 @@ class SelfExtend(RoPE):
         train_length: int | None = None,
         base: float = 10_000.0,
     ) -> None:
-        super().__init__(base)
-        if window is not None:
-            require_whole("window", window)
+        super().__init__(window, train_length, base)
         require_whole("group", group)
-        if train_length is not None:
-            require_whole("train_length", train_length)
-        self.window = window
         self.group = group
-        self.train_length = train_length
 
-    def with_train_length(self, train_length: int) -> Self:
-        """Fill in ``train_length``, and half of it for a window that was left out."""
-        bound = super().with_train_length(train_length)
-        if bound.window is None:
-            bound = copy.deepcopy(bound)
-            bound.window = max(1, train_length // 2)
-        return bound
-
-    def branches(self, layout: SequenceLayout, key_size: int) -> tuple[RotaryBranch, ...]:
-        """Rotate near keys by their distance, far keys on either side by that of their groups."""
-        train_length = require_train_length(self, self.train_length)
-        window = require_train_length(self, self.window)
-        (near,) = super().branches(layout, key_size)
-        if layout.length <= train_length:
-            return (near,)
-        short = layout.document_length <= train_length  # (B|1, L)
-        group, shift = layout.position_ids // self.group, window - window // self.group  # (B|1, L)
-        keys, left, right = (
-            Rotation.by(self.angles(torch.where(short, layout.position_ids, far), layout, key_size))
-            for far in (group, group + shift, group - shift)
-        )
-        return (
-            RotaryBranch(near.query, near.key, min_distance=1 - window, max_distance=window - 1),
-            RotaryBranch(left, keys, max_distance=-window),
-            RotaryBranch(right, keys, min_distance=window),
-        )
+    def _far_positions(self, positions: Tensor, window: int) -> tuple[Tensor, Tensor, Tensor]:
+        group, shift = positions // self.group, window - window // self.group
+        return group, group + shift, group - shift
 
 
 class ReRoPE(LeakyReRoPE):

@@ -27,9 +27,9 @@ def with_targets(batch: Batch) -> Batch:
     Returns:
         The batch with ``target_positions`` (B, T) int64, T the same in all rows, filled up with place 0;
         ``target_index`` (N,) int64, which of these B · T are targets; ``targets`` (N,) int64, the tokens that were
-        there. Without ``attention_mask`` where every token is real. A batch that has them is returned as it is.
+        there. Without ``attention_mask`` where every token is real. A batch that has all three is returned as it is.
     """
-    if "targets" in batch:
+    if {"target_positions", "target_index", "targets"} <= batch.keys():
         return batch
     labels = batch["labels"]
     is_target = labels != -100  # (B, L)

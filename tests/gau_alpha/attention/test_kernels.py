@@ -98,6 +98,22 @@ def test_weights_that_are_computed_again_are_dropped_alike(monkeypatch):
         assert torch.equal(again, kept)
 
 
+@pytest.mark.parametrize(("least", "kept"), [(10_000, True), (0, False)])
+def test_weights_of_long_rows_are_not_kept_for_the_backward_pass(monkeypatch, least, kept):
+    monkeypatch.setattr(blocked, "RECOMPUTE_FROM", least)
+    plan = AttentionMethod().plan(SequenceLayout.of(64, torch.device("cpu")), 8)
+    query, key, value = torch.randn(3, 1, 64, 8, requires_grad=True).unbind()
+    saved = []
+
+    def pack(tensor):
+        saved.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        Blocked(10)(query, key, value, plan)
+    assert ((1, 10, 64) in saved) == kept
+
+
 def test_observer_sees_every_weight_once():
     mask = torch.arange(30)[None] < torch.tensor([[30], [17]])
     method = AttentionMethod(visibility=Window(4))
