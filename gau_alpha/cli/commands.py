@@ -41,6 +41,7 @@ commands (each has --help):
   predict      embed texts, or label them with a fine-tuned model, into a file
   extrapolate  evaluate checkpoints at multiples of their training length under many methods
   calibrate    measure the temperatures of the method calibrated for a checkpoint
+  study        trainings over seeds, their evaluations and comparisons, from one file; one report
   methods      list the attention methods
   tokenizer    train a tokenizer on a corpus, or look into one
   convert      turn a checkpoint into a Hugging Face folder, or such a folder into a checkpoint
@@ -78,8 +79,11 @@ def run_command(args: list[str] | None = None) -> int:
         typed, files = (rest, files) if names_classes else ([], {})
         chosen = nullcontext() if rest[0] == "fit" else choosing_weights(weights)
         with _escaped(), trust_of_command(typed, files, names), chosen:
-            # Lightning's commands keep it in the run's config
-            return command([*rest, f"--trust=[{','.join(names)}]"] if names and command is _lightning else rest)
+            if names and command is _lightning:
+                rest.append(f"--trust=[{','.join(names)}]")  # Lightning's commands keep it in the run's config
+            if command is _study:
+                rest += [f"--trust={name}" for name in names]  # for the commands that it runs
+            return command(rest)
     except ValueError as error:
         if _is_internal(error) and "embedded null" not in str(error):  # in the name of a file
             raise
@@ -110,6 +114,12 @@ def _lightning(args: list[str]) -> int:
             raise ValueError(str(error)) from error
         raise
     return 0
+
+
+def _study(args: list[str]) -> int:
+    from gau_alpha.cli.study import run_study
+
+    return run_study(args[1:])
 
 
 def _methods(args: list[str]) -> int:
@@ -144,6 +154,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": _lightning,
     "extrapolate": _lightning,
     "calibrate": _lightning,
+    "study": _study,
     "methods": _methods,
     "tokenizer": _tokenizer,
     "convert": _convert,

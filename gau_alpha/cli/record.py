@@ -69,22 +69,29 @@ class RunRecord(SaveConfigCallback):
         checkpoint[RUN_KEY] = {"config": config, **read, **self._past.record(trainer), **_record(trainer)}
 
 
-def changes(before: Any, now: Any, name: str = "") -> list[str]:
+def changes(
+    before: Any, now: Any, name: str = "", before_is: str = "in the checkpoint", now_is: str = "here"
+) -> list[str]:
     """List what differs between two configs.
 
     Args:
         before: Plain data.
         now: Plain data.
         name: Of both, for the messages.
+        before_is: Where or when the first one holds.
+        now_is: Where or when the second one does.
 
     Returns:
         A line per value: its name, what it was and what it is.
     """
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [*before, *(key for key in now if key not in before)]
-        found = [changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key)) for key in keys]
+        found = [
+            changes(before.get(key), now.get(key), f"{name}.{key}" if name else str(key), before_is, now_is)
+            for key in keys
+        ]
         return [line for lines in found for line in lines]
-    return [] if before == now else [f"{name}: {before!r} in the checkpoint, {now!r} here"]
+    return [] if before == now else [f"{name}: {before!r} {before_is}, {now!r} {now_is}"]
 
 
 def _record(trainer: Trainer) -> dict[str, Any]:

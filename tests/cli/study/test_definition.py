@@ -1,0 +1,154 @@
+import copy
+
+import pytest
+import yaml
+
+from gau_alpha.cli.study.definition import Side, read_study
+from gau_alpha.cli.study.runner import estimate, listed
+from gau_alpha.cli.study.tasks import FINAL, tasks_of
+
+GOOD = {
+    "base": "demo.yaml",
+    "seeds": [0, 1],
+    "trainings": {
+        "softmax": None,
+        "cosscale": {"parent": "softmax", "overrides": {"model": {"method": "cosscale"}}, "seeds": [1]},
+    },
+    "evaluations": {
+        "main": {"methods": ["trained", "infoscale"], "options": {"length_ratios": [1, 4], "max_tokens": 4096}},
+        "fitted": {"methods": ["calibrated", "yarn_calibrated"], "trainings": ["softmax"]},
+    },
+    "comparisons": [
+        {
+            "name": "cosine wins",
+            "evaluation": "main",
+            "length_ratio": 4,
+            "first": {"training": "cosscale", "method": "trained"},
+            "second": {"training": "softmax", "method": "infoscale"},
+            "expect": "lower",
+        }
+    ],
+}
+
+
+def read(tmp_path, content):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return read_study(path)
+
+
+def test_a_study_is_read_with_what_it_leaves_out(tmp_path):
+    study = read(tmp_path, GOOD)
+    assert study.base == ["demo.yaml"]
+    assert study.trainings["softmax"].seeds == [0, 1]
+    assert study.trainings["cosscale"].seeds == [1]
+    assert study.evaluations["main"].trainings == ["softmax", "cosscale"]
+    assert study.evaluations["main"].baseline == {"training": "softmax", "method": "trained"}
+    assert study.comparisons[0].first == Side("cosscale", "trained", "main", 4)
+
+
+def test_tasks_are_trainings_then_evaluations_with_what_they_need(tmp_path):
+    tasks = tasks_of(read(tmp_path, GOOD), tmp_path / "out")
+    shown = [(task.kind, task.name, task.seed, task.parent and task.parent.number) for task in tasks]
+    assert shown == [
+        ("training", "softmax", 0, None),
+        ("training", "softmax", 1, None),
+        ("training", "cosscale", 1, 2),
+        ("evaluation", "main of softmax", 0, 1),
+        ("evaluation", "main of softmax", 1, 2),
+        ("evaluation", "main of cosscale", 1, 3),
+        ("evaluation", "fitted of softmax", 0, 1),
+        ("evaluation", "fitted of softmax", 1, 2),
+    ]
+    assert [task.number for task in tasks] == list(range(1, 9))
+    (fit,) = tasks[2].commands
+    assert fit[fit.index("--model.init_from") + 1] == str(tasks[1].folder / FINAL)
+    assert [command[0] for command in tasks[6].commands] == ["calibrate", "calibrate", "extrapolate"]
+
+
+def test_the_list_says_what_is_done_and_guesses_the_rest_by_it(tmp_path):
+    tasks = tasks_of(read(tmp_path, GOOD), tmp_path / "out")
+    assert "known once one is done" in estimate(tasks)
+    tasks[0].begin()
+    tasks[0].finish(60.0, resumed=False)
+    tasks[1].begin()
+    tasks[1].finish(1.0, resumed=True)  # says nothing of the whole
+    lines = list(listed(tasks))
+    assert [line.split()[6 if "of" in line.split()[:5] else 5] for line in lines[:3]] == ["done", "done", "left"]
+    assert "about 0:01:00 and 5 of unknown length" in lines[-1]
+    assert "6 of 8" in lines[-1]
+
+
+def test_a_changed_base_is_refused_with_what_has_changed(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("model: {dropout: 0.1}\ndata: data.yaml\n")
+    (tmp_path / "data.yaml").write_text("init_args: {batch_size: 4}\n")
+    content = {**GOOD, "base": "base.yaml"}
+    study = read(tmp_path, content)
+    for task in tasks_of(study, tmp_path / "out"):
+        task.begin()
+    base.write_text("# a comment is no change\nmodel: {dropout: 0.1}\ndata: data.yaml\n")
+    for task in tasks_of(study, tmp_path / "out"):
+        task.check()
+    (tmp_path / "data.yaml").write_text("init_args: {batch_size: 8}\n")
+    for task in tasks_of(study, tmp_path / "out"):
+        with pytest.raises(ValueError, match=r"batch_size: 4 then, 8 now"):
+            task.check()
+
+
+def test_one_training_may_change_while_others_stay(tmp_path):
+    for task in tasks_of(read(tmp_path, GOOD), tmp_path / "out"):
+        task.begin()
+    changed = copy.deepcopy(GOOD)
+    changed["trainings"]["cosscale"]["overrides"]["model"]["method"] = "ssmax"
+    for task in tasks_of(read(tmp_path, changed), tmp_path / "out"):
+        if "cosscale" in task.name:
+            with pytest.raises(ValueError, match="'cosscale' then, 'ssmax' now"):
+                task.check()
+        else:
+            task.check()
+
+
+def edited(path, value):
+    content = copy.deepcopy(GOOD)
+    place = content
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("seed",), [0], "unknown entry 'seed'.*seeds"),
+        (("seeds",), [], "seeds must be a list of one or more"),
+        (("seeds",), [0, 0], "a seed twice"),
+        (("seeds",), [-1], "at least 0"),
+        (("base",), "nowhere.yaml", "no file 'nowhere.yaml'"),
+        (("base",), 3, "base must be a list"),
+        (("trainings",), {}, "trainings must be a mapping"),
+        (("trainings", "../x"), None, "letters, digits"),
+        (("trainings", "softmax"), {"parent": "cosscale"}, "parent must be one of the trainings above it"),
+        (("trainings", "cosscale", "seeds"), [7], r"its parent softmax is not trained with \[7\]"),
+        (("trainings", "softmax"), {"override": {}}, "unknown entry 'override'.*overrides"),
+        (("evaluations", "main"), {}, "lacks the entry methods"),
+        (("evaluations", "main", "trainings"), ["bert"], "must be one of softmax, cosscale; got 'bert'"),
+        (("evaluations", "main", "baseline"), {"training": "bert"}, "baseline.training must be one of"),
+        (("comparisons", 0, "metric"), "luck", "metric must be one of loss"),
+        (("comparisons", 0, "expect"), "within", "margin belong together"),
+        (("comparisons", 0, "first"), {"training": "cosscale"}, "first lacks the entry method"),
+        (("comparisons", 0, "evaluation"), "fitted", "first.training must be one of softmax"),
+        (("comparisons", 0, "length_ratio"), 0, "at least 1"),
+        (("comparisons",), {"a": 1}, "must be a list"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, path, value, said):
+    with pytest.raises(ValueError, match=said):
+        tasks_of(read(tmp_path, edited(path, value)), tmp_path / "out")
+
+
+def test_a_base_that_goes_on_from_a_checkpoint_is_refused(tmp_path):
+    (tmp_path / "base.yaml").write_text("ckpt_path: somewhere.ckpt\n")
+    with pytest.raises(ValueError, match="names a ckpt_path"):
+        tasks_of(read(tmp_path, {**GOOD, "base": "base.yaml"}), tmp_path / "out")
