@@ -45,9 +45,11 @@ check: setup
 docs: setup
 	$(BIN)/python docs/website.py build/site
 
-# Kills a small run 20 times and interrupts it 5 times; it must end as one that was left alone. A few minutes.
+# Kills a small run 20 times and interrupts it 5 times, and a study 10 times: they must end as those left alone. Some
+# ten minutes.
 drill: setup
 	$(BIN)/python tests/distributed/preemption_stress.py
+	STUDY_KILLS=10 $(BIN)/python -m pytest tests/cli/study/test_study.py -q -k killed
 
 # About 25 minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup

@@ -326,7 +326,7 @@ def test_a_config_file_can_name_it():
     del given["init_args"]["length_ratios"]
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
     assert list(callback.options.length_ratios) == [1, 2, 4, 8, 16]
-    assert math.isclose(callback.options.tokens_per_batch, 16384)
+    assert math.isclose(callback.options.tokens_per_batch, 8192)
 
 
 class Learned(Scaling):

@@ -26,7 +26,7 @@ COMPARISON = {
     "first": {"length_ratio": 4},
     "second": {"length_ratio": 1},
 }
-KILLS = 3
+KILLS = int(os.environ.get("STUDY_KILLS", "3"))  # `make drill` asks for more
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_killed_at_random_moments_it_ends_as_if_left_alone(study, undisturbed, t
 
 def test_tasks_in_any_order_twice_and_two_at_a_time(study, undisturbed, tmp_path):
     output, log = tmp_path / "tasks", tmp_path / "log.txt"
-    for pair in ((8, 8), (7, 4), (6, 1), (5, 2), (3, 7)):
+    for pair in ((8, 8), (7, 6), (5, 7)):
         args = ["study", str(study), "--output_dir", str(output), "--task"]
         started = [start_cli([*args, str(number)], log) for number in pair]
         assert [process.wait() for process in started] == [0, 0], log.read_text()
