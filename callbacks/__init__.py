@@ -2,6 +2,7 @@
 
 - ``callbacks.extrapolation.ExtrapolationEvaluation``: measures at multiples of the training length while training.
 - ``callbacks.attention_entropy.AttentionEntropy``: how widely each layer attends on the training batch.
+- ``callbacks.throughput.TrainingThroughput``: tokens/s, model FLOP/s and MFU of training.
 - ``callbacks.nonfinite.Guard``: keeps NaN away from the weights; ``gau-alpha fit`` has one.
 - ``callbacks.predictions.PredictionWriter``: writes embeddings and labels; ``gau-alpha predict`` has one.
 - ``callbacks.compilation.CompileBlocks``: trains with blocks compiled by ``torch.compile``.
