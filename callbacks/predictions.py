@@ -4,7 +4,7 @@ B rows of a batch, L length, H hidden size.
 """
 
 import json
-import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,59 +17,92 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from gau_alpha.checkpoints.atomic_write import NotWrittenError, explaining_full_disk, write_atomic
+from callbacks.unfinished_predictions import ROW, UnfinishedPredictions, digest
+from gau_alpha.checkpoints.atomic_write import NotWrittenError, write_atomic
 from gau_alpha.checkpoints.lock import Lock
-from gau_alpha.untrusted.limits import require_path
-
-ROW = "row"
-"""The column that numbers the rows of a finished file, from 0."""
+from gau_alpha.untrusted.limits import require_number, require_path
 
 SUFFIXES = (".parquet", ".safetensors", ".jsonl")
 """Endings of the files that predictions can be written to; an ending chooses the format."""
+
+_MODEL = ("config", "method", "head", "labels", "kernel")  # the hyperparameters that what is predicted depends on
 
 
 class PredictionWriter(Callback):
     """Writes the columns that a module's ``predict_step`` returns, a row per text, in the order of the texts.
 
-    Every process writes its own rows, as they come, into ``OUTPUT.part-RANK-of-NUMBER.parquet``. At the end the first
-    process merges the parts by row number and removes them; several machines so need a folder that all of them see.
-    What an interrupted run leaves are parts, never half an ``OUTPUT``: whole files, unless it was killed. While it runs
-    no other writes the same ``OUTPUT``.
+    Every process keeps its own rows, every few seconds, in a folder ``OUTPUT.unfinished``. At the end the first process
+    merges them by row number and removes the folder; several machines so need a disk that all of them see. However a
+    run ends, the same command goes on from what it has kept, and writes the same file to the last bit; there is never
+    half an ``OUTPUT``. While it runs no other writes the same ``OUTPUT``.
+
+    What is kept is gone on from where the data module says what it loads (``predict_identity``) and leaves out what is
+    there (``predicted_rows``), and no limit is set to the batches; otherwise a run begins anew.
 
     Args:
         output: The file. Its ending says the format: ``.parquet``, ``.jsonl`` or, where every column is one number or
             one vector per row, ``.safetensors``.
+        seconds_between_saves: How often rows are kept.
 
     Raises:
-        ValueError: If ``output`` ends in something else. When predictions start, if another process writes ``output``;
-            when they end, if rows are missing.
+        ValueError: If ``output`` ends in something else, or ``seconds_between_saves`` is negative. When predictions
+            start, if another process writes ``output``, or something else was predicted before and is unfinished; when
+            they end, if rows are missing.
         NotWrittenError: If the disk is full.
     """
 
-    def __init__(self, output: str = "predictions.parquet") -> None:
+    def __init__(self, output: str = "predictions.parquet", seconds_between_saves: float = 10.0) -> None:
         require_path("output", output)
+        require_number("seconds_between_saves", seconds_between_saves, least=0)
         self.output = Path(output).expanduser()
         if self.output.suffix not in SUFFIXES:
             raise ValueError(f"output={output!r} must end in one of {', '.join(SUFFIXES)}.")
+        self.seconds_between_saves = seconds_between_saves
         self._lock = Lock(self.output.with_name(f".{self.output.name}.lock"), guards=self.output)
-        self._writer: pq.ParquetWriter | None = None
-        self._part = self.output
-        self._num_rows = 0
+        self._unfinished = UnfinishedPredictions(self.output)
+        self._tables: list[pa.Table] = []  # not kept yet
+        self._saved = 0.0  # when some were
+        self._resumable = False
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Claim the output, and remove what an interrupted run has left."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Claim the output, and let the data module leave out what is there already."""
+        if stage != "predict":
+            return
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        refusal = ""
+        data = _resumable_data(trainer)
+        refusal, rows = "", np.empty(0, dtype=np.int64)
         if trainer.is_global_zero:
             try:
                 self._lock.acquire("Wait until it has ended, or give another --predictions.output.")
-                for part in self._parts():
-                    part.unlink()
+                if data is None:
+                    self._unfinished.remove()
+                rows = self._unfinished.rows()
             except ValueError as error:
                 refusal = str(error)
         # The first process alone knows, but all must stop, or the others would wait for it.
+        refusal, rows = trainer.strategy.broadcast((refusal, rows))
+        if refusal:
+            raise ValueError(refusal)
+        if data is not None:
+            data.predicted_rows = rows
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that what is there was predicted by the same weights from the same texts."""
+        self._tables, self._saved, self._resumable = [], time.monotonic(), False
+        weights = trainer.strategy.lightning_module_state_dict()  # sharded strategies gather it from all processes
+        data, refusal = _resumable_data(trainer), ""
+        if trainer.is_global_zero and data is not None:
+            model = {name: value for name, value in pl_module.hparams.items() if name in _MODEL}
+            made_by = {"weights": digest(weights), "model": model, "precision": str(trainer.precision)}
+            try:
+                self._unfinished.claim({**made_by, "data": data.predict_identity()})
+            except ValueError as error:
+                refusal = str(error)
+            if not refusal and len(data.predicted_rows):
+                print(f"{len(data.predicted_rows)} rows are there already: {self._unfinished.folder}")
         if refusal := trainer.strategy.broadcast(refusal):
             raise ValueError(refusal)
+        self._resumable = data is not None
 
     def on_predict_batch_end(
         self,
@@ -80,65 +113,61 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Append a batch to this process's part."""
-        table = as_table(outputs, getattr(pl_module.model, "labels", ()))
-        if self._writer is None:
-            part = f"{self.output.name}.part-{trainer.global_rank:05}-of-{trainer.world_size:05}.parquet"
-            self._part, self._num_rows = self.output.with_name(part), 0
-            self._writer = pq.ParquetWriter(self._part, table.schema)
-        with explaining_full_disk(self.output, self._part):
-            self._writer.write_table(table)
-        self._num_rows += len(table)
+        """Take a batch, and keep what there is, now and then."""
+        self._tables.append(as_table(outputs, getattr(pl_module.model, "labels", ())))
+        if time.monotonic() - self._saved >= self.seconds_between_saves:
+            self._save()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge the parts, on the first process.
+        """Merge what all have kept, on the first process.
 
         Raises:
             ValueError: If there was no text.
         """
-        if self._writer is not None:
-            with explaining_full_disk(self.output, self._part):
-                self._writer.close()
-            self._writer = None
+        self._save()
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
-        parts = self._parts()
-        if not parts:
-            raise ValueError("There was no text to predict anything of.")
-        table = pa.concat_tables([pq.read_table(part) for part in parts]).sort_by(ROW)
+        table = self._unfinished.table()
         rows = table[ROW].to_numpy()
+        if not len(rows):
+            raise ValueError("There was no text to predict anything of.")
         if not np.array_equal(rows, np.arange(len(rows))):
             raise ValueError(
-                f"The parts of {self.output} hold {len(rows)} rows up to number {rows[-1]}, so some are missing or "
-                f"there twice. All processes must write into one folder."
+                f"{self._unfinished.folder} holds {len(rows)} rows up to number {rows[-1]}, so some are missing. All "
+                f"processes must write into one folder."
             )
         write_atomic(self.output, lambda path: _WRITE[self.output.suffix](table, path))
-        for part in parts:
-            part.unlink()
+        self._unfinished.remove()
         self._release()
         print(f"{len(rows)} rows: {self.output}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Finish this process's part, so that it can be read."""
-        writer, self._writer = self._writer, None
-        if writer is not None and isinstance(exception, NotWrittenError):
-            self._part.unlink(missing_ok=True)  # half of it, and room is what is needed
-        elif writer is not None:
-            writer.close()
-            print(f"{self._num_rows} rows are kept in {self._part}, until the same command begins anew.")
-
+        """Keep this process's rows, for the same command to go on from."""
+        if not isinstance(exception, NotWrittenError):
+            self._save()
+            if self._resumable and trainer.is_global_zero:
+                print(f"What is predicted is kept in {self._unfinished.folder}: the same command goes on from it.")
         self._release()
+
+    def _save(self) -> None:
+        tables, self._tables = self._tables, []
+        if tables:
+            self._unfinished.add(pa.concat_tables(tables))
+        self._saved = time.monotonic()
 
     def _release(self) -> None:
         if self._lock.is_held:
             self._lock.path.unlink(missing_ok=True)
             self._lock.release()
 
-    def _parts(self) -> list[Path]:
-        ours = re.compile(re.escape(self.output.name) + r"\.part-\d{5}-of-\d{5}\.parquet")
-        beside = self.output.parent.iterdir()
-        return sorted(path for path in beside if ours.fullmatch(path.name) and path.is_file() and not path.is_symlink())
+
+def _resumable_data(trainer: Trainer) -> Any:
+    """Return the trainer's data module, if it can leave out what is predicted; otherwise None."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it
+    limit = trainer.limit_predict_batches
+    whole = isinstance(limit, float) and limit == 1  # the number 1 is one batch
+    return data if whole and hasattr(data, "predict_identity") else None
 
 
 def as_table(prediction: Mapping[str, Tensor], labels: Sequence[str] = ()) -> pa.Table:

@@ -3,6 +3,8 @@
 B documents of a batch, L tokens of the longest.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TypedDict
 
 import numpy as np
@@ -15,7 +17,7 @@ from datamodules.cache import Documents
 
 
 class WholeBatch(TypedDict):
-    """Documents as they are, nothing hidden, nothing cut.
+    """Documents as they are, nothing hidden.
 
     Attributes:
         input_ids: (B, L) int64, filled up with padding.
@@ -35,24 +37,34 @@ class FullDocuments(Dataset[WholeBatch]):
         documents: The tokens of all documents.
         pad_id: Fills rows.
         tokens_per_batch: Most tokens of a batch, padding included; a longer document is a batch of its own.
+        longest: Most tokens of a document, which is cut behind them. None: none is cut.
+
+    Attributes:
+        bounds: The first document of each batch, and the number of documents.
     """
 
-    def __init__(self, documents: Documents, pad_id: int, tokens_per_batch: int) -> None:
+    def __init__(self, documents: Documents, pad_id: int, tokens_per_batch: int, longest: int | None = None) -> None:
         self._documents = documents
         self._pad_id = pad_id
-        self._bounds = batch_bounds(documents.lengths, tokens_per_batch)
+        self._lengths = documents.lengths if longest is None else np.minimum(documents.lengths, longest)
+        self.bounds = batch_bounds(self._lengths, tokens_per_batch)
 
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return len(self.bounds) - 1
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """Return B and L of a batch, without making it."""
+        lengths = self._lengths[self.bounds[index] : self.bounds[index + 1]]
+        # A row has at least one place, so that a document without tokens is a row of padding.
+        return len(lengths), max(1, int(lengths.max()))
 
     def __getitem__(self, index: int) -> WholeBatch:
         """Make a batch."""
-        sample_ids = np.arange(self._bounds[index], self._bounds[index + 1])  # (B,)
-        lengths = self._documents.lengths[sample_ids]
-        # A row has at least one place, so that a document without tokens is a row of padding.
-        input_ids = np.full((len(sample_ids), max(1, int(lengths.max()))), self._pad_id, dtype=np.int64)  # (B, L)
+        sample_ids = np.arange(self.bounds[index], self.bounds[index + 1])  # (B,)
+        lengths = self._lengths[sample_ids]
+        input_ids = np.full(self.shape(index), self._pad_id, dtype=np.int64)  # (B, L)
         for row, number in enumerate(sample_ids):
-            input_ids[row, : lengths[row]] = self._documents.document(int(number))
+            input_ids[row, : lengths[row]] = self._documents.document(int(number))[: lengths[row]]
         attention_mask = (np.arange(input_ids.shape[1]) < lengths[:, None]).astype(np.int64)  # (B, L)
         return WholeBatch(
             input_ids=torch.from_numpy(input_ids),
@@ -78,3 +90,22 @@ def batch_bounds(lengths: NDArray[np.int64], tokens_per_batch: int) -> list[int]
             bounds.append(row)
             longest = max(1, length)
     return [*bounds, len(lengths)] if len(lengths) else [0]
+
+
+def batches_left(bounds: Sequence[int], done: NDArray[np.int64], at_least: int) -> list[int]:
+    """List the batches that have rows which are not done yet.
+
+    Args:
+        bounds: The first row of each batch, and the number of rows.
+        done: (rows done,) their numbers.
+        at_least: So many are listed in any case, if there are so many: done ones fill the list up.
+
+    Returns:
+        Numbers of batches, in order.
+    """
+    is_done = np.zeros(bounds[-1], dtype=bool)
+    is_done[done[done < bounds[-1]]] = True
+    finished = [bool(is_done[first:last].all()) for first, last in pairwise(bounds)]
+    left = [number for number, whole in enumerate(finished) if not whole]
+    again = [number for number, whole in enumerate(finished) if whole][: max(0, at_least - len(left))]
+    return sorted([*left, *again])

@@ -21,7 +21,7 @@ from datamodules.arguments import (
 )
 from datamodules.cache import Documents, JoinedDocuments, TokenizedDocuments, WholeDocuments, tokenize
 from datamodules.dataset import MaskedRows
-from datamodules.full_documents import FullDocuments
+from datamodules.full_documents import FullDocuments, batches_left
 from datamodules.masking import Masking, TokenMasking
 from datamodules.rows import Blocks, JoinedPlan, RowMaker, RowPlan
 from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, ShuffledSampler, loader_options
@@ -57,10 +57,17 @@ class TextDataModule(LightningDataModule):
             (``$XDG_CACHE_HOME`` or ``~/.cache``).
         rows: How documents become rows: ``Blocks``, ``Packed`` or ``VariableLength``.
         split_seed: Another seed holds out other documents. Leave it as it is, so that all runs hold out the same.
+        predict_length: Most tokens of a document that ``predict`` reads: longer ones, whose cost grows with the square
+            of their length, are cut behind them, and counted. By default none is cut.
+
+    Attributes:
+        predicted_rows: (rows,) int64, the documents that need not be predicted again: an interrupted run has.
 
     Raises:
         ValueError: If a number is out of range.
     """
+
+    predicted_rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __init__(
         self,
@@ -75,10 +82,13 @@ class TextDataModule(LightningDataModule):
         cache_dir: str | None = None,
         rows: RowMaker = DEFAULT_ROWS,
         split_seed: int = SPLIT_SEED,
+        predict_length: int | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, LONGEST_ROW, train_length=train_length)
         require_at_least(1, batch_size=batch_size)
+        if predict_length is not None:
+            require_at_least(1, predict_length=predict_length)
         require_at_least(0, LARGEST_SEED, seed=seed)
         require_at_least(0, MOST_WORKERS, num_workers=num_workers)
         require_kind(TextSource, source=source)
@@ -99,6 +109,7 @@ class TextDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.rows = rows
         self.split_seed = split_seed
+        self.predict_length = predict_length
         self._also: tuple[Split, ...] = ()
         self._is_told = False
         self._documents: TokenizedDocuments | JoinedDocuments | None = None
@@ -209,14 +220,26 @@ class TextDataModule(LightningDataModule):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Load all documents of the source, whole, in the source's order, nothing hidden: to embed them.
+        """Load all documents of the source, in the source's order, nothing hidden: to embed them.
 
         A batch has as many tokens as training's, ``batch_size`` · ``train_length``, padding included; a longer document
-        is a batch of its own.
+        is a batch of its own. Batches whose documents are all ``predicted_rows`` are left out.
         """
-        parts = self._tokenized()
-        rows = FullDocuments(_joined(parts), self.vocabulary.pad_id, self.batch_size * self.train_length)
-        return DataLoader(rows, **loader_options(self.num_workers, torch.cuda.is_available()))
+        documents, longest = _joined(self._tokenized()), self.predict_length
+        rows = FullDocuments(documents, self.vocabulary.pad_id, self.batch_size * self.train_length, longest)
+        if longest is not None and (cut := int((documents.lengths > longest).sum())):
+            rank_zero_info(f"predict: {cut} of {len(documents)} documents are cut to their first {longest} tokens.")
+        # Lightning wants a batch for every process.
+        left = batches_left(rows.bounds, self.predicted_rows, self.trainer.world_size if self.trainer else 1)
+        return DataLoader(rows, sampler=left, **loader_options(self.num_workers, torch.cuda.is_available()))
+
+    def predict_identity(self) -> dict[str, Any]:
+        """Say what ``predict_dataloader`` loads, and in which batches, as plain data."""
+        return {
+            "texts and tokenizer": [part.folder.name for part in self._tokenized()],  # named by a hash of both
+            "tokens per batch": self.batch_size * self.train_length,
+            "predict_length": self.predict_length,
+        }
 
     def evaluation_documents(self) -> WholeDocuments:
         """Give the validation split's documents whole, each text once.

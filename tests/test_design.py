@@ -21,7 +21,7 @@ ROOMS = {
     "attention": AXES | {"untrusted"},
     "model": {"attention", "config", "untrusted"},
     "checkpoints": {"attention", "config", "untrusted"} | AXES,
-    "training": {"model", "checkpoints", "attention", "position", "config", "untrusted"},
+    "training": {"model", "checkpoints", "attention", "config", "untrusted"} | AXES,
     "finetuning": {"training", "model", "checkpoints", "attention", "config", "untrusted"},
     "extrapolation": {"training", "model", "checkpoints", "attention", "scaling", "vocabulary", "untrusted"},
 }

@@ -14,6 +14,7 @@ from callbacks.recovery.resume import AgreeOnResumePath, PurgeOrphanedEvents, Re
 from callbacks.recovery.seeding import DropoutSeed
 from callbacks.recovery.stopping import EndOnSignal
 from callbacks.recovery.timeout_hint import CollectiveTimeoutHint
+from callbacks.throughput import ResumeClock, TrainingThroughput
 
 __all__ = [
     "AgreeOnResumePath",
@@ -38,6 +39,7 @@ _BEFORE = (
     MeanGradients,  # before anything looks at gradients
     AverageFromTheFirstUpdate,  # before the average is used
     WeightAveraging,  # before anything evaluates the average of this step
+    TrainingThroughput,  # before anything evaluates or saves: that is no time of training
 )
 # Between them: what the config names and what Lightning adds, ModelCheckpoint last.
 _AFTER = (
@@ -46,6 +48,7 @@ _AFTER = (
     EndOnSignal,  # after all others have started
     PreemptionCheckpoint,  # after whatever happens at the end of a step, ModelCheckpoint included: it is saved as done
     ResumePendingValidation,  # after all others have started, and signals are taken over: it validates when it starts
+    ResumeClock,  # after whatever happens between two batches; TrainingThroughput adds it
 )
 
 

@@ -3,6 +3,7 @@
 B rows of a batch.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,11 @@ class LabelledBatches(Dataset[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def shape(self, request: Request) -> tuple[int, int]:
+        """Return the number of sequences of a batch and the tokens of the longest, without making it."""
+        shapes = [self.examples[row].arrays["input_ids"].shape for row in request.rows]
+        return sum(math.prod(shape[:-1]) for shape in shapes), max((shape[-1] for shape in shapes), default=1)
 
     def __getitem__(self, request: Request) -> dict[str, Tensor]:
         """Make the batch of a request."""

@@ -1,5 +1,6 @@
 """The data module for fine-tuning: tables, a tokenizer and a kind of task put together."""
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -19,10 +20,12 @@ from datamodules.arguments import (
     shown,
 )
 from datamodules.files import refusing
+from datamodules.full_documents import batches_left
 from datamodules.labelled.batches import LabelledBatches
 from datamodules.labelled.examples import Example, Examples, LeftOutError
 from datamodules.labelled.frame import Frame
 from datamodules.labelled.table import Table
+from datamodules.rows import Group
 from datamodules.sampling import EpochSampler, FixedSampler, ResumableLoader, loader_options
 from datamodules.split import SPLIT_SEED, VALIDATION_FRACTION, Split, text_hash
 from datamodules.tokenizers import Tokenizer
@@ -52,9 +55,14 @@ class LabelledTextDataModule(LightningDataModule):
         num_workers: Worker processes per loader. Changes no batch.
         split_seed: Another seed holds out other records. Leave it as it is, so that all runs hold out the same.
 
+    Attributes:
+        predicted_rows: (rows,) int64, the records that need not be predicted again: an interrupted run has.
+
     Raises:
         ValueError: If a number is out of range, or there is no tokenizer.
     """
+
+    predicted_rows: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __init__(
         self,
@@ -135,12 +143,26 @@ class LabelledTextDataModule(LightningDataModule):
         return self._fixed("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Load the rows to predict labels for, in their own order."""
-        return self._fixed("predict")
+        """Load the rows to predict labels for, in their own order, but for batches that are all ``predicted_rows``."""
+        num_rows = len(self._rows("predict"))
+        size = self.batch_size * (self.trainer.world_size if self.trainer else 1)  # of the batches of all processes
+        bounds = [*range(0, num_rows, size), num_rows]
+        left = batches_left(bounds, self.predicted_rows, at_least=1)
+        ranges = tuple((bounds[number], bounds[number + 1]) for number in left)
+        return self._fixed("predict", [Group(0, self.batch_size, ranges)])
 
-    def _fixed(self, name: str) -> DataLoader[Any]:
+    def predict_identity(self) -> dict[str, Any]:
+        """Say what ``predict_dataloader`` loads, and in which batches, as plain data."""
+        digest = hashlib.sha256()
+        for example in self._rows("predict").examples:
+            for name, array in sorted(example.arrays.items()):
+                digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return {"records": digest.hexdigest(), "batch_size": self.batch_size}
+
+    def _fixed(self, name: str, groups: list[Group] | None = None) -> DataLoader[Any]:
         rows = self._rows(name)
-        sampler = FixedSampler(len(rows), self.batch_size, self.seed)
+        sampler = FixedSampler(groups or len(rows), self.batch_size, self.seed)
         return DataLoader(rows, sampler=sampler, **loader_options(self.num_workers, torch.cuda.is_available()))
 
     def _rows(self, name: str) -> LabelledBatches:

@@ -23,6 +23,8 @@ class NotWrittenError(OSError):
 def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     """Write a file under another name beside it, then rename it, so that no reader ever meets half of it.
 
+    Its permissions are those of any new file, by the umask: some writers leave one that nobody else may read.
+
     Args:
         path: The file; its folder is created.
         write: Called with the temporary path.
@@ -40,7 +42,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> Path:
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.gau-alpha-unfinished")
     try:
         with explaining_full_disk(path, unfinished):
+            unfinished.touch(exist_ok=False)
+            mode = unfinished.stat().st_mode  # a process can't look at its umask without changing it
             write(unfinished)
+            if unfinished.stat().st_mode != mode:
+                unfinished.chmod(mode)
             os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

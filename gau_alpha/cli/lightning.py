@@ -14,9 +14,11 @@ import yaml
 from jsonargparse import dict_to_namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.prediction_progress import PredictionProgress
 from callbacks.predictions import PredictionWriter
 from callbacks.recovery import installed_callbacks
 from callbacks.recovery.identity import RunIdentity
@@ -293,6 +295,8 @@ class GAUAlphaCLI(LightningCLI):
             callbacks.append(identity)
         self._check_data(config)
         path = config.ckpt_path if self.config.subcommand == "fit" else None
+        if self.config.subcommand == "predict":  # whose batches may differ in size as its texts do
+            callbacks[:] = [PredictionProgress() if isinstance(one, ProgressBar) else one for one in callbacks]
         callbacks[:] = installed_callbacks(callbacks, path)
         if not self.trainer.is_global_zero:
             return

@@ -35,8 +35,8 @@ class EvaluationOptions:
         max_documents: At each length only the first so many documents that are long enough; all if null.
         max_tokens: At each length only the first so many documents that a method reads no more tokens, but at least
             one; all if null. Short lengths then use many documents, and long ones stay affordable.
-        tokens_per_batch: Documents are batched up to this many tokens; a longer one is a batch of its own. On a CPU more
-            is slower: glibc gives temporaries above 32 MiB back to the system each time. A GPU may like more.
+        tokens_per_batch: Documents are batched up to this many tokens; a longer one is a batch of its own. On a CPU
+            more is slower: glibc gives temporaries above 32 MiB back to the system each time. A GPU may like more.
         entropy: Whether to measure attention entropy.
         distances: Whether to measure how far attention reaches.
         num_resamples: Bootstrap resamples behind each interval.

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,10 +15,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from callbacks import prediction_progress, predictions
 from callbacks.predictions import PredictionWriter, as_table
 from datamodules import ByteTokenizer
-from datamodules.full_documents import batch_bounds
+from datamodules.full_documents import batch_bounds, batches_left
 from gau_alpha import GAUAlphaModule
+from gau_alpha.checkpoints.atomic_write import NotWrittenError
 from gau_alpha.cli import main
 
 TEXTS = ["a", "abcdefgh" * 100, "", "héé", "bc" * 7, "中国", *(f"{'ab' * n}{n}" for n in range(20))]
@@ -183,7 +188,7 @@ def test_two_do_not_write_one_output_at_once(run, lines, capsys):
 
 def test_missing_rows_are_noticed(tmp_path):
     class Trainer:
-        is_global_zero, global_rank, world_size = True, 0, 1
+        is_global_zero, global_rank, world_size, datamodule, limit_predict_batches = True, 0, 1, None, 1.0
 
         class strategy:
             @staticmethod
@@ -194,10 +199,15 @@ def test_missing_rows_are_noticed(tmp_path):
             def broadcast(value):
                 return value
 
+            @staticmethod
+            def lightning_module_state_dict():
+                return {}
+
     class Module:
         model = None
 
     writer = PredictionWriter(str(tmp_path / "x.parquet"))
+    writer.setup(Trainer, Module, "predict")
     writer.on_predict_start(Trainer, Module)
     writer.on_predict_batch_end(Trainer, Module, {"sample_ids": torch.tensor([0, 2])}, None, 0)
     with pytest.raises(ValueError, match="2 rows up to number 2"):
@@ -219,3 +229,130 @@ def test_batches_keep_the_order_and_the_number_of_tokens():
     assert all(size <= 100 or last - first == 1 for size, (first, last) in zip(sizes, pairwise(bounds), strict=True))
     assert np.mean([size for size in sizes if size <= 100]) > 50  # batches are filled
     assert batch_bounds(np.array([], dtype=np.int64), 10) == [0]
+
+
+def test_batches_that_are_done_are_left_out():
+    bounds, done = [0, 3, 5, 6, 9], np.array([0, 1, 2, 5, 6, 8, 20])
+    assert batches_left(bounds, done, at_least=1) == [1, 3]
+    assert batches_left(bounds, done, at_least=3) == [0, 1, 3]  # every process wants one
+    assert batches_left(bounds, np.arange(9), at_least=1) == [0]
+    assert batches_left(bounds, np.empty(0, dtype=np.int64), at_least=9) == [0, 1, 2, 3]
+    assert batches_left([0], np.empty(0, dtype=np.int64), at_least=1) == []
+
+
+def test_long_documents_are_cut_where_a_cap_says_so(run, lines, caplog):
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines, "--data.predict_length", "20"]
+    with caplog.at_level("INFO"):
+        assert main([*args, "--predictions.output", "p.parquet"]) == 0
+    lengths = [len(text.encode()) for text in TEXTS]
+    assert pq.read_table("p.parquet")["num_tokens"].to_pylist() == [min(20, length) for length in lengths]
+    cut = sum(length > 20 for length in lengths)
+    assert f"predict: {cut} of {len(TEXTS)} documents are cut to their first 20 tokens" in caplog.text
+
+
+# Kills its process, as the system would, after so many batches.
+KILLED = """
+import os, signal, sys
+from callbacks.predictions import PredictionWriter
+from gau_alpha.cli import main
+seen, take = [], PredictionWriter.on_predict_batch_end
+def counting(self, *args):
+    take(self, *args)
+    seen.append(1)
+    if len(seen) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+PredictionWriter.on_predict_batch_end = counting
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def predict_and_kill(after, args):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(after), *args], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_a_killed_run_goes_on_and_writes_the_same_file(run, lines, tmp_path, suffix, capsys):
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines, "--data.batch_size", "4"]
+    args += ["--predictions.seconds_between_saves", "0"]
+    once, killed = ([*args, "--predictions.output", f"{name}.{suffix}"] for name in ("once", "killed"))
+    assert main(once) == 0
+    folder, told = tmp_path / f"killed.{suffix}.unfinished", []
+    times = (2, 1) if suffix == "parquet" else (3,)
+    for after in times:
+        code, said = predict_and_kill(after, killed)
+        assert code == -signal.SIGKILL, said
+        told.append(len(list(folder.glob("*.parquet"))))
+        assert not (tmp_path / f"killed.{suffix}").exists()
+    assert told == list(np.cumsum(times))
+    assert main(killed) == 0
+    assert "rows are there already" in capsys.readouterr().out
+    assert (tmp_path / f"killed.{suffix}").read_bytes() == (tmp_path / f"once.{suffix}").read_bytes()
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest.mark.slow
+def test_a_run_killed_when_all_was_predicted_goes_on(run, lines, tmp_path):
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines, "--predictions.output"]
+    assert main([*args, "once.parquet"]) == 0
+    interrupted = [*args, "p.parquet", "--predictions.seconds_between_saves", "0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "write_atomic", fail)
+        assert main(interrupted) == 1
+    assert main(interrupted) == 0
+    assert (tmp_path / "p.parquet").read_bytes() == (tmp_path / "once.parquet").read_bytes()
+
+
+def fail(*args):
+    raise NotWrittenError("no room")
+
+
+@pytest.mark.slow
+def test_what_another_command_left_is_not_gone_on_from(run, lines, tmp_path, capsys):
+    args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines, "--predictions.output", "p.parquet"]
+    code, said = predict_and_kill(1, [*args, "--predictions.seconds_between_saves", "0"])
+    assert code == -signal.SIGKILL, said
+    folder = tmp_path / "p.parquet.unfinished"
+    before = sorted(folder.iterdir())
+    for more, topic in (
+        (["--data.predict_length", "9"], "data"),
+        (["--model.method.scaling", "NoScaling", "--trainer.precision", "bf16-true"], "precision"),
+    ):
+        assert main([*args, *more]) == 2
+        error = capsys.readouterr().err
+        assert f"{folder.name} holds what another command has predicted" in error
+        assert f"{topic}" in error.split("its ")[1].split(" differ")[0]
+    assert sorted(folder.iterdir()) == before
+    assert main([*args, "--trainer.limit_predict_batches", "1"]) == 0  # begins anew: its rows are others
+    assert not folder.exists()
+
+
+def test_progress_is_told_where_there_is_no_terminal(run, lines, monkeypatch, capsys):
+    monkeypatch.setattr(prediction_progress, "_FIRST_LINE", 0.0)
+    monkeypatch.setattr(prediction_progress, "_BETWEEN_LINES", 0.0)
+    args = ["predict", "--ckpt_path", str(run.checkpoint), "--trainer.accelerator", "cpu", *lines]
+    assert main([*args, "--predictions.output", "p.parquet", "--data.batch_size", "4"]) == 0
+    told = re.findall(r"predicted (\d+)% of the work, batch (\d+) of (\d+), about (\S+) left", capsys.readouterr().out)
+    shares, batches = [int(one[0]) for one in told], [int(one[1]) for one in told]
+    assert batches == list(range(1, int(told[0][2]) + 1))
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert shares[1] > 90, "the second batch is the one long document"
+    assert told[-1][3] == "0:00:00"
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "safetensors", "jsonl"])
+def test_what_is_written_has_the_permissions_of_any_file(run, lines, tmp_path, suffix):
+    before = os.umask(0o027)
+    try:
+        args = ["predict", "--ckpt_path", str(run.checkpoint), *QUIET, *lines]
+        assert main([*args, "--predictions.output", f"p.{suffix}"]) == 0
+        assert main(["convert", str(run.checkpoint), "folder", "--weights_only"]) == 0
+    finally:
+        os.umask(before)
+    written = [tmp_path / f"p.{suffix}", *(tmp_path / "folder").iterdir()]
+    assert len(written) > 4
+    assert {path.name: path.stat().st_mode & 0o777 for path in written} == {path.name: 0o640 for path in written}

@@ -3,6 +3,7 @@
 import itertools
 import json
 import string
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -335,3 +336,29 @@ def test_offsets_tell_which_characters_a_token_stands_for(letters, tmp_path):
 def test_a_row_says_where_its_texts_start(letters):
     row = Frame(letters).put([torch.arange(3).numpy(), torch.arange(2).numpy()], None)
     assert (row.starts, row.kept, row.is_cut) == ([1, 5], [3, 2], False)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "left"),
+    [(1, [[2, 3], [6, 7], [8]]), (2, [[0, 1], [2, 3], [4, 5], [6, 7], [8]])],
+    ids=["one process", "batches of two processes"],
+)
+def test_batches_that_are_predicted_are_left_out(module, world_size, left):
+    records = [{"text": "ab" * n, "label": "no"} for n in range(1, 10)]
+    data = module(SequenceExamples(["no", "yes"]), records, batch_size=2)
+    data.trainer = SimpleNamespace(world_size=world_size)
+    data.predicted_rows = np.array([0, 1, 4, 5])
+    loader = data.predict_dataloader()
+    batches = list(loader)
+    assert [batch["sample_ids"].tolist() for batch in batches] == left
+    assert [loader.dataset.shape(request) for request in loader.sampler] == [x["input_ids"].shape for x in batches]
+
+
+def test_records_decide_the_identity_of_what_is_predicted(module):
+    one, other, same = (
+        module(SequenceExamples(["no", "yes"]), [{"text": text, "label": "no"}] * 2).predict_identity()
+        for text in ("ab", "ac", "ab")
+    )
+    assert one == same
+    assert one["batch_size"] == other["batch_size"]
+    assert one["records"] != other["records"]

@@ -219,3 +219,17 @@ def test_a_compressed_archive_is_not_looked_through(tmp_path, monkeypatch):
     monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda self: pytest.fail("that takes as long as it has bytes"))
     with pytest.raises(ValueError, match="compressed"):
         load_plain(tmp_path / "a.ckpt")
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    """Whatever the writer leaves: that of safetensors lets nobody else read."""
+
+    def write(path):
+        path.unlink()
+        path.touch(0o600)
+
+    before = os.umask(0o022)
+    try:
+        assert write_atomic(tmp_path / "a", write).stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
