@@ -124,7 +124,7 @@ def test_observer_sees_every_weight_once():
         weights = torch.full((2, 30, 30), 0.0)
         seen = torch.zeros(30, dtype=torch.int64)
 
-        def observe(blocks, queries, keys, entropy, weights=weights, seen=seen):
+        def observe(blocks, queries, keys, *_, weights=weights, seen=seen):
             for number in range(blocks.shape[1]):
                 for place, query in enumerate(queries[0, number].tolist()):
                     for column, one in enumerate(keys[0, number].tolist()):
@@ -175,7 +175,8 @@ def test_entropy_without_logarithms_equals_a_float64_loop(sharpness):
     for kernel in (Reference(), Blocked(7)):
         seen = []
         kernel(query * sharpness, key, value, plan, observer=lambda *block, seen=seen: seen.append(block))
-        for weights, _, _, entropy in seen:
+        for weights, _, _, entropy, sink in seen:
+            assert sink is None
             expected = [
                 [[-sum(a * math.log(a) for a in row if a > 0) for row in block] for block in rows]
                 for rows in weights.double().tolist()

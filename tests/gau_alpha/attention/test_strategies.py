@@ -88,8 +88,9 @@ def test_slow_loop(name, kernel):
             slowly = [case.prepare(q, k) for q, k in zip(query[row], key[row], strict=True)]
             q, k = (np.array(side) for side in zip(*slowly, strict=True))
             expected = attention(
-                q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row], case.count
-            )
+                q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row], case.count,
+                case.normalize,
+            )  # fmt: skip
             # what a padded query outputs is not part of the contract
             np.testing.assert_allclose(ours[row].numpy()[real[row]], expected[real[row]], atol=1e-5)
 
