@@ -1,6 +1,6 @@
 """An attention method: one strategy on each of five axes.
 
-    score_ij = τ(n_i) · ( similarity(q_i, k_j) + bias(j − i) )      for keys j that query i may see
+    score_ij = τ(n_i) · ( gain(j − i) · similarity(q_i, k_j) + bias(j − i) )      for keys j that query i may see
     A_i      = normalizer_j score_ij                             softmax, unless told otherwise
 
 B batch (1 where all rows agree), L length, D key size.
@@ -33,7 +33,7 @@ class AttentionPlan:
 
     Attributes:
         layout: Padding, documents and positions.
-        position: Gives the bias of a block of scores, if it has one.
+        position: Gives gain and bias of a block of scores, if it has them.
         visibility: Gives the mask of a block of scores.
         normalizer: Makes weights of scores.
         branches: How queries and keys are rotated, and at which distances.
@@ -61,7 +61,7 @@ class AttentionMethod(nn.Module):
         normalizer: How the scores of a query become weights.
 
     Raises:
-        ValueError: If visibility and position make no sense together.
+        ValueError: If visibility and position make no sense together, or the position by itself.
     """
 
     similarity: Similarity
@@ -85,6 +85,11 @@ class AttentionMethod(nn.Module):
         self.visibility = visibility or Full()
         self.normalizer = normalizer or Softmax()
         self.visibility.check(self.position)
+        if self.position.gained and self.position.remaps_far_keys:
+            raise ValueError(
+                f"{type(self.position).__name__} gives far keys other distances and multiplies scores by a gain of the "
+                f"distance, and nothing says of which distance: use a position without a gain."
+            )
 
     def axes(self) -> Iterator[tuple[str, Strategy]]:
         """Yield the name and the strategy of each axis."""

@@ -189,6 +189,16 @@ def partial_rope(fraction, base=10_000.0):
     return score
 
 
+def scale_invariant(distance_scale, fraction):
+    turned = partial_rope(fraction)
+
+    def score(q, k, i, j, document):
+        logarithm = math.log(abs(i - j) / distance_scale + 1)
+        return math.sqrt(2 * logarithm + 1) * turned(q, k, i, j, document) - 2 * logarithm
+
+    return score
+
+
 def self_extend(window, group, train_length):
     def distance(i, j, document):
         d = i - j

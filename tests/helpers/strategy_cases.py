@@ -82,6 +82,14 @@ CASES = {
     "stretched": positioned(
         position.StretchedPositions(2.5), slow.rope_score(distance=lambda i, j, document: 2.5 * (i - j))
     ),
+    "scale_invariant": positioned(position.ScaleInvariant(3.0, 0.5), slow.scale_invariant(3.0, 0.5)),
+    "scale_invariant infoscale cosscale, windowed": Case(
+        AttentionMethod(CosScale(4.0), InfoScale(T), position.ScaleInvariant(), Window(4)),
+        prepare=slow.cos_scale(4.0),
+        score=slow.scale_invariant(10.0, 0.75),
+        temperature=TAU,
+        sees=slow.window(4),
+    ),
     "rerope_infoscale cosscale": Case(
         AttentionMethod(CosScale(4.0), InfoScale(T), position.ReRoPE(4, T)),
         prepare=slow.cos_scale(4.0),

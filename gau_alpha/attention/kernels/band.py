@@ -13,13 +13,13 @@ from torch import Tensor
 from gau_alpha.attention.kernels.base import Observer
 from gau_alpha.attention.kernels.scores import (
     Placed,
+    by_distance,
     distances,
     drop,
     holding,
     holds_between,
     merged,
     weigh,
-    with_bias,
 )
 from gau_alpha.attention.layout import look_up
 from gau_alpha.attention.method import AttentionPlan
@@ -168,7 +168,7 @@ def _seen(
 ) -> tuple[Tensor, Tensor]:
     """Compute scores, and which of them are of keys that are seen: ``within`` says which may be."""
     holds = holding(placed, distances(queries, keys, plan.layout)) if len(placed) > 1 else []
-    score = with_bias(merged(placed, holds), queries, keys, temperature, plan)
+    score = by_distance(merged(placed, holds), queries, keys, temperature, plan)
     rule = allowed(plan.visibility, queries, keys, plan.layout)
     return score, within if rule is None else within & rule
 

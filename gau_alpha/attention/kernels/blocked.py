@@ -16,6 +16,7 @@ from gau_alpha.attention.kernels.band import attend_in_band, keys_per_query
 from gau_alpha.attention.kernels.base import Observer
 from gau_alpha.attention.kernels.scores import (
     Placed,
+    by_distance,
     distances,
     drop,
     holding,
@@ -23,7 +24,6 @@ from gau_alpha.attention.kernels.scores import (
     place,
     product,
     weigh,
-    with_bias,
 )
 from gau_alpha.attention.layout import look_up, take
 from gau_alpha.attention.method import AttentionPlan
@@ -182,7 +182,7 @@ def _attend(queries: _Queries, value: Tensor, plan: AttentionPlan, dropout: floa
     else:
         pieces = [_piece(queries, first, last) for first, last in _cuts(queries, plan.layout.length)]
         score = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)  # (B, Lq, L)
-    score = with_bias(score, index, key_index, queries.temperature[:, :, None], plan)
+    score = by_distance(score, index, key_index, queries.temperature[:, :, None], plan)
     visible = allowed(plan.visibility, index, key_index, plan.layout)  # (B|1, Lq, L) or None
     weights = weigh(score, visible, queries.num_visible_keys, plan.normalizer)
     if observer is not None:

@@ -42,6 +42,8 @@ class Reference:
                 rotated = take(rotated, query_positions)  # (B, T, D)
             similarity = product(rotated, rotate(key, branch.key))  # (B, T, L)
             score = torch.where(branch.holds_at(distance), similarity, score)
+        if plan.position.gained:
+            score = score * plan.position.gain(distance)
         if plan.position.biased:
             score = score + plan.position.bias(distance)
         score = score * look_up(plan.temperature, query_idx)[:, :, None]

@@ -1,4 +1,4 @@
-"""Scores: products of rotated queries and keys, and the bias. Weights: what hides keys, and what drops weights.
+"""Scores: products of rotated queries and keys, gain and bias. Weights: what hides keys, and what drops weights.
 
 What makes weights of scores is the method's normalizer.
 
@@ -110,11 +110,11 @@ def merged(placed: list[Placed], holds: list[Tensor]) -> Tensor:
     return score
 
 
-def with_bias(score: Tensor, query_idx: Tensor, key_idx: Tensor, temperature: Tensor, plan: AttentionPlan) -> Tensor:
-    """Add τ · bias, where the method has a bias.
+def by_distance(score: Tensor, query_idx: Tensor, key_idx: Tensor, temperature: Tensor, plan: AttentionPlan) -> Tensor:
+    """Multiply by the gain and add τ · bias, where the method has them.
 
     Args:
-        score: (B, …, Lq, Lk).
+        score: (B, …, Lq, Lk), τ · similarity.
         query_idx: (B|1, …, Lq, 1) int64.
         key_idx: (1, …, 1, Lk) int64.
         temperature: (B|1, …, Lq, 1), τ.
@@ -123,10 +123,14 @@ def with_bias(score: Tensor, query_idx: Tensor, key_idx: Tensor, temperature: Te
     Returns:
         (B, …, Lq, Lk) float32.
     """
-    if not plan.position.biased:
+    position = plan.position
+    if not (position.biased or position.gained):
         return score
     farthest = plan.layout.length - 1 if plan.layout.consecutive else None
-    return score + plan.position.bias(distances(query_idx, key_idx, plan.layout), farthest) * temperature
+    distance = distances(query_idx, key_idx, plan.layout)  # (B|1, …, Lq, Lk)
+    if position.gained:
+        score = score * position.gain(distance, farthest)
+    return score + position.bias(distance, farthest) * temperature if position.biased else score
 
 
 def weigh(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor, normalizer: Normalizer) -> Tensor:

@@ -26,6 +26,7 @@ from gau_alpha.position import (
     Rotary,
     Rotation,
     Sandwich,
+    ScaleInvariant,
     SelfExtend,
     StretchedPositions,
     YaRN,
@@ -380,6 +381,20 @@ def test_partial_rope_has_the_frequencies_of_transformers():
     assert (angles == 0).sum() == 64 - int(0.7 * 64)
 
 
+class GainedReRoPE(ReRoPE):
+    gained = True
+
+
+def test_each_tenfold_of_distances_gets_as_much_attention():
+    """The paper's first condition. Of a standard normal similarity x, the mean of exp(g·x + b) is exp(g²/2 + b)."""
+    distance = torch.arange(100_000)
+    position = ScaleInvariant()
+    mean = (position.gain(distance).double().square() / 2 + position.bias(distance).double()).exp()
+    attention = [mean[start : 10 * start].sum().item() for start in (100, 1000, 10_000)]
+    assert attention == pytest.approx(attention[:1] * 3, rel=0.1)
+    assert 1 < mean[0].item() / mean[10].item() < 3, "near keys are hardly changed"
+
+
 @pytest.mark.parametrize("strategy", [PoSE(4096), PoSE(4096, chunks=5), RandomizedPositions(4096)], ids=repr)
 def test_drawn_ids(strategy):
     drawn = strategy.sample_position_ids(list(range(10_000)), epoch=0, length=64)
@@ -422,6 +437,16 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: InfoScale(32).with_train_length(64), "was given train_length 32, but the data has rows of 64"),
         (lambda: AttentionMethod(position=ALiBi(), visibility=LMInfinite()), "LMInfinite .* ALiBi rotates nothing"),
         (lambda: AttentionMethod(position=ReRoPE(), visibility=AttentionSinks()), "both replace far distances"),
+        (
+            lambda: AttentionMethod(position=ScaleInvariant(), visibility=LMInfinite()),
+            "LMInfinite .* ScaleInvariant",
+        ),
+        (
+            lambda: AttentionMethod(position=GainedReRoPE()),
+            "GainedReRoPE gives far keys other distances",
+        ),
+        (lambda: ScaleInvariant(distance_scale=0), "distance_scale must be positive"),
+        (lambda: ScaleInvariant(rotated_fraction=1.5), "rotated_fraction must be at least 0 and at most 1"),
         (lambda: AttentionMethod(position=PoSE(64), visibility=Window(3)), "PoSE trains on long distances"),
         (lambda: AttentionMethod(position=PoSE(64), visibility=AttentionSinks()), "PoSE trains on long distances"),
         (lambda: ReRoPE(100).with_train_length(64), "window 100 is above train_length 64.*beyond_training"),
