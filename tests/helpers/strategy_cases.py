@@ -13,7 +13,7 @@ from gau_alpha import normalizer, position, scaling, visibility
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.position import RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
-from gau_alpha.similarity import CosScale, DotProduct
+from gau_alpha.similarity import CosScale, DotProduct, LearnedCosScale
 from gau_alpha.visibility import Full, Window
 
 KEY_SIZE = 8
@@ -49,6 +49,7 @@ CASES = {
     "softmax": Case(AttentionMethod(DotProduct(), NoScaling(), RoPE(), Full())),
     "slow rotation": positioned(RoPE(base=100.0), slow.rope_score(100.0)),
     "cosscale": Case(AttentionMethod(CosScale(8.0)), prepare=slow.cos_scale(8.0)),
+    "learned_cosscale": Case(AttentionMethod(LearnedCosScale(5.0)), prepare=slow.cos_scale(5.0)),
     "softmax_plus": scaled(LogLength(512), slow.log_length(512)),
     "logn": scaled(LogLength(T, minimum=1), slow.log_length(T, 1)),
     "infoscale": scaled(InfoScale(T), TAU),

@@ -8,6 +8,7 @@ import torch
 from slow_attention import attention
 from strategy_cases import CASES, KEY_SIZE, TRAIN_LENGTH
 
+from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
@@ -43,7 +44,7 @@ from gau_alpha.scaling import (
     ScalableSoftmax,
     YaRNTemperature,
 )
-from gau_alpha.similarity import CosScale, DotProduct
+from gau_alpha.similarity import CosScale, DotProduct, LearnedCosScale
 from gau_alpha.visibility import AttentionSinks, Full, LMInfinite, Window, count_visible_keys
 
 KERNELS = {
@@ -381,6 +382,29 @@ def test_partial_rope_has_the_frequencies_of_transformers():
     assert (angles == 0).sum() == 64 - int(0.7 * 64)
 
 
+def test_a_learned_cosine_scale_is_each_layers_own():
+    """Its gradient is that of differences, and the layers' parts."""
+    torch.manual_seed(0)
+    config = GAUAlphaConfig(20, 16, 32, 8, 2, initializer_range=0.5)
+    model = GAUAlphaForMaskedLM(config, AttentionMethod(LearnedCosScale(4.0))).eval()
+    scales = [block.gau.method.similarity for block in model.gau_alpha.encoder.blocks()]
+    ids = torch.randint(20, (2, 9))
+    model(ids).logsumexp(-1).sum().backward()
+    grads = [one.log_scale.grad.item() for one in scales]
+    assert grads[0] != grads[1]
+    for one, grad in zip(scales, grads, strict=True):
+        ends = []
+        for sign in (-1, 1):
+            with torch.no_grad():
+                one.log_scale += sign * 0.05
+                ends.append(model(ids).double().logsumexp(-1).sum().item())
+                one.log_scale -= sign * 0.05
+        assert (ends[1] - ends[0]) / 0.1 == pytest.approx(grad, rel=0.02)
+    query, key = torch.randn(2, 1, 5, 8).unbind()
+    fixed, learned = (one.prepare(query, key) for one in (CosScale(4.0), LearnedCosScale(4.0)))
+    torch.testing.assert_close(learned, fixed)
+
+
 class GainedReRoPE(ReRoPE):
     gained = True
 
@@ -429,6 +453,7 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: Window(0), "radius must be at least 1, got 0"),
         (lambda: CosScale(-1), "scale must be positive, got -1"),
         (lambda: CosScale(float("nan")), "scale must be positive, got nan"),
+        (lambda: LearnedCosScale(0), "initial must be positive, got 0"),
         (lambda: LogLength(1), "base must be above 1"),
         (lambda: LogLength(8, minimum=-1), "minimum must be at least 0"),
         (lambda: InfoScale(1), "train_length must be at least 2"),
