@@ -100,12 +100,14 @@ class _RealQueries:
         query_index: torch.Tensor,
         key_index: torch.Tensor,
         entropy: torch.Tensor | None,
+        sink: torch.Tensor | None,
     ) -> None:
         """Adds blocks; see ``AttentionMeter``."""
         real = self.real[:, query_index[0].clamp(max=self.real.shape[1] - 1)]  # (B, N, Lq)
         if self.meter.distances:
             weights = weights * real[..., None]
-        self.meter(layer, weights, query_index, key_index, None if entropy is None else entropy * real)
+        entropy, sink = (None if one is None else one * real for one in (entropy, sink))
+        self.meter(layer, weights, query_index, key_index, entropy, sink)
 
 
 def _scalars(name: str, by_layer: list[float]) -> dict[str, float]:

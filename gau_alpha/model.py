@@ -22,7 +22,7 @@ from gau_alpha.attention.method import AttentionMethod, AttentionPlan
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.untrusted.trust import trusting
 
-LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor | None], None]
+LayerObserver = Callable[[int, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], None]
 """Called with the layer's number, then as ``kernels.Observer`` is, block by block."""
 
 
@@ -62,8 +62,8 @@ class ScaleOffset(nn.Module):
 class GatedAttentionUnit(nn.Module):
     """GAU(x) = W_o (u ⊙ A v) with u, v, base = split(silu(W_i x)) (Hua et al. 2022, arXiv 2202.10447, eq. 4–6).
 
-    One head; queries and keys are the same base, scaled and shifted. A is the softmax of the method's scores instead of
-    the paper's squared ReLU, as in GAU-α.
+    One head; queries and keys are the same base, scaled and shifted. A is what the method's normalizer makes of scores:
+    softmax, as in GAU-α, unless told otherwise; the paper's squared ReLU is ``ReLUSquared``.
 
     Args:
         config: Sizes and rates.

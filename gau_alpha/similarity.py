@@ -9,8 +9,9 @@ B batch, L length, D key size.
 
 import math
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gau_alpha.attention.strategy import Strategy
 from gau_alpha.untrusted.limits import require_number
@@ -64,3 +65,30 @@ class CosScale(Similarity):
     def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Normalise both and multiply the query by ``scale``."""
         return F.normalize(query, dim=-1) * self.scale, F.normalize(key, dim=-1)
+
+
+class LearnedCosScale(Similarity):
+    """s · cos(q, k), with a factor s learned in each layer (Henry et al. 2020, "QKNorm", arXiv 2010.04245).
+
+    ``CosScale`` whose scale each layer finds by itself. What is learned is ln s, so that s stays positive and moves in
+    proportion to its size. Theirs starts at log₂(L² − L), 12 for 64 tokens. The model has to be trained with it.
+
+    Args:
+        initial: What s starts from, in nats.
+
+    Raises:
+        ValueError: If ``initial`` is not positive.
+    """
+
+    training_free = False
+    paper = "arXiv 2010.04245"
+
+    def __init__(self, initial: float = 8.0) -> None:
+        super().__init__()
+        require_number("initial", initial, above=0)
+        self.initial = initial
+        self.log_scale = nn.Parameter(torch.tensor([math.log(initial)]))  # (1,): FSDP deals no scalars
+
+    def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalise both and multiply the query by s."""
+        return F.normalize(query, dim=-1) * self.log_scale.to(query.dtype).exp(), F.normalize(key, dim=-1)

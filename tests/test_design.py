@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 OURS = ("gau_alpha", "datamodules", "callbacks", "configs")
 
-AXES = {"similarity", "scaling", "position", "visibility"}
+AXES = {"similarity", "scaling", "position", "visibility", "normalizer"}
 # room of gau_alpha → the rooms that it may import; cli may import everything, and __init__ re-exports
 ROOMS = {
     "untrusted": set(),

@@ -16,6 +16,7 @@ import pytest
 from docstring_parser import parse
 
 from gau_alpha.attention.presets import AXIS_TYPES
+from gau_alpha.normalizer import Softmax
 from gau_alpha.position import NoPosition, Rotary
 from gau_alpha.scaling import CalibratedScale, NoScaling, Product, RandomKeysScale
 from gau_alpha.similarity import DotProduct
@@ -171,7 +172,7 @@ def test_every_tensor_has_a_shape():
 
 @pytest.mark.parametrize("axis", AXIS_TYPES)
 def test_every_published_strategy_names_its_source(axis):
-    own = {DotProduct, NoScaling, Product, CalibratedScale, RandomKeysScale, Full, Window, Rotary}
+    own = {DotProduct, NoScaling, Softmax, Product, CalibratedScale, RandomKeysScale, Full, Window, Rotary}
     module = importlib.import_module(f"gau_alpha.{axis}")
     base = AXIS_TYPES[axis]
     found = [one for one in vars(module).values() if inspect.isclass(one) and issubclass(one, base) and one is not base]

@@ -212,7 +212,7 @@ def test_messages_in_troubleshooting_are_ours():
 
 
 def test_the_formulas_python_runs():
-    (block,) = blocks(section(ROOT / "docs" / "architecture.md", "Four axes"), "python")
+    (block,) = blocks(section(ROOT / "docs" / "architecture.md", "Five axes"), "python")
     names: dict = {}
     exec(compile(block, "architecture.md", "exec"), names)
     assert names["logits"].shape == (1, 128, 12_000)

@@ -1,7 +1,7 @@
-"""An attention method: one strategy on each of four axes.
+"""An attention method: one strategy on each of five axes.
 
-    score_ij = τ(n_i) · ( similarity(q_i, k_j) + bias(j − i) )      for keys j that query i may see
-    A_i      = softmax_j score_ij
+    score_ij = τ(n_i) · ( gain(j − i) · similarity(q_i, k_j) + bias(j − i) )      for keys j that query i may see
+    A_i      = normalizer_j score_ij                             softmax, unless told otherwise
 
 B batch (1 where all rows agree), L length, D key size.
 """
@@ -14,13 +14,17 @@ from torch import Tensor, nn
 
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import Strategy
+from gau_alpha.normalizer import Normalizer, Softmax
 from gau_alpha.position import Position, RoPE, Rotary, RotaryBranch
 from gau_alpha.scaling import NoScaling, Scaling
 from gau_alpha.similarity import DotProduct, Similarity
 from gau_alpha.visibility import Full, Visibility
 
-AXES = ("similarity", "scaling", "position", "visibility")
-"""Names of the four choices that make a method."""
+AXES = ("similarity", "scaling", "position", "visibility", "normalizer")
+"""Names of the five choices that make a method."""
+
+FIXED_BY_TRAINING = ("similarity", "normalizer")
+"""Axes on which weights are good for the strategy alone that they were trained with, and for its settings."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class AttentionPlan:
 
     Attributes:
         layout: Padding, documents and positions.
-        position: Gives the bias of a block of scores, if it has one.
+        position: Gives gain and bias of a block of scores, if it has them.
         visibility: Gives the mask of a block of scores.
+        normalizer: Makes weights of scores.
         branches: How queries and keys are rotated, and at which distances.
         num_visible_keys: (B|1, L) int64, n_i.
         temperature: (B|1, L) float32, τ(n), n as the scaling's ``count`` says.
@@ -39,28 +44,31 @@ class AttentionPlan:
     layout: SequenceLayout
     position: Position
     visibility: Visibility
+    normalizer: Normalizer
     branches: tuple[RotaryBranch, ...]
     num_visible_keys: Tensor
     temperature: Tensor
 
 
 class AttentionMethod(nn.Module):
-    """Four independent choices that make an attention method.
+    """Five independent choices that make an attention method.
 
     Args:
         similarity: How alike a query and a key are.
         scaling: The temperature as a function of the number of visible keys.
         position: What the scores know of where query and key stand.
         visibility: Which keys a query may see.
+        normalizer: How the scores of a query become weights.
 
     Raises:
-        ValueError: If visibility and position make no sense together.
+        ValueError: If visibility and position make no sense together, or the position by itself.
     """
 
     similarity: Similarity
     scaling: Scaling
     position: Position
     visibility: Visibility
+    normalizer: Normalizer
 
     def __init__(
         self,
@@ -68,13 +76,20 @@ class AttentionMethod(nn.Module):
         scaling: Scaling | None = None,
         position: Position | None = None,
         visibility: Visibility | None = None,
+        normalizer: Normalizer | None = None,
     ) -> None:
         super().__init__()
         self.similarity = similarity or DotProduct()
         self.scaling = scaling or NoScaling()
         self.position = position or RoPE()
         self.visibility = visibility or Full()
+        self.normalizer = normalizer or Softmax()
         self.visibility.check(self.position)
+        if self.position.gained and self.position.remaps_far_keys:
+            raise ValueError(
+                f"{type(self.position).__name__} gives far keys other distances and multiplies scores by a gain of the "
+                f"distance, and nothing says of which distance: use a position without a gain."
+            )
 
     def axes(self) -> Iterator[tuple[str, Strategy]]:
         """Yield the name and the strategy of each axis."""
@@ -134,14 +149,12 @@ class AttentionMethod(nn.Module):
             A sentence for each concern; empty for the same method and for training-free overrides.
         """
         concerns = []
-        if self.similarity.describe() != trained.similarity.describe():
-            concerns.append("similarity overridden: the weights were trained for another one")
         for axis, strategy in self.axes():
-            if (
-                axis != "similarity"
-                and not strategy.training_free
-                and type(strategy) is not type(getattr(trained, axis))
-            ):
+            own: Strategy = getattr(trained, axis)
+            if axis in FIXED_BY_TRAINING:
+                if strategy.describe() != own.describe():
+                    concerns.append(f"{axis} overridden: the weights were trained for another one")
+            elif not strategy.training_free and type(strategy) is not type(own):
                 concerns.append(f"{type(strategy).__name__} has to be trained, and was not")
         if isinstance(self.position, Rotary) and not isinstance(trained.position, Rotary):
             concerns.append("position overridden: the weights were trained without rotations")
@@ -160,6 +173,7 @@ class AttentionMethod(nn.Module):
             layout=layout,
             position=self.position,
             visibility=self.visibility,
+            normalizer=self.normalizer,
             branches=self.visibility.branches(self.position, layout, key_size),
             num_visible_keys=num_visible_keys,
             temperature=self.scaling.temperature(counted, key_size),

@@ -11,9 +11,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from gau_alpha import position, scaling, similarity, visibility
-from gau_alpha.attention.method import AXES, AttentionMethod
+from gau_alpha import normalizer, position, scaling, similarity, visibility
+from gau_alpha.attention.method import AXES, FIXED_BY_TRAINING, AttentionMethod
 from gau_alpha.attention.strategy import Strategy
+from gau_alpha.normalizer import Normalizer
 from gau_alpha.position import Position, Rotary
 from gau_alpha.scaling import Scaling
 from gau_alpha.similarity import Similarity
@@ -22,7 +23,13 @@ from gau_alpha.untrusted.registry import Registry, exported, shown
 from gau_alpha.untrusted.trust import named_classes, trusting, user_modules
 from gau_alpha.visibility import Visibility
 
-AXIS_TYPES = {"similarity": Similarity, "scaling": Scaling, "position": Position, "visibility": Visibility}
+AXIS_TYPES = {
+    "similarity": Similarity,
+    "scaling": Scaling,
+    "position": Position,
+    "visibility": Visibility,
+    "normalizer": Normalizer,
+}
 """What every strategy of an axis is a subclass of."""
 
 METHODS = Registry(
@@ -32,6 +39,7 @@ METHODS = Registry(
         Scaling: exported(scaling, Scaling),
         Position: [cls for cls in exported(position, Position) if cls is not Rotary],  # which gives no angles
         Visibility: exported(visibility, Visibility),
+        Normalizer: exported(normalizer, Normalizer),
     }
 )
 """The strategies that a file may name."""
@@ -98,8 +106,8 @@ def display_name(method: str) -> str:
 def resolve_method(name: str, base: AttentionMethod, train_length: int) -> AttentionMethod:
     """Apply a preset to a model's method.
 
-    What was trained stays: where the preset names the similarity that the model was trained with, or a strategy whose
-    parameters the model has learned, the model's own is kept, with its settings.
+    What was trained stays: where the preset names the similarity or normalizer that the model was trained with, or a
+    strategy whose parameters the model has learned, the model's own is kept, with its settings.
 
     Args:
         name: A preset's name, or ``trained`` for the model's own method.
@@ -113,7 +121,7 @@ def resolve_method(name: str, base: AttentionMethod, train_length: int) -> Atten
         return base
     own = dict(base.axes())
     axes = {
-        axis: own[axis] if type(strategy) is type(own[axis]) and _is_trained(own[axis]) else strategy
+        axis: own[axis] if type(strategy) is type(own[axis]) and _is_trained(axis, own[axis]) else strategy
         for axis, strategy in load_preset(name).items()
     }
     if "visibility" in axes:  # positions drawn for training are of no concern here, and no window goes with them
@@ -161,8 +169,8 @@ def known_strategies() -> str:
     return "\n".join(f"{axis}: {', '.join(METHODS.names(base))}" for axis, base in AXIS_TYPES.items())
 
 
-def _is_trained(strategy: Strategy) -> bool:
-    return isinstance(strategy, Similarity) or any(True for _ in strategy.parameters())
+def _is_trained(axis: str, strategy: Strategy) -> bool:
+    return axis in FIXED_BY_TRAINING or any(True for _ in strategy.parameters())
 
 
 def _folder() -> Traversable:

@@ -1,4 +1,4 @@
-"""What the strategies of all four axes have in common."""
+"""What the strategies of all axes have in common."""
 
 import copy
 import inspect

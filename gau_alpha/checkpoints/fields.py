@@ -260,7 +260,8 @@ def published_names(method: AttentionMethod) -> dict[str, Any]:
     """
     plain = AttentionMethod()
     rest_is_plain = all(
-        getattr(method, axis).describe() == getattr(plain, axis).describe() for axis in ("position", "visibility")
+        getattr(method, axis).describe() == getattr(plain, axis).describe()
+        for axis in ("position", "visibility", "normalizer")
     )
     similarity, normalization = method.similarity, _normalization(method.scaling)
     if not rest_is_plain or normalization is None or type(similarity) not in (DotProduct, CosScale):

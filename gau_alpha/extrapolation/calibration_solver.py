@@ -72,8 +72,8 @@ def calibrate(
         progress: Told how far it is: ``progress(done, total, description)``.
 
     Raises:
-        ValueError: If a number is out of range, no document is long enough, the method's visibility hides keys, or no
-            temperature restores the entropy.
+        ValueError: If a number is out of range, no document is long enough, the method's visibility hides keys, its
+            normalizer gives any temperature the same entropy, or no temperature restores the entropy.
     """
     require_ratios(length_ratios)
     ratios = sorted({1, *length_ratios})
@@ -98,6 +98,11 @@ def calibrate(
         raise ValueError(
             f"{model.method.visibility!r} lets a query see at most {int(seen.max())} of {longest} keys, so entropy "
             f"does not grow with the length: there is nothing to calibrate."
+        )
+    normalizer = model.method.normalizer
+    if not normalizer.has_entropy_by_temperature:
+        raise ValueError(
+            f"Under {normalizer!r} attention has the same entropy at any temperature: there is nothing to calibrate."
         )
     tokens = torch.stack(
         [_masked(np.asarray(documents[index], np.int64)[:longest], index, vocabulary, seed) for index in chosen]
@@ -159,7 +164,7 @@ class _Solver:
                 if place:
                     tau, after[place, number] = solve(
                         layers.entropy, after[0, number], temperatures[place - 1, number], trained,
-                        f"layer {number} at {ratio}×",
+                        f"layer {number} at {ratio}× under {block.gau.method.normalizer!r}",
                     )  # fmt: skip
                 temperatures[place, number] = tau
                 if number < len(self.blocks) - 1:  # nobody reads what the last layer makes of the text

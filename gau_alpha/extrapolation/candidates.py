@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gau_alpha.attention.method import AttentionMethod
+from gau_alpha.attention.method import FIXED_BY_TRAINING, AttentionMethod
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
 from gau_alpha.checkpoints import is_folder, load_weights, model_of, read_evaluated_hashed, recipe
 from gau_alpha.checkpoints.chosen_weights import held_weights
@@ -43,10 +43,11 @@ class LoadedCheckpoint:
     weights: str
 
     def suits(self, method: str) -> bool:
-        """Say whether the model was trained with the similarity that a method fixes, if it fixes one."""
+        """Say whether the model was trained with the similarity and normalizer that a method fixes, if it does."""
         base = base_of(method)
-        similarity = None if base == TRAINED else load_preset(base).get("similarity")
-        return similarity is None or type(similarity) is type(self.trained_method.similarity)
+        chosen = {} if base == TRAINED else load_preset(base)
+        own = dict(self.trained_method.axes())
+        return all(type(chosen[axis]) is type(own[axis]) for axis in FIXED_BY_TRAINING if axis in chosen)
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ def pair_up(
     for name in methods:
         suited = [one for one in checkpoints if len(checkpoints) == 1 or one.suits(name)]
         if not suited:
-            raise ValueError(f"Method {name!r} fixes a similarity that none of the checkpoints was trained with.")
+            raise ValueError(
+                f"Method {name!r} fixes a similarity or normalizer that none of the checkpoints was trained with."
+            )
         groups = _groups(suited)
         shown = display_name(name)
         for checkpoint in suited:

@@ -1,6 +1,6 @@
 """Where attention goes, measured while its blocks stream by: no L × L weights are ever kept.
 
-Dimensions: B rows, K layers, N blocks of Lq queries and Lk keys, C = 2 + bins columns.
+Dimensions: B rows, K layers, N blocks of Lq queries and Lk keys, C = 3 + bins columns.
 """
 
 from dataclasses import dataclass
@@ -8,6 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
+_FIRST_BIN = 3  # the columns before: entropy, sink, near
+
+
+def num_columns(length: int) -> int:
+    """C: how many numbers are kept per layer at a length."""
+    return _FIRST_BIN + num_bins(length)
 
 
 def num_bins(length: int) -> int:
@@ -31,7 +38,7 @@ class AttentionMeter:
 
     Attributes:
         sums: (B, K, C) float64 on the model's device, None before the first block: summed over queries, the entropy in
-            nats, the attention on near keys, the attention in each distance bin.
+            nats, the share of a normalizer's sink, the attention on near keys, the attention in each distance bin.
     """
 
     def __init__(self, num_layers: int, length: int, train_length: int, distances: bool = True) -> None:
@@ -42,23 +49,32 @@ class AttentionMeter:
         self.sums: Tensor | None = None
 
     def __call__(
-        self, layer: int, weights: Tensor, query_index: Tensor, key_index: Tensor, entropy: Tensor | None
+        self,
+        layer: int,
+        weights: Tensor,
+        query_index: Tensor,
+        key_index: Tensor,
+        entropy: Tensor | None,
+        sink: Tensor | None,
     ) -> None:
         """Adds blocks.
 
         Args:
             layer: Number of the layer.
-            weights: (B, N, Lq, Lk) attention weights, 0 on hidden keys.
+            weights: (B, N, Lq, Lk) attention weights over their sum, 0 on hidden keys.
             query_index: (1, N, Lq) places of the queries, those of a block one after the other.
             key_index: (1, N, Lk) places of the keys, likewise.
             entropy: (B, N, Lq) nats; None if they came with other keys of the same queries.
+            sink: (B, N, Lq) share of the sink; None if there is none, or it came with other keys.
         """
         if self.sums is None:
             self.sums = torch.zeros(
-                len(weights), self.num_layers, 2 + self.bins, dtype=torch.float64, device=weights.device
+                len(weights), self.num_layers, _FIRST_BIN + self.bins, dtype=torch.float64, device=weights.device
             )
         if entropy is not None:
             self.sums[:, layer, 0] += entropy.sum((1, 2), dtype=torch.float64)
+        if sink is not None:
+            self.sums[:, layer, 1] += sink.sum((1, 2), dtype=torch.float64)
         if self.distances:
             self._add_distances(layer, weights, key_index[0, :, 0] - query_index[0, :, 0])
 
@@ -69,10 +85,10 @@ class AttentionMeter:
         step = torch.arange(mass.shape[2], device=mass.device) - (weights.shape[2] - 1)
         distance = (first[:, None] + step).abs()  # (N, Lq + Lk − 1)
         assert self.sums is not None
-        self.sums[:, layer, 1] += (mass * (distance <= self.near)).sum((1, 2))
+        self.sums[:, layer, 2] += (mass * (distance <= self.near)).sum((1, 2))
         # The bin is the number of binary digits: 0, 1, 2 for 2 and 3, 3 for 4 to 7, … Places outside the row weigh 0.
         _, digits = torch.frexp(distance.clamp(max=2 ** (self.bins - 1) - 1).float())
-        self.sums[:, layer, 2:].index_add_(1, digits.long().flatten(), mass.flatten(1))
+        self.sums[:, layer, _FIRST_BIN:].index_add_(1, digits.long().flatten(), mass.flatten(1))
 
 
 def diagonal_sums(x: Tensor) -> Tensor:
@@ -119,11 +135,16 @@ class Diagnostics:
         return self.layers[:, 0]
 
     @property
+    def sink(self) -> np.ndarray:
+        """(K,) mean share of the normalizer's sink; 0 where it has none."""
+        return self.layers[:, 1]
+
+    @property
     def near(self) -> np.ndarray:
         """(K,) mean share of attention on near keys."""
-        return self.layers[:, 1]
+        return self.layers[:, 2]
 
     @property
     def bins(self) -> np.ndarray:
         """(K, bins) mean share of attention by distance."""
-        return self.layers[:, 2:]
+        return self.layers[:, _FIRST_BIN:]

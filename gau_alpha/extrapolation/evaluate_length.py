@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gau_alpha.extrapolation.candidates import Candidate
-from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics, num_bins
+from gau_alpha.extrapolation.diagnostics import AttentionMeter, Diagnostics, num_columns
 from gau_alpha.extrapolation.distributed import Ranks, ShardedForward, is_out_of_memory, shard_batches
 from gau_alpha.extrapolation.spans import EvaluationSpans, MaskedExample
 from gau_alpha.extrapolation.statistics import DocumentSums
@@ -146,7 +146,7 @@ def _evaluate_batches(
             return None
         done(number / len(batches))
     # Read only now: until here nothing made the host wait for the device.
-    loss_and_correct, attention = _read(found, examples, num_layers * (2 + num_bins(length)) if watched else 0)
+    loss_and_correct, attention = _read(found, examples, num_layers * num_columns(length) if watched else 0)
     seconds = time.perf_counter() - start
     seconds, peak_memory_bytes = ranks.largest(seconds, memory.read())
     loss_and_correct = ranks.gather_disjoint(loss_and_correct)

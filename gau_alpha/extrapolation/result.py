@@ -50,9 +50,11 @@ class ExtrapolationResult:
         loss_sampling_high: Upper end.
         accuracy_sampling_low: Likewise for the accuracy.
         accuracy_sampling_high: Upper end.
-        attention_entropy: −Σ A ln A in nats, mean over layers and queries of the first pass over each document.
+        attention_entropy: −Σ A ln A in nats, of weights over their sum, mean over layers and queries of the first pass
+            over each document.
         effective_keys: exp(attention_entropy): as many keys, equally weighted, would have this entropy.
         near_share: Share of attention on keys at most train_length // 2 tokens away, on both sides; the same mean.
+        sink_share: What the denominator of a ``SinkSoftmax`` gives to no key; the same mean. None for others.
         baseline: Name of the method compared with. Empty in its own results.
         loss_difference: Loss minus the baseline's on the same targets.
         loss_difference_low: As above, paired by document.
@@ -75,8 +77,8 @@ class ExtrapolationResult:
             holds.
         kernel: How attention was computed.
         note: What a reader should know before quoting the result.
-        layers: Plain data by layer: ``attention_entropy`` and ``near_share``, a number each; ``distance_share``, the
-            share of attention at distances from ``distance_from[b]`` up to the next.
+        layers: Plain data by layer: ``attention_entropy``, ``near_share`` and ``sink_share``, a number each;
+            ``distance_share``, the share of attention at distances from ``distance_from[b]`` up to the next.
     """
 
     method: str
@@ -100,6 +102,7 @@ class ExtrapolationResult:
     attention_entropy: float | None = None
     effective_keys: float | None = None
     near_share: float | None = None
+    sink_share: float | None = None
     baseline: str = ""
     loss_difference: float | None = None
     loss_difference_low: float | None = None
@@ -161,6 +164,7 @@ class _Layers:
 
     attention_entropy: list[float | None]  # (K,)
     near_share: list[float | None] = field(default_factory=list)  # (K,)
+    sink_share: list[float | None] = field(default_factory=list)  # (K,)
     distance_from: list[int] = field(default_factory=list)  # (N,)
     distance_share: list[list[float | None]] = field(default_factory=list)  # (K, N)
 
@@ -168,7 +172,7 @@ class _Layers:
 def _layers(values: object, where: str) -> dict[str, Any]:
     known = _PLAIN.arguments(_Layers, values, where)
     depth, starts = len(known["attention_entropy"]), known.get("distance_from", [])
-    for name in ("near_share", "distance_share"):
+    for name in ("near_share", "sink_share", "distance_share"):
         if name in known and len(known[name]) != depth:
             raise ValueError(f"{where}.{name} must have {depth} entries, one per layer, got {len(known[name])}.")
     for shares in known.get("distance_share", []):

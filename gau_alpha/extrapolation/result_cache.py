@@ -175,7 +175,7 @@ def read_sums(values: object, where: str = "measurement") -> DocumentSums:
         raise ValueError(f"{where}.seconds must be more than 0: what is measured takes time.")
     diagnostics = values["diagnostics"]
     if diagnostics is not None:
-        diagnostics = Diagnostics(_array(diagnostics, f"{where}.diagnostics", 3, 2 + 64))
+        diagnostics = Diagnostics(_array(diagnostics, f"{where}.diagnostics", 4, 3 + 64))
     sums = DocumentSums(_array(values["sums"], f"{where}.sums", 8, 8), diagnostics, **known)
     for name, counts in (("positions", sums.positions), ("targets", sums.targets)):
         if not ((counts >= 1) & (counts <= _LARGEST)).all():

@@ -278,6 +278,9 @@ def _diagnostics(found: Diagnostics | None) -> dict[str, Any]:
         "effective_keys": exp(entropy),
         "layers": {"attention_entropy": found.entropy.tolist()},
     }
+    if found.sink.any():
+        known["sink_share"] = float(found.sink.mean())
+        known["layers"] |= {"sink_share": found.sink.tolist()}
     if found.bins.any():
         known["near_share"] = float(found.near.mean())
         known["layers"] |= {

@@ -1,7 +1,7 @@
 """What the scores know of where query and key stand: the axis ``position``.
 
-A strategy rotates queries and keys (``branches``), adds to the scores (``bias``), or does neither. To add one: subclass
-``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``.
+A strategy rotates queries and keys (``branches``), multiplies similarities (``gain``), adds to the scores (``bias``),
+or does none of it. To add one: subclass ``Rotary`` and give ``angles``, or subclass ``Position`` and give ``bias``.
 ``tests/gau_alpha/attention/test_strategies.py`` finds the class by itself.
 """
 
@@ -21,6 +21,7 @@ from gau_alpha.position.extension import DynamicNTK, NTKAware, PositionInterpola
 from gau_alpha.position.rerope import LeakyReRoPE, ReRoPE, SelfExtend
 from gau_alpha.position.rope import PartialRoPE, StretchedPositions
 from gau_alpha.position.sampled_positions import PoSE, RandomizedPositions
+from gau_alpha.position.scale_invariant import ScaleInvariant
 
 __all__ = [
     "ALiBi",
@@ -40,6 +41,7 @@ __all__ = [
     "RotaryBranch",
     "Rotation",
     "Sandwich",
+    "ScaleInvariant",
     "SelfExtend",
     "StretchedPositions",
     "YaRN",

@@ -73,10 +73,13 @@ class RotaryBranch:
 
 
 class Position(Strategy):
-    """Where a query and a key stand, brought into their score by rotation or by a bias."""
+    """Where a query and a key stand, brought into their score by rotation, gain or bias."""
 
     biased: bool = False
     """Whether ``bias`` has anything to add."""
+
+    gained: bool = False
+    """Whether ``gain`` differs from 1."""
 
     remaps_far_keys: bool = False
     """Whether far keys get other distances than their own."""
@@ -122,6 +125,18 @@ class Position(Strategy):
 
         Returns:
             (B|1, …) float32, in nats before the temperature. Called only if ``biased``.
+        """
+        raise NotImplementedError
+
+    def gain(self, distance: Tensor, farthest: int | None = None) -> Tensor:
+        """Compute what a similarity is multiplied by.
+
+        Args:
+            distance: (B|1, …) int64, the key's position minus the query's.
+            farthest: As for ``bias``.
+
+        Returns:
+            (B|1, …) float32. Called only if ``gained``.
         """
         raise NotImplementedError
 

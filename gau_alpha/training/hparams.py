@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args, get_type_hints, runti
 from lightning.fabric.loggers import Logger
 from lightning.pytorch import Trainer
 
-from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import AXIS_TYPES
 from gau_alpha.attention.strategy import Strategy, init_parameters
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 Value = str | bool | int | float
 """What TensorBoard's table of runs can hold."""
 
-FIRST = (*AXES, "train_length")
+FIRST = ("similarity", "scaling", "position", "visibility", "train_length")
 """TensorBoard's page shows five columns until more are ticked: these."""
 
 

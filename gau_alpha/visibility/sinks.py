@@ -57,7 +57,7 @@ class AttentionSinks(Visibility):
         return bound
 
     def check(self, position: Position) -> None:
-        """Refuse positions without rotations, whose distances can't be replaced, and those drawn for training.
+        """Refuse positions whose distances can't be replaced, as they do more or less than rotate, and drawn ones.
 
         Raises:
             ValueError: If it is such a position.
@@ -66,6 +66,11 @@ class AttentionSinks(Visibility):
         if not isinstance(position, Rotary):
             raise ValueError(
                 f"{name} gives keys other positions by rotating them; {type(position).__name__} rotates nothing."
+            )
+        if position.biased or position.gained:
+            raise ValueError(
+                f"{name} gives keys other distances, of which bias and gain of {type(position).__name__} know nothing; "
+                f"use one of them."
             )
         if position.remaps_far_keys:
             raise ValueError(f"{name} and {type(position).__name__} both replace far distances; use one of them.")

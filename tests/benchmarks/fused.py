@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gau_alpha.attention.kernels.base import Observer
-from gau_alpha.attention.kernels.scores import place, with_bias
+from gau_alpha.attention.kernels.scores import by_distance, place
 from gau_alpha.attention.layout import take
 from gau_alpha.attention.method import AttentionPlan
+from gau_alpha.normalizer import Softmax
 from gau_alpha.visibility import allowed
 
 
@@ -36,8 +37,14 @@ class Fused:
         """Attend; see ``Kernel``.
 
         Raises:
-            ValueError: If the method needs several score matrices, or an observer wants to see weights.
+            ValueError: If the method needs several score matrices, a gain, or another normalizer than softmax, or an
+                observer wants to see weights.
         """
+        if plan.position.gained or not isinstance(plan.normalizer, Softmax):
+            raise ValueError(
+                f"kernel 'fused' knows softmax alone, and no gain, not {plan.normalizer!r} with {plan.position!r}; use "
+                f"one of: auto, blocked, reference."
+            )
         placed = place(query, key, plan)
         if len(placed) > 1:
             raise ValueError(
@@ -61,7 +68,7 @@ class Fused:
         queries, keys = index[:, :, None], index[:, None]
         added = None
         if plan.position.biased:
-            added = with_bias(torch.zeros((), device=index.device), queries, keys, plan.temperature[:, :, None], plan)
+            added = by_distance(torch.zeros((), device=index.device), queries, keys, plan.temperature[:, :, None], plan)
         visible = allowed(plan.visibility, queries, keys, plan.layout)
         if visible is not None:
             if added is None:

@@ -84,7 +84,7 @@ def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
         module.eval()
         entropy, near, count = np.zeros(2), np.zeros(2), 0
 
-        def observe(layer, block, queries, keys, _, batch=batch, entropy=entropy, near=near):
+        def observe(layer, block, queries, keys, *_, batch=batch, entropy=entropy, near=near):
             assert torch.equal(queries, keys)
             for row, query in batch["attention_mask"].nonzero().tolist():
                 for key, a in enumerate(block[row, 0, query].tolist()):

@@ -53,6 +53,12 @@ def test_a_preset_is_the_same_on_the_command_line_in_a_yaml_and_in_python(chosen
     assert chosen("--model.method", "null", "--model", "model.yaml") == axes
 
 
+def test_a_normalizer_is_chosen_like_any_other_axis(chosen):
+    axes = chosen("--model.method", "entmax15", "--model.method.normalizer", "SinkSoftmax")
+    assert axes["normalizer"] == ("SinkSoftmax", {"logit": 0.0, "learned": True})
+    assert chosen("--model.method", "relu_squared")["normalizer"][0] == "ReLUSquared"
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_known_by_its_name(name):
     assert method_from(method_named(name)).describe() == method_from(name).describe()

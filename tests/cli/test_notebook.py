@@ -124,7 +124,7 @@ def test_entropies_of_a_text_are_those_of_its_weights(model):
     ids = ByteTokenizer().encode(TEXTS[0])
     weights = {}
 
-    def observer(layer, block, query_index, key_index, entropy):
+    def observer(layer, block, query_index, key_index, entropy, sink):
         assert torch.equal(query_index, key_index), "a short text is one block"
         weights[layer] = block[0, 0]
 

@@ -14,12 +14,17 @@ class Document:
     n: int
 
 
-def attention(query, key, value, score, temperature, sees, real, segments, count="visible"):
+def softmax(scores):
+    weights = np.exp(scores - scores.max())
+    return weights / weights.sum()
+
+
+def attention(query, key, value, score, temperature, sees, real, segments, count="visible", normalize=softmax):
     """One row. Arrays: query and key (L, D), value (L, E), real (L,) bool, segments (L,).
 
     score(q, k, i, j, document) is similarity plus bias; temperature(n) is τ; sees(i, j, document) is the method's own
-    visibility; count says whether n is the number of keys or of the document's tokens. Returns (L, E); rows of queries
-    that see nothing are 0.
+    visibility; count says whether n is the number of keys or of the document's tokens; normalize(scores) are the
+    weights of the keys that a query sees. Returns (L, E); rows of queries that see nothing are 0.
     """
     length = len(query)
     out = np.zeros((length, value.shape[1]))
@@ -31,11 +36,37 @@ def attention(query, key, value, score, temperature, sees, real, segments, count
             continue
         tau = temperature(len(keys) if count == "visible" else document.n)
         scores = np.array([tau * score(query[i], key[j], i, j, document) for j in keys])
-        weights = np.exp(scores - scores.max())
-        weights /= weights.sum()
-        for weight, j in zip(weights, keys, strict=True):
+        for weight, j in zip(normalize(scores), keys, strict=True):
             out[i] += weight * value[j]
     return out
+
+
+# ---- normalizer ----
+
+
+def sink_softmax(logit):
+    """As gpt-oss has it: the logit as one more key of the softmax, whose weight is then left out."""
+
+    def normalize(scores):
+        exponentials = [math.exp(one - max(*scores, logit)) for one in (*scores, logit)]
+        return np.array(exponentials[:-1]) / sum(exponentials)
+
+    return normalize
+
+
+def entmax15(scores):
+    """The definition: max(0, s / 2 − t)², which add up to 1; t by bisection."""
+    low, high = max(scores) / 2 - 1, max(scores) / 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        total = sum(max(0.0, one / 2 - middle) ** 2 for one in scores)
+        low, high = (middle, high) if total > 1 else (low, middle)
+    return np.array([max(0.0, one / 2 - low) ** 2 for one in scores])
+
+
+def relu_squared(scores):
+    """As the gated attention unit was published: relu(s / n)², n keys."""
+    return np.array([max(0.0, one / len(scores)) ** 2 for one in scores])
 
 
 # ---- similarity ----
@@ -154,6 +185,16 @@ def partial_rope(fraction, base=10_000.0):
         d = len(q)
         turning = math.floor(fraction * d / 2)
         return turned_product(q, k, lambda m: (i - j) * base ** (-2 * m / d) if m < turning else 0.0)
+
+    return score
+
+
+def scale_invariant(distance_scale, fraction):
+    turned = partial_rope(fraction)
+
+    def score(q, k, i, j, document):
+        logarithm = math.log(abs(i - j) / distance_scale + 1)
+        return math.sqrt(2 * logarithm + 1) * turned(q, k, i, j, document) - 2 * logarithm
 
     return score
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import slow_attention as slow
 
-from gau_alpha import position, scaling, visibility
+from gau_alpha import normalizer, position, scaling, visibility
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.position import RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
-from gau_alpha.similarity import CosScale, DotProduct
+from gau_alpha.similarity import CosScale, DotProduct, LearnedCosScale
 from gau_alpha.visibility import Full, Window
 
 KEY_SIZE = 8
@@ -30,6 +30,7 @@ class Case:
     temperature: Callable = lambda n: 1.0
     sees: Callable = slow.everything
     count: str = "visible"
+    normalize: Callable = slow.softmax
 
 
 def positioned(strategy, score, **others) -> Case:
@@ -48,6 +49,7 @@ CASES = {
     "softmax": Case(AttentionMethod(DotProduct(), NoScaling(), RoPE(), Full())),
     "slow rotation": positioned(RoPE(base=100.0), slow.rope_score(100.0)),
     "cosscale": Case(AttentionMethod(CosScale(8.0)), prepare=slow.cos_scale(8.0)),
+    "learned_cosscale": Case(AttentionMethod(LearnedCosScale(5.0)), prepare=slow.cos_scale(5.0)),
     "softmax_plus": scaled(LogLength(512), slow.log_length(512)),
     "logn": scaled(LogLength(T, minimum=1), slow.log_length(T, 1)),
     "infoscale": scaled(InfoScale(T), TAU),
@@ -81,6 +83,14 @@ CASES = {
     "stretched": positioned(
         position.StretchedPositions(2.5), slow.rope_score(distance=lambda i, j, document: 2.5 * (i - j))
     ),
+    "scale_invariant": positioned(position.ScaleInvariant(3.0, 0.5), slow.scale_invariant(3.0, 0.5)),
+    "scale_invariant infoscale cosscale, windowed": Case(
+        AttentionMethod(CosScale(4.0), InfoScale(T), position.ScaleInvariant(), Window(4)),
+        prepare=slow.cos_scale(4.0),
+        score=slow.scale_invariant(10.0, 0.75),
+        temperature=TAU,
+        sees=slow.window(4),
+    ),
     "rerope_infoscale cosscale": Case(
         AttentionMethod(CosScale(4.0), InfoScale(T), position.ReRoPE(4, T)),
         prepare=slow.cos_scale(4.0),
@@ -98,6 +108,34 @@ CASES = {
     "nope": positioned(position.NoPosition(), slow.biased(lambda d: 0.0)),
     "pose": positioned(position.PoSE(64), slow.rope_score()),
     "randomized": positioned(position.RandomizedPositions(64), slow.rope_score()),
+    "sink_softmax": Case(AttentionMethod(normalizer=normalizer.SinkSoftmax(0.7)), normalize=slow.sink_softmax(0.7)),
+    "softmax_off_by_one infoscale": Case(
+        AttentionMethod(scaling=InfoScale(T), normalizer=normalizer.SinkSoftmax(0.0, learned=False)),
+        temperature=TAU,
+        normalize=slow.sink_softmax(0.0),
+    ),
+    "entmax15": Case(AttentionMethod(normalizer=normalizer.Entmax15()), normalize=slow.entmax15),
+    "entmax15 cosscale infoscale, windowed": Case(
+        AttentionMethod(CosScale(6.0), InfoScale(T), visibility=Window(3), normalizer=normalizer.Entmax15()),
+        prepare=slow.cos_scale(6.0),
+        temperature=TAU,
+        sees=slow.window(3),
+        normalize=slow.entmax15,
+    ),
+    "relu_squared": Case(AttentionMethod(normalizer=normalizer.ReLUSquared()), normalize=slow.relu_squared),
+    "relu_squared alibi": Case(
+        AttentionMethod(position=position.ALiBi(0.3), normalizer=normalizer.ReLUSquared()),
+        score=slow.biased(lambda d: -0.3 * d),
+        normalize=slow.relu_squared,
+    ),
+    "sink_softmax with streaming_llm": Case(
+        AttentionMethod(
+            visibility=visibility.AttentionSinks(3, 2, T), normalizer=normalizer.SinkSoftmax(-0.4, learned=False)
+        ),
+        score=slow.rope_score(distance=slow.sinks_distance(3, 2, T)),
+        sees=slow.window_and_sinks(3, 2, T),
+        normalize=slow.sink_softmax(-0.4),
+    ),
     "windowed": Case(AttentionMethod(visibility=Window(3)), sees=slow.window(3)),
     "windowed cosscale infoscale": Case(
         AttentionMethod(CosScale(4.0), InfoScale(T), RoPE(), Window(2)),

@@ -54,7 +54,7 @@ def test_published_code(golden, folder, case, kernel):
     real = golden["attention_mask"].bool()
     entropy = {}
 
-    def observe(layer, weights, queries, keys, _):
+    def observe(layer, weights, queries, keys, *_):
         for column, query in enumerate(queries[0, 0].tolist()):
             entropy[layer, query] = torch.special.entr(weights[:, 0, column]).sum(-1)
 

@@ -11,8 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gau_alpha.attention.kernels.base import Observer
-from gau_alpha.attention.kernels.scores import Placed, distances, holding, holds_between, merged, with_bias
-from gau_alpha.attention.kernels.softmax import drop, entropy, softmax
+from gau_alpha.attention.kernels.scores import (
+    Placed,
+    by_distance,
+    distances,
+    drop,
+    holding,
+    holds_between,
+    merged,
+    weigh,
+)
 from gau_alpha.attention.layout import look_up
 from gau_alpha.attention.method import AttentionPlan
 from gau_alpha.visibility import Band, allowed
@@ -134,20 +142,24 @@ def _weights(
     is_near = (key_idx[:, :, None] - query_idx[..., None]).abs() <= band.radius  # (1, N, Lq, Lk)
     score, visible = _seen(near, plan, queries, keys, temperature, in_row & is_near)  # (B, N, Lq, Lk), (B|1, …)
     if not band.sinks:
-        weights = softmax(score, visible, num_visible_keys)
+        weights = weigh(score, visible, num_visible_keys, plan.normalizer)
         if observer is not None:
-            observer(weights, query_idx, key_idx, entropy(weights, score))
+            share, entropy, sink = plan.normalizer.shares(weights, score, num_visible_keys)
+            observer(share, query_idx, key_idx, entropy, sink)
         return weights, None
 
     sink_idx = torch.arange(min(band.sinks, layout.length), device=keys.device)[None, None]  # (1, 1, S)
     is_far = (sink_idx[:, :, None] - query_idx[..., None]).abs() > band.radius  # (1, N, Lq, S)
     sink_score, sink_visible = _seen(sinks, plan, queries, sink_idx[:, :, None], temperature, is_far)
     score = torch.cat([score, sink_score], dim=-1)  # (B, N, Lq, Lk + S)
-    weights = softmax(score, torch.cat([visible, sink_visible], dim=-1), num_visible_keys)
-    near_weights, sink_weights = weights.split([key_idx.shape[-1], sink_idx.shape[-1]], dim=-1)
+    weights = weigh(score, torch.cat([visible, sink_visible], dim=-1), num_visible_keys, plan.normalizer)
+    parts = [key_idx.shape[-1], sink_idx.shape[-1]]
     if observer is not None:
-        observer(near_weights, query_idx, key_idx, entropy(weights, score))
-        observer(sink_weights, query_idx, sink_idx, None)
+        share, entropy, sink = plan.normalizer.shares(weights, score, num_visible_keys)
+        near_share, sink_share = share.split(parts, dim=-1)
+        observer(near_share, query_idx, key_idx, entropy, sink)
+        observer(sink_share, query_idx, sink_idx, None, None)
+    near_weights, sink_weights = weights.split(parts, dim=-1)
     return near_weights, sink_weights
 
 
@@ -156,7 +168,7 @@ def _seen(
 ) -> tuple[Tensor, Tensor]:
     """Compute scores, and which of them are of keys that are seen: ``within`` says which may be."""
     holds = holding(placed, distances(queries, keys, plan.layout)) if len(placed) > 1 else []
-    score = with_bias(merged(placed, holds), queries, keys, temperature, plan)
+    score = by_distance(merged(placed, holds), queries, keys, temperature, plan)
     rule = allowed(plan.visibility, queries, keys, plan.layout)
     return score, within if rule is None else within & rule
 

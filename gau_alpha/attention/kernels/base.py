@@ -11,11 +11,14 @@ from torch import Tensor
 
 from gau_alpha.attention.method import AttentionPlan
 
-Observer = Callable[[Tensor, Tensor, Tensor, Tensor | None], None]
-"""Called with weights (B, N, Lq, Lk), query indices (B|1, N, Lq), key indices (1, N, Lk) and entropies (B, N, Lq).
+Observer = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor | None], None]
+"""Called with what ``Normalizer.shares`` says of a block, before dropout, and with the block's place.
+
+That is: weights over their sum (B, N, Lq, Lk), query indices (B|1, N, Lq), key indices (1, N, Lk), entropies
+(B, N, Lq), and shares of the sink (B, N, Lq), None for a normalizer without one.
 
 Queries of a block are consecutive, unless ``query_positions`` were asked for, and so are its keys. A query's weights
-may come in two calls, on keys near it and on those at the start of its row; the second one's entropies are None.
+may come in two calls, on keys near it and on those at the start of its row; the second one has no entropies and sinks.
 Indices that lie outside the row carry no weight.
 """
 
@@ -44,7 +47,7 @@ class Kernel(Protocol):
             plan: The method's plan for these rows.
             query_positions: (B, T) int64, the only queries of each row that are computed. None: all.
             dropout: Probability with which a weight is dropped; 0 outside training.
-            observer: Sees the weights before dropout.
+            observer: Sees how weights are shared, before dropout.
 
         Returns:
             (B, L, E), or (B, T, E) at ``query_positions``; zero for a query that sees no key.

@@ -14,8 +14,17 @@ from torch.utils.checkpoint import checkpoint
 
 from gau_alpha.attention.kernels.band import attend_in_band, keys_per_query
 from gau_alpha.attention.kernels.base import Observer
-from gau_alpha.attention.kernels.scores import Placed, distances, holding, merged, place, product, with_bias
-from gau_alpha.attention.kernels.softmax import drop, entropy, softmax
+from gau_alpha.attention.kernels.scores import (
+    Placed,
+    by_distance,
+    distances,
+    drop,
+    holding,
+    merged,
+    place,
+    product,
+    weigh,
+)
 from gau_alpha.attention.layout import look_up, take
 from gau_alpha.attention.method import AttentionPlan
 from gau_alpha.visibility import allowed
@@ -173,11 +182,13 @@ def _attend(queries: _Queries, value: Tensor, plan: AttentionPlan, dropout: floa
     else:
         pieces = [_piece(queries, first, last) for first, last in _cuts(queries, plan.layout.length)]
         score = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=-1)  # (B, Lq, L)
-    score = with_bias(score, index, key_index, queries.temperature[:, :, None], plan)
+    score = by_distance(score, index, key_index, queries.temperature[:, :, None], plan)
     visible = allowed(plan.visibility, index, key_index, plan.layout)  # (B|1, Lq, L) or None
-    weights = softmax(score, visible, queries.num_visible_keys)
+    weights = weigh(score, visible, queries.num_visible_keys, plan.normalizer)
     if observer is not None:
-        observer(weights[:, None], index[:, None, :, 0], key_index, entropy(weights, score)[:, None])
+        share, entropy, sink = plan.normalizer.shares(weights, score, queries.num_visible_keys)
+        sink = None if sink is None else sink[:, None]
+        observer(share[:, None], index[:, None, :, 0], key_index, entropy[:, None], sink)
     return drop(weights, dropout).to(value.dtype) @ value  # (B, Lq, E)
 
 

@@ -42,15 +42,20 @@ class Reference:
                 rotated = take(rotated, query_positions)  # (B, T, D)
             similarity = product(rotated, rotate(key, branch.key))  # (B, T, L)
             score = torch.where(branch.holds_at(distance), similarity, score)
+        if plan.position.gained:
+            score = score * plan.position.gain(distance)
         if plan.position.biased:
             score = score + plan.position.bias(distance)
         score = score * look_up(plan.temperature, query_idx)[:, :, None]
         visible = allowed(plan.visibility, queries, keys, plan.layout)
         if visible is None:
             visible = torch.ones_like(score, dtype=torch.bool)
-        weights = score.masked_fill(~visible, torch.finfo(score.dtype).min).softmax(dim=-1) * visible
+        num_visible_keys = look_up(plan.num_visible_keys, query_idx)  # (B|1, T)
+        hidden = score.masked_fill(~visible, torch.finfo(score.dtype).min)  # (B, T, L)
+        weights = plan.normalizer.weights(hidden, num_visible_keys) * visible
         if observer is not None:
-            entropy = torch.special.entr(weights).sum(-1)  # (B, T)
-            observer(weights[:, None], query_idx[:, None], index[:, None], entropy[:, None])
+            share, entropy, sink = plan.normalizer.shares(weights, score, num_visible_keys)
+            sink = None if sink is None else sink[:, None]
+            observer(share[:, None], query_idx[:, None], index[:, None], entropy[:, None], sink)
         weights = F.dropout(weights, dropout) if dropout else weights
         return weights.to(value.dtype) @ value  # (B, T, E)

@@ -1,4 +1,6 @@
-"""Scores: products of rotated queries and keys, the bias, and what hides a key.
+"""Scores: products of rotated queries and keys, gain and bias. Weights: what hides keys, and what drops weights.
+
+What makes weights of scores is the method's normalizer.
 
 B batch (1 where all rows agree), L length, D key size, N blocks of queries, Lq and Lk queries and keys of a block.
 """
@@ -6,11 +8,16 @@ B batch (1 where all rows agree), L length, D key size, N blocks of queries, Lq 
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gau_alpha.attention.layout import SequenceLayout, look_up
 from gau_alpha.attention.method import AttentionPlan
+from gau_alpha.normalizer import Normalizer
 from gau_alpha.position import RotaryBranch, rotate
+
+NEGLIGIBLE = 1e-30
+"""Weights up to this are 0: far below what float32 can add to a sum."""
 
 
 class Placed(NamedTuple):
@@ -103,11 +110,11 @@ def merged(placed: list[Placed], holds: list[Tensor]) -> Tensor:
     return score
 
 
-def with_bias(score: Tensor, query_idx: Tensor, key_idx: Tensor, temperature: Tensor, plan: AttentionPlan) -> Tensor:
-    """Add τ · bias, where the method has a bias.
+def by_distance(score: Tensor, query_idx: Tensor, key_idx: Tensor, temperature: Tensor, plan: AttentionPlan) -> Tensor:
+    """Multiply by the gain and add τ · bias, where the method has them.
 
     Args:
-        score: (B, …, Lq, Lk).
+        score: (B, …, Lq, Lk), τ · similarity.
         query_idx: (B|1, …, Lq, 1) int64.
         key_idx: (1, …, 1, Lk) int64.
         temperature: (B|1, …, Lq, 1), τ.
@@ -116,10 +123,49 @@ def with_bias(score: Tensor, query_idx: Tensor, key_idx: Tensor, temperature: Te
     Returns:
         (B, …, Lq, Lk) float32.
     """
-    if not plan.position.biased:
+    position = plan.position
+    if not (position.biased or position.gained):
         return score
     farthest = plan.layout.length - 1 if plan.layout.consecutive else None
-    return score + plan.position.bias(distances(query_idx, key_idx, plan.layout), farthest) * temperature
+    distance = distances(query_idx, key_idx, plan.layout)  # (B|1, …, Lq, Lk)
+    if position.gained:
+        score = score * position.gain(distance, farthest)
+    return score + position.bias(distance, farthest) * temperature if position.biased else score
+
+
+def weigh(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor, normalizer: Normalizer) -> Tensor:
+    """Turn scores into weights.
+
+    Args:
+        score: (B, …, Lq, Lk) float32.
+        visible: (B|1, …, Lq, Lk) bool, or None if every key is seen.
+        num_visible_keys: (B|1, …, Lq) int64, n.
+        normalizer: The method's.
+
+    Returns:
+        (B, …, Lq, Lk) float32, zeros for a query that sees no key.
+    """
+    if visible is not None:
+        # A finite floor instead of −∞ keeps a query that sees nothing (and its gradient) from becoming NaN.
+        score = score.masked_fill(~visible, torch.finfo(score.dtype).min)
+    weights = normalizer.weights(score, num_visible_keys)
+    if weights.device.type == "cpu":
+        # A matrix product over denormal weights, which sharp scores leave, is up to 50 times slower on some processors.
+        weights = F.threshold(weights, NEGLIGIBLE, 0.0, inplace=not weights.requires_grad)
+    return weights if visible is None else weights.masked_fill(num_visible_keys[..., None] == 0, 0.0)
+
+
+def drop(weights: Tensor, probability: float) -> Tensor:
+    """Drop weights at random, and make up for it in the others.
+
+    Args:
+        weights: (…) of any shape.
+        probability: With which a weight is dropped; 0 does nothing.
+
+    Returns:
+        (…) like ``weights``.
+    """
+    return F.dropout(weights, probability) if probability else weights
 
 
 def operand_dtype(device: torch.device) -> torch.dtype:

@@ -13,15 +13,16 @@ from gau_alpha.untrusted.escaping import for_latex, for_markdown, one_line
 EXPLANATION = (
     "Loss in nats per target. Brackets hold the 95 % interval over documents (bootstrap), written as far as 1,000 "
     "resamples carry its ends; differences are paired by document. Entropy in nats, mean over layers and queries. "
-    "Near: share of attention on keys within half of the training length on either side. Exact: 95 % interval of "
+    "Near: share of attention on keys within half of the training length on either side. Sink: what SinkSoftmax gives "
+    "to no key. Exact: 95 % interval of "
     "the loss that all positions would have given."
 )
 """What stands below a table."""
 
 DETAILS = [
     "method", "length", "status", "loss", "perplexity", "accuracy", "entropy", "entropy at 1×", "effective keys",
-    "near", "loss difference", "to", "exact", "targets", "documents", "too short", "repeated", "seconds", "tokens/s",
-    "peak MB", "note",
+    "near", "sink", "loss difference", "to", "exact", "targets", "documents", "too short", "repeated", "seconds",
+    "tokens/s", "peak MB", "note",
 ]  # fmt: skip
 """Columns of the table that shows every row in full."""
 
@@ -154,6 +155,7 @@ def details(report: Results, row: ExtrapolationResult) -> list[str]:
         _written(entropy_at_once, "{:.3f}"),
         _written(row.effective_keys, "{:.1f}"),
         _written(row.near_share, "{:.1%}"),
+        _written(row.sink_share, "{:.1%}"),
         with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.{}f}".format, 4),
         row.baseline,
         exact,

@@ -4,6 +4,7 @@ import pytest
 
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, build_strategies, load_preset, preset_names, resolve_method
+from gau_alpha.normalizer import Entmax15, ReLUSquared, SinkSoftmax, Softmax
 from gau_alpha.position import ALiBi, RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
 from gau_alpha.similarity import CosScale, DotProduct
@@ -36,7 +37,7 @@ def test_every_preset_applies(name):
 
 def test_what_presets_choose():
     chosen = {name: load_preset(name) for name in EXPECTED}
-    assert [type(s) for s in chosen["softmax"].values()] == [DotProduct, NoScaling, RoPE, Full]
+    assert [type(s) for s in chosen["softmax"].values()] == [DotProduct, NoScaling, RoPE, Full, Softmax]
     assert chosen["softmax_plus"]["scaling"].describe()["init_args"] == {
         "base": 512.0,
         "minimum": 0.0,
@@ -49,6 +50,20 @@ def test_what_presets_choose():
 def test_trained_is_the_models_own_method():
     base = AttentionMethod(scaling=LogLength())
     assert resolve_method(TRAINED, base, 64) is base
+
+
+def test_training_free_presets_leave_the_normalizer_as_trained():
+    base = AttentionMethod(normalizer=Entmax15())
+    for name in preset_names():
+        strategies = load_preset(name)
+        if all(one.training_free for one in strategies.values()) and name != "softmax":
+            assert resolve_method(name, base, 64).normalizer is base.normalizer, name
+    assert isinstance(resolve_method("softmax", base, 64).normalizer, Softmax)
+
+
+def test_a_trained_normalizer_keeps_its_settings():
+    for trained in (SinkSoftmax(-2.0), SinkSoftmax(-2.0, learned=False)):
+        assert resolve_method("sink_softmax", AttentionMethod(normalizer=trained), 64).normalizer is trained
 
 
 def test_a_trained_similarity_keeps_its_scale():
@@ -88,6 +103,11 @@ def test_an_unknown_preset_lists_the_known():
         ("ssmax", AttentionMethod(), "ScalableSoftmax has to be trained, and was not"),
         ("pi", AttentionMethod(position=ALiBi()), "trained without rotations"),
         ("alibi", AttentionMethod(position=ALiBi()), None),
+        ("entmax15", AttentionMethod(), "normalizer overridden"),
+        ("entmax15", AttentionMethod(normalizer=Entmax15()), None),
+        ("softmax", AttentionMethod(normalizer=ReLUSquared()), "normalizer overridden"),
+        ("infoscale", AttentionMethod(normalizer=ReLUSquared()), None),
+        ("sink_softmax_infoscale", AttentionMethod(normalizer=SinkSoftmax(-2.0)), None),
     ],
 )
 def test_compatibility_warnings(preset, trained, concern):

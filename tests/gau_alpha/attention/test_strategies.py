@@ -8,6 +8,7 @@ import torch
 from slow_attention import attention
 from strategy_cases import CASES, KEY_SIZE, TRAIN_LENGTH
 
+from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.method import AttentionMethod
@@ -26,6 +27,7 @@ from gau_alpha.position import (
     Rotary,
     Rotation,
     Sandwich,
+    ScaleInvariant,
     SelfExtend,
     StretchedPositions,
     YaRN,
@@ -42,7 +44,7 @@ from gau_alpha.scaling import (
     ScalableSoftmax,
     YaRNTemperature,
 )
-from gau_alpha.similarity import CosScale, DotProduct
+from gau_alpha.similarity import CosScale, DotProduct, LearnedCosScale
 from gau_alpha.visibility import AttentionSinks, Full, LMInfinite, Window, count_visible_keys
 
 KERNELS = {
@@ -88,8 +90,9 @@ def test_slow_loop(name, kernel):
             slowly = [case.prepare(q, k) for q, k in zip(query[row], key[row], strict=True)]
             q, k = (np.array(side) for side in zip(*slowly, strict=True))
             expected = attention(
-                q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row], case.count
-            )
+                q, k, value[row], case.score, case.temperature, case.sees, real[row], segments[row], case.count,
+                case.normalize,
+            )  # fmt: skip
             # what a padded query outputs is not part of the contract
             np.testing.assert_allclose(ours[row].numpy()[real[row]], expected[real[row]], atol=1e-5)
 
@@ -379,6 +382,43 @@ def test_partial_rope_has_the_frequencies_of_transformers():
     assert (angles == 0).sum() == 64 - int(0.7 * 64)
 
 
+def test_a_learned_cosine_scale_is_each_layers_own():
+    """Its gradient is that of differences, and the layers' parts."""
+    torch.manual_seed(0)
+    config = GAUAlphaConfig(20, 16, 32, 8, 2, initializer_range=0.5)
+    model = GAUAlphaForMaskedLM(config, AttentionMethod(LearnedCosScale(4.0))).eval()
+    scales = [block.gau.method.similarity for block in model.gau_alpha.encoder.blocks()]
+    ids = torch.randint(20, (2, 9))
+    model(ids).logsumexp(-1).sum().backward()
+    grads = [one.log_scale.grad.item() for one in scales]
+    assert grads[0] != grads[1]
+    for one, grad in zip(scales, grads, strict=True):
+        ends = []
+        for sign in (-1, 1):
+            with torch.no_grad():
+                one.log_scale += sign * 0.05
+                ends.append(model(ids).double().logsumexp(-1).sum().item())
+                one.log_scale -= sign * 0.05
+        assert (ends[1] - ends[0]) / 0.1 == pytest.approx(grad, rel=0.02)
+    query, key = torch.randn(2, 1, 5, 8).unbind()
+    fixed, learned = (one.prepare(query, key) for one in (CosScale(4.0), LearnedCosScale(4.0)))
+    torch.testing.assert_close(learned, fixed)
+
+
+class GainedReRoPE(ReRoPE):
+    gained = True
+
+
+def test_each_tenfold_of_distances_gets_as_much_attention():
+    """The paper's first condition. Of a standard normal similarity x, the mean of exp(g·x + b) is exp(g²/2 + b)."""
+    distance = torch.arange(100_000)
+    position = ScaleInvariant()
+    mean = (position.gain(distance).double().square() / 2 + position.bias(distance).double()).exp()
+    attention = [mean[start : 10 * start].sum().item() for start in (100, 1000, 10_000)]
+    assert attention == pytest.approx(attention[:1] * 3, rel=0.1)
+    assert 1 < mean[0].item() / mean[10].item() < 3, "near keys are hardly changed"
+
+
 @pytest.mark.parametrize("strategy", [PoSE(4096), PoSE(4096, chunks=5), RandomizedPositions(4096)], ids=repr)
 def test_drawn_ids(strategy):
     drawn = strategy.sample_position_ids(list(range(10_000)), epoch=0, length=64)
@@ -413,6 +453,7 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: Window(0), "radius must be at least 1, got 0"),
         (lambda: CosScale(-1), "scale must be positive, got -1"),
         (lambda: CosScale(float("nan")), "scale must be positive, got nan"),
+        (lambda: LearnedCosScale(0), "initial must be positive, got 0"),
         (lambda: LogLength(1), "base must be above 1"),
         (lambda: LogLength(8, minimum=-1), "minimum must be at least 0"),
         (lambda: InfoScale(1), "train_length must be at least 2"),
@@ -421,6 +462,16 @@ def test_drawn_ids_never_leak_into_evaluation():
         (lambda: InfoScale(32).with_train_length(64), "was given train_length 32, but the data has rows of 64"),
         (lambda: AttentionMethod(position=ALiBi(), visibility=LMInfinite()), "LMInfinite .* ALiBi rotates nothing"),
         (lambda: AttentionMethod(position=ReRoPE(), visibility=AttentionSinks()), "both replace far distances"),
+        (
+            lambda: AttentionMethod(position=ScaleInvariant(), visibility=LMInfinite()),
+            "LMInfinite .* ScaleInvariant",
+        ),
+        (
+            lambda: AttentionMethod(position=GainedReRoPE()),
+            "GainedReRoPE gives far keys other distances",
+        ),
+        (lambda: ScaleInvariant(distance_scale=0), "distance_scale must be positive"),
+        (lambda: ScaleInvariant(rotated_fraction=1.5), "rotated_fraction must be at least 0 and at most 1"),
         (lambda: AttentionMethod(position=PoSE(64), visibility=Window(3)), "PoSE trains on long distances"),
         (lambda: AttentionMethod(position=PoSE(64), visibility=AttentionSinks()), "PoSE trains on long distances"),
         (lambda: ReRoPE(100).with_train_length(64), "window 100 is above train_length 64.*beyond_training"),

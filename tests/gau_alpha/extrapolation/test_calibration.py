@@ -13,6 +13,7 @@ from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
 from gau_alpha.extrapolation.calibration import Calibration
 from gau_alpha.extrapolation.calibration_solver import PRECISION, _drawn, _masked, calibrate, solve
 from gau_alpha.extrapolation.spans import document_fingerprint
+from gau_alpha.normalizer import Entmax15, ReLUSquared, SinkSoftmax
 from gau_alpha.position import ALiBi, DynamicNTK, LeakyReRoPE, NoPosition, ReRoPE, RoPE, YaRN
 from gau_alpha.scaling import CalibratedScale, InfoScale, LogLength
 from gau_alpha.similarity import CosScale
@@ -68,29 +69,37 @@ def entropies(model, method, tokens, length):
         AttentionMethod(position=YaRN(train_length=8)),
         AttentionMethod(position=DynamicNTK(train_length=8)),
         AttentionMethod(position=NoPosition()),
+        AttentionMethod(normalizer=SinkSoftmax(1.0)),
+        AttentionMethod(normalizer=Entmax15()),
     ],
-    ids=lambda method: f"{method.similarity!r} {method.scaling!r} {method.position!r}",
+    ids=AttentionMethod.summary,
 )
 def test_every_layer_has_its_entropy_back(method):
     model, docs = build(method), documents(*[64] * 6)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    own = model.method
     calibration = found(model, docs)
-    assert model.method is method
+    assert model.method is own
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     # The same text, hidden the same way, through the model itself.
     cut = ExtrapolationEngine(docs, VOCABULARY, 64, EvaluationOptions(length_ratios=[1])).spans
     tokens = np.concatenate([cut.batch([each], 64)[0][0] for each in cut.examples(64)[2:]])
-    calibrated = method.replace(scaling=calibration.scale)
-    wanted = entropies(model, method, tokens, 8)
+    calibrated = own.replace(scaling=calibration.scale)
+    wanted = entropies(model, own, tokens, 8)
     for length in (8, 16, 64):
         np.testing.assert_allclose(entropies(model, calibrated, tokens, length), wanted, rtol=2e-3)
-    free = entropies(model, method, tokens, 64)
+    free = entropies(model, own, tokens, 64)
     assert (np.abs(free / wanted - 1) > 0.05).any(), "without it, entropy is another: something was tested"
     assert calibration.scale.lengths == [8, 16, 64]
     assert np.shape(calibration.scale.temperatures) == (3, 3)
     in_training = float(method.scaling.temperature(torch.tensor([8]), 8))
     assert [row[0] for row in calibration.scale.temperatures] == pytest.approx([in_training] * 3, abs=1e-6)
     np.testing.assert_allclose(np.array(calibration.provenance["entropy_after"])[:, 0], wanted, rtol=1e-4)
+
+
+def test_a_normalizer_whose_entropy_no_temperature_moves_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"Under ReLUSquared\(\) attention has the same entropy at any temperature"):
+        found(build(AttentionMethod(normalizer=ReLUSquared())), documents(64))
 
 
 def test_a_few_queries_are_nearly_as_good_as_all():
@@ -179,7 +188,9 @@ def test_a_layer_that_attends_to_nothing_in_particular_has_no_temperature():
     model = build()
     with torch.no_grad():
         model.gau_alpha.encoder.layer[1].gau.q_scaleoffset.weight.zero_()
-    with pytest.raises(ValueError, match=r"No temperature restores the entropy of 2\.079 nats in layer 1 at 2×"):
+    with pytest.raises(
+        ValueError, match=r"No temperature restores the entropy of 2\.079 nats in layer 1 at 2× under Softmax"
+    ):
         found(model, documents(64, 64))
 
 

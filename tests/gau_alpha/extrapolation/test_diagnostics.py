@@ -9,7 +9,7 @@ import torch
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
-from gau_alpha.extrapolation.diagnostics import AttentionMeter, bin_starts, diagonal_sums, num_bins
+from gau_alpha.extrapolation.diagnostics import AttentionMeter, bin_starts, diagonal_sums, num_bins, num_columns
 from gau_alpha.similarity import CosScale
 from gau_alpha.visibility import Window
 from gau_alpha.vocabulary import Vocabulary
@@ -35,16 +35,16 @@ def test_bins_hold_every_distance_once(length):
 
 
 def by_hand(weights, train_length):
-    """(columns,) of one layer and row: entropy, near share and bins, summed over queries."""
+    """(columns,) of one layer and row: entropy, sink, near share and bins, summed over queries."""
     length = len(weights)
-    out = np.zeros(2 + num_bins(length))
+    out = np.zeros(num_columns(length))
     starts = bin_starts(num_bins(length))
     for i in range(length):
         for j in range(length):
             a = float(weights[i, j])
             out[0] -= a * math.log(a) if a > 0 else 0
-            out[1] += a if abs(i - j) <= train_length // 2 else 0
-            out[2 + max(b for b, start in enumerate(starts) if start <= abs(i - j))] += a
+            out[2] += a if abs(i - j) <= train_length // 2 else 0
+            out[3 + max(b for b, start in enumerate(starts) if start <= abs(i - j))] += a
     return out
 
 
@@ -59,13 +59,13 @@ def test_meter_equals_loops(kernel, method):
     meter = AttentionMeter(2, 29, train_length=9)
     weights = torch.zeros(2, 2, 29, 29)
 
-    def observe(layer, block, queries, keys, entropy):
+    def observe(layer, block, queries, keys, entropy, sink):
         for number in range(block.shape[1]):
             rows, columns = queries[0, number][:, None], keys[0, number][None]
             inside = (rows < 29) & (columns >= 0) & (columns < 29)
             rows, columns = rows.expand_as(inside)[inside], columns.expand_as(inside)[inside]
             weights[:, layer, rows, columns] = block[:, number, inside]
-        meter(layer, block, queries, keys, entropy)
+        meter(layer, block, queries, keys, entropy, sink)
 
     with torch.no_grad():
         model(input_ids, observer=observe)
@@ -73,7 +73,7 @@ def test_meter_equals_loops(kernel, method):
         for layer in range(2):
             expected = by_hand(weights[row, layer].double().numpy(), 9)
             np.testing.assert_allclose(meter.sums[row, layer].numpy(), expected, rtol=1e-5, atol=1e-4)
-            assert expected[2:].sum() == pytest.approx(29, rel=1e-5)
+            assert expected[3:].sum() == pytest.approx(29, rel=1e-5)
 
 
 def test_keys_in_several_runs():
@@ -82,8 +82,8 @@ def test_keys_in_several_runs():
     nearby = torch.stack([nearby, nearby + 4])[None]  # (1, 2, 6): two blocks of queries, each with its own keys
     near_weights, sink_weights = torch.rand(1, 2, 4, 6), torch.rand(1, 2, 4, 3)
     meter = AttentionMeter(1, 20, train_length=4)
-    meter(0, near_weights, queries, nearby, torch.ones(1, 2, 4))
-    meter(0, sink_weights, queries, sinks[None, None], None)
+    meter(0, near_weights, queries, nearby, torch.ones(1, 2, 4), None)
+    meter(0, sink_weights, queries, sinks[None, None], None, None)
     whole = np.zeros((20, 20))
     for block in range(2):
         rows = queries[0, block].numpy()[:, None]
@@ -99,11 +99,11 @@ def test_a_row_has_means_by_layer():
     docs = [np.random.default_rng(seed).integers(2, 40, size=32) for seed in range(3)]
     options = EvaluationOptions(length_ratios=[4], tokens_per_batch=64)
     engine = ExtrapolationEngine(docs, Vocabulary(40, 1, 0), 8, options)
-    sums = np.zeros((2, 2 + num_bins(32)))
+    sums = np.zeros((2, num_columns(32)))
     for each in engine.spans.examples(32):
         input_ids, _, _ = engine.spans.batch([each], 32)
 
-        def observe(layer, block, queries, keys, entropy):
+        def observe(layer, block, *_):
             sums[layer] += by_hand(block[0, 0].double().numpy(), 8)
 
         model.kernel = Reference()
@@ -112,12 +112,13 @@ def test_a_row_has_means_by_layer():
     means = sums / (3 * 32)
     (row,) = engine.evaluate(model, {"own": model.method})
     assert row.layers["attention_entropy"] == pytest.approx(means[:, 0].tolist(), rel=1e-5)
-    assert row.layers["near_share"] == pytest.approx(means[:, 1].tolist(), rel=1e-5)
-    np.testing.assert_allclose(row.layers["distance_share"], means[:, 2:], rtol=1e-4, atol=1e-6)
+    assert row.layers["near_share"] == pytest.approx(means[:, 2].tolist(), rel=1e-5)
+    np.testing.assert_allclose(row.layers["distance_share"], means[:, 3:], rtol=1e-4, atol=1e-6)
     assert row.layers["distance_from"] == [0, 1, 2, 4, 8, 16]
     assert row.attention_entropy == pytest.approx(means[:, 0].mean(), rel=1e-5)
     assert row.effective_keys == pytest.approx(math.exp(means[:, 0].mean()), rel=1e-5)
-    assert row.near_share == pytest.approx(means[:, 1].mean(), rel=1e-5)
+    assert row.sink_share is None
+    assert row.near_share == pytest.approx(means[:, 2].mean(), rel=1e-5)
     options = EvaluationOptions(length_ratios=[4], distances=False)
     entropies_alone = ExtrapolationEngine(docs, Vocabulary(40, 1, 0), 8, options)
     (row,) = entropies_alone.evaluate(model, {"own": model.method})

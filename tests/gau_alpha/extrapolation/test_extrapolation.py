@@ -102,7 +102,7 @@ def brute_force(model, method, docs, length, seed):
         hidden = sorted(place for _, place in sorted(zip(words.tolist(), ordinary, strict=True))[:count])
         masked = [VOCABULARY.mask_id if place in hidden else token for place, token in enumerate(tokens)]
 
-        def observer(layer, weights, query_index, key_index, entropy):
+        def observer(layer, weights, query_index, key_index, entropy, sink):
             for row in weights[0, 0].double().tolist():
                 entropies.append(-sum(a * math.log(a) for a in row if a > 0))
 

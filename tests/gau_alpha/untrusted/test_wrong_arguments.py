@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 
 import callbacks
 import gau_alpha.finetuning
+import gau_alpha.normalizer
 import gau_alpha.position
 import gau_alpha.scaling
 import gau_alpha.similarity
@@ -20,6 +21,7 @@ from gau_alpha.attention.strategy import Strategy
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.finetuning import HeadedModel
 from gau_alpha.finetuning.module import GAUAlphaFineTuning
+from gau_alpha.normalizer import Normalizer
 from gau_alpha.position import Position, RoPE, Rotary
 from gau_alpha.scaling import NoScaling, Scaling
 from gau_alpha.similarity import Similarity
@@ -76,8 +78,8 @@ def exported(*packages, base):
                 yield one
 
 
-BASES = (Strategy, Similarity, Scaling, Position, Visibility, Rotary)
-AXES = (gau_alpha.similarity, gau_alpha.scaling, gau_alpha.position, gau_alpha.visibility)
+BASES = (Strategy, Similarity, Scaling, Position, Visibility, Normalizer, Rotary)
+AXES = (gau_alpha.similarity, gau_alpha.scaling, gau_alpha.position, gau_alpha.visibility, gau_alpha.normalizer)
 STRATEGIES = [cls for cls in exported(*AXES, base=Strategy) if cls not in BASES]
 HEADS = list(exported(gau_alpha.finetuning, base=HeadedModel))
 CALLBACKS = [
