@@ -18,6 +18,7 @@ from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.checkpoints.identity import tokenizer_label
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine, ExtrapolationResult, preserve_training_state
+from gau_alpha.extrapolation.options import protocol_names
 from gau_alpha.extrapolation.report import Report
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.scaling import CalibratedScale, RandomKeysScale
@@ -47,6 +48,8 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         length_ratios: Evaluated lengths as multiples of the training length.
         max_tokens: At each length only the first so many documents that a method reads no more tokens; all if null.
         output_dir: Where to write; the log folder of the run if None.
+        protocol: What is masked: ``mlm``, 15 % at once, or ``single-mask``, one position per pass; and ``copy``, beside
+            one of them or alone: some of a passage that was read before, to see what the model gains from that.
         **options: Further fields of ``gau_alpha.extrapolation.EvaluationOptions``.
 
     Raises:
@@ -60,6 +63,7 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         length_ratios: Sequence[int] = (1, 2, 4, 8, 16),
         max_tokens: int | None = 65536,
         output_dir: str | None = None,
+        protocol: Sequence[str] | str = "mlm",
         **options: Any,
     ) -> None:
         require_whole("every_n_train_steps", every_n_train_steps)
@@ -72,9 +76,15 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
             require_path("output_dir", output_dir)
         self.every_n_train_steps = every_n_train_steps
         self.methods = methods
-        self.options = EvaluationOptions(length_ratios=length_ratios, max_tokens=max_tokens, **options)
+        protocols = protocol_names(protocol)
+        if {"mlm", "single-mask"} <= set(protocols):
+            raise ValueError("protocol names mlm and single-mask, whose numbers are logged by one name: choose one.")
+        self.options = [
+            EvaluationOptions(length_ratios=length_ratios, max_tokens=max_tokens, protocol=name, **options)
+            for name in protocols
+        ]
         self.output_dir = output_dir
-        self._engine: ExtrapolationEngine | None = None
+        self._engines: list[ExtrapolationEngine] = []  # one per protocol
         self._last_step: int | None = None  # optimizer step of the last evaluation, None before any
         self._begun = 0.0  # when training did, by time.perf_counter
         self._spent = 0.0  # seconds in evaluations since
@@ -100,8 +110,8 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         self._begun, self._spent, self._num_evaluations = time.perf_counter(), 0.0, 0
         model = _model(pl_module)
         with preserve_training_state(model):
-            self._engine = self._build_engine(trainer)
-            self._resolve(model, self._engine.train_length)
+            self._engines = self._build_engines(trainer)
+            self._resolve(model, self._engines[0].train_length)
         if self._last_step is None:
             self._last_step = trainer.global_step
 
@@ -134,11 +144,13 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         self.on_train_end(trainer, pl_module)
 
     def summary_metrics(self) -> list[str]:
-        """Name the scalars by which runs are compared: accuracy of the first method at the least and largest length."""
-        ratios = sorted({min(self.options.length_ratios), max(self.options.length_ratios)})
-        return [_tag(self.methods[0], ratio, "accuracy") for ratio in ratios]
+        """Name the scalars by which runs are compared: of the first method, at the least and the largest length."""
+        first = self.options[0]
+        ratios = sorted({min(first.ratios), max(first.ratios)})
+        metric = "gain" if first.protocol == "copy" else "accuracy"
+        return [_tag(self.methods[0], ratio, metric) for ratio in ratios]
 
-    def _build_engine(self, trainer: Trainer) -> ExtrapolationEngine:
+    def _build_engines(self, trainer: Trainer) -> list[ExtrapolationEngine]:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set where a data module is attached
         needed = ("vocabulary", "train_length", "evaluation_documents")
         missing = [name for name in needed if not hasattr(data, name)]
@@ -148,7 +160,7 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
                 f"ExtrapolationEvaluation needs a data module with {', '.join(needed)}; the trainer was given {given}, "
                 f"which lacks {', '.join(missing)}."
             )
-        return ExtrapolationEngine.for_data(data, self.options)
+        return [ExtrapolationEngine.for_data(data, options) for options in self.options]
 
     def _resolve(self, model: GAUAlphaForMaskedLM, train_length: int) -> dict[str, AttentionMethod]:
         methods = {name: resolve_method(name, model.method, train_length) for name in self.methods}
@@ -165,21 +177,21 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures on all processes; the first of them writes."""
-        assert self._engine is not None, "on_train_start builds it"
+        assert self._engines, "on_train_start builds them"
         self._last_step = trainer.global_step
         start = time.perf_counter()
         model = _model(pl_module)
         averaged = averaged_weights(trainer, pl_module)
         with averaged as weights, preserve_training_state(model), trainer.precision_plugin.forward_context():
-            methods = self._resolve(model, self._engine.train_length)
-            results = list(self._engine.evaluate(model, methods))
-        tokenizer = tokenizer_label(trainer.datamodule)  # type: ignore[attr-defined]  # as in _build_engine
+            methods = self._resolve(model, self._engines[0].train_length)
+            results = [result for engine in self._engines for result in engine.evaluate(model, methods)]
+        tokenizer = tokenizer_label(trainer.datamodule)  # type: ignore[attr-defined]  # as in _build_engines
         results = [replace(one, tokenizer=tokenizer) for one in results]
         run = {
             "step": trainer.global_step,
             "epoch": trainer.current_epoch,
             "weights": weights,
-            "evaluation": self._engine.describe(),
+            "evaluations": {engine.protocol.name: engine.describe() for engine in self._engines},
             "methods": {name: method.describe() for name, method in methods.items()},
             "precision": str(trainer.precision),
             "world_size": trainer.world_size,
@@ -227,7 +239,7 @@ def _tag(method: str, ratio: int, name: str) -> str:
 
 def _scalars(result: ExtrapolationResult) -> dict[str, float]:
     """What there is a number for: a logger would draw NaN as a gap at best."""
-    values = {name: getattr(result, name) for name in _METRICS}
+    values = {name: getattr(result, name) for name in (("gain",) if result.protocol == "copy" else _METRICS)}
     return {
         _tag(result.method, result.length_ratio, name): value
         for name, value in values.items()

@@ -246,7 +246,7 @@ def test_the_quick_tour_does_what_it_says_in_ten_lines(demo, capsys):
     exec(compile("\n".join(lines), "measuring.md", "exec"), names)
     measured = {(row.method, row.length) for row in names["report"].rows if row.status == "ok"}
     assert measured == {(name, length) for name in ("cosscale", "with InfoScale") for length in (64, 512, 4096)}
-    one, two = (names["report"].row(name, 4096) for name in ("cosscale", "with InfoScale"))
+    one, two = (names["report"].tables[0].row(name, 4096) for name in ("cosscale", "with InfoScale"))
     assert one.loss != two.loss, "another method"
     assert one.num_targets == two.num_targets > 0
     printed = capsys.readouterr().out

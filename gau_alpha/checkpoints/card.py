@@ -127,14 +127,15 @@ def _table(path: Path, sha256: str | None) -> list[str]:
     if sha256 is not None:
         measured = _mapping(_mapping(content.get("run")).get("checkpoints_sha256"))
         results = [one for one in results if measured.get(one.method) == sha256]
+    results = [one for one in results if one.protocol != "copy"]  # which is about gains, and has distances
+    results = [one for one in results if one.protocol == results[0].protocol]
     if not results:
         return []
     cells = {(one.method, one.length): _cell(one) for one in results}
     methods = list(dict.fromkeys(one.method for one in results))
     lengths = sorted({one.length for one in results})
-    protocols = ", ".join(map(for_markdown, sorted({one.protocol for one in results})))
     return [
-        f"Perplexity by evaluated length in tokens, protocol {protocols}.",
+        f"Perplexity by evaluated length in tokens, protocol {for_markdown(results[0].protocol)}.",
         "",
         f"| method | {' | '.join(map(str, lengths))} |",
         f"|---|{'---|' * len(lengths)}",

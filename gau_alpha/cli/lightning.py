@@ -44,7 +44,7 @@ from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.limits import require_whole
 
-LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations")
+LISTS = ("--ckpt_path", "--methods", "--length_ratios", "--calibrations", "--protocol")
 """Options of ``EVALUATIONS`` that take several words."""
 
 EVALUATIONS = ("extrapolate", "calibrate")

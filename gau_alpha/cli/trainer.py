@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,10 +18,10 @@ from gau_alpha.cli.provenance import environment_info
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationResult, Status
 from gau_alpha.extrapolation.calibration import Calibration, calibration_path
 from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint, open_checkpoints, pair_up, run_folder
-from gau_alpha.extrapolation.options import DEFAULT_RATIOS
+from gau_alpha.extrapolation.options import DEFAULT_RATIOS, protocol_names
 from gau_alpha.extrapolation.report import NAME, Report
 from gau_alpha.extrapolation.result_cache import claimed
-from gau_alpha.extrapolation.run import OneStep, calibrate_checkpoint, evaluate_candidates
+from gau_alpha.extrapolation.run import OneStep, calibrate_checkpoint, evaluate_candidates, seconds_until
 from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.limits import require_number, require_path
@@ -77,6 +76,7 @@ class GAUAlphaTrainer(Trainer):
         datamodule: LightningDataModule,
         ckpt_path: list[str],
         methods: list[str] = DEFAULT_METHODS,
+        protocol: list[str] | str = "mlm",
         baseline: str | None = None,
         calibrations: list[str] | None = None,
         time_budget: float | None = None,
@@ -101,6 +101,9 @@ class GAUAlphaTrainer(Trainer):
             methods: Presets (see ``gau-alpha methods``), ``trained`` for a checkpoint's own method, or
                 ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for. ``calibrated``
                 and ``random_keys`` need its table for ``trained``.
+            protocol: What is masked, one or more of ``mlm``, 15 % at once; ``single-mask``, one position per pass;
+                ``copy``, some of a passage that was read before, to see what a model gains from that. Each has tables
+                of its own, on one page.
             baseline: The line of the table that all others are compared with. Default, and for tokenizers that have no
                 such line: the first.
             calibrations: Tables of calibrated methods; default: those that lie next to the checkpoints.
@@ -118,7 +121,7 @@ class GAUAlphaTrainer(Trainer):
                 the data, no document is long enough, or the output folder holds an unfinished evaluation of something
                 else or is in use.
         """
-        chosen = EvaluationOptions(**options)
+        chosen = [EvaluationOptions(protocol=one, **options) for one in protocol_names(protocol)]
         if time_budget is not None:
             require_number("time_budget", time_budget, above=0, most=math.inf)
         if output_dir is not None:
@@ -148,7 +151,7 @@ class GAUAlphaTrainer(Trainer):
                 baseline=baseline if baseline in [one.name for one in some] else None,
                 tokenizer=tokenizer,
                 unfinished=place / f"{NAME}.unfinished",
-                time_budget=None if end is None else max(end - time.monotonic(), sys.float_info.min),
+                time_budget=seconds_until(end),
             )
             results += self._evaluate(some, datamodule, work, place, latex)
         return results

@@ -13,7 +13,7 @@ from gau_alpha.extrapolation.candidates import Candidate
 from gau_alpha.extrapolation.distributed import Ranks
 from gau_alpha.extrapolation.evaluate_length import evaluate_length
 from gau_alpha.extrapolation.options import EvaluationOptions
-from gau_alpha.extrapolation.protocols import Protocol, build_protocol
+from gau_alpha.extrapolation.protocols import CopyProbe, Protocol, build_protocol
 from gau_alpha.extrapolation.result import ExtrapolationResult, Status
 from gau_alpha.extrapolation.result_cache import ResultCache
 from gau_alpha.extrapolation.spans import EvaluationData, EvaluationSpans
@@ -59,7 +59,7 @@ class ExtrapolationEngine:
         require_whole("train_length", train_length)
         self.train_length = train_length
         self.options = options = options or EvaluationOptions()
-        self.protocol = protocol or build_protocol(options.protocol, options.positions_per_document)
+        self.protocol = protocol or build_protocol(options.protocol, options.positions_per_document, train_length)
         self.left_out = tuple(sorted(left_out))
         self.statistics = Statistics(options.num_resamples, options.seed)
         self.spans = EvaluationSpans(documents, vocabulary, train_length, options, self.protocol, self.left_out)
@@ -138,7 +138,7 @@ class ExtrapolationEngine:
         """
         length = length_ratio * self.train_length
         if length not in self.spans.lengths:
-            raise ValueError(f"length_ratio={length_ratio} is none of the options' {list(self.options.length_ratios)}.")
+            raise ValueError(f"length_ratio={length_ratio} is none of the options' {list(self.options.ratios)}.")
         examples = self.spans.examples(length)
         if not examples:
             raise ValueError(f"No document has {length} tokens.")
@@ -156,8 +156,8 @@ class ExtrapolationEngine:
 
     def describe(self) -> dict[str, Any]:
         """Plain data that, with the same documents, says how to measure again."""
-        options = asdict(self.options) | {"length_ratios": list(self.options.length_ratios)}
-        del options["positions_per_document"]  # the protocol says it
+        options = asdict(self.options) | {"length_ratios": list(self.options.ratios)}
+        del options["positions_per_document"], options["ratios"]  # which protocol and length_ratios say
         return {
             "train_length": self.train_length,
             **options,
@@ -260,15 +260,15 @@ class ExtrapolationEngine:
                 elif name in out_of_memory:
                     # What fails at a length fails at any longer one: one row at a time, the smallest block.
                     status = Status.OUT_OF_MEMORY
-                elif (name, length) in known:
-                    sums = known[name, length]
+                elif (self.protocol.name, name, length) in known:
+                    sums = known[self.protocol.name, name, length]
                 elif clock.would_be_late(cost):
                     status = Status.OUT_OF_TIME
                 else:
                     with clock.measuring(cost, description) as done:
                         sums = evaluate_length(candidate, examples, length, self.spans, ranks, done)
                     if cache is not None:
-                        cache.add(name, length, sums)
+                        cache.add(self.protocol.name, name, length, sums)
                 if status is Status.OK and sums is None:
                     out_of_memory.add(name)
                     status = Status.OUT_OF_MEMORY
@@ -293,6 +293,7 @@ class ExtrapolationEngine:
             "length_ratio": length // self.train_length,
             "length": length,
             "protocol": self.protocol.name,
+            "distance": self.protocol.distance(length) if isinstance(self.protocol, CopyProbe) else None,
             "group": candidate.group,
             "span_position": self.options.span_position,
             "kernel": candidate.model.kernel.name,
@@ -311,10 +312,10 @@ class ExtrapolationEngine:
             "peak_memory_bytes": sums.peak_memory_bytes,
             "note": "; ".join(notes(candidate, num_documents)),
         }
-        if not np.isfinite(sums.loss).all():
+        if not sums.is_finite:
             return ExtrapolationResult(**known, status=Status.NOT_FINITE)
         known |= self.statistics.of(sums)
-        if baseline is not None and np.isfinite(baseline.loss).all():
+        if baseline is not None and baseline.is_finite:
             known |= {"baseline": baseline_name, **self.statistics.difference(sums, baseline)}
         return ExtrapolationResult(**known, status=Status.OK)
 

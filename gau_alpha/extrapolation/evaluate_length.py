@@ -102,14 +102,16 @@ def _evaluate_batches(
 
     Processes agree after every batch, so none starts a batch that another has given up.
     """
-    watched = spans.options.entropy or spans.options.distances
     # Attention is looked at in one example per document, and those make batches of their own: the others are spared the
-    # cost, and the last layer's other queries too.
+    # cost, and the last layer's other queries too. Controls, too, make batches of their own: an example and its control
+    # then have the same place in batches of one shape, and are computed alike to the last digit.
+    watched = (spans.options.entropy or spans.options.distances) and any(one.first for one in examples)
     firsts = [place for place, one in enumerate(examples) if one.first and watched]
-    others = [place for place, one in enumerate(examples) if not (one.first and watched)]
+    controls = [place for place, one in enumerate(examples) if one.is_control]
+    others = [place for place, one in enumerate(examples) if not (one.first and watched) and not one.is_control]
     batches = [
         (group[batch.examples.start : batch.examples.stop], batch.counts)
-        for group in (firsts, others)
+        for group in (firsts, others, controls)
         for batch in shard_batches(len(group), rows, ranks.rank, ranks.world_size)
     ]
     num_layers = sharded.model.config.num_hidden_layers

@@ -1,10 +1,10 @@
 """What an evaluation is set to: one object for the engine, the command ``extrapolate`` and the training callback."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from gau_alpha.extrapolation.protocols import build_protocol
+from gau_alpha.extrapolation.protocols import PROTOCOLS, build_protocol
 from gau_alpha.untrusted.limits import require_whole
 
 SPAN_POSITIONS = ("first", "spread", "aligned")
@@ -16,14 +16,22 @@ SHORT_DOCUMENTS = ("skip", "repeat")
 DEFAULT_RATIOS = (1, 2, 4, 8, 16, 32, 64)
 """Lengths that are evaluated unless others are named, as multiples of the training length."""
 
+COPY_RATIOS = (1, 2, 3, 7, 15, 31, 63)
+"""Likewise for the protocol ``copy``, whose passages are half of, and 1, 2, 6, 14, 30, 62 training lengths apart."""
+
+
+_ANY_LENGTH = 2**20
+
 
 @dataclass(frozen=True)
 class EvaluationOptions:
     """What is measured, on which part of which documents, and in batches of which size.
 
     Args:
-        length_ratios: Evaluated lengths as multiples of train_length; measured in ascending order.
-        protocol: Which positions are masked: ``mlm``, 15 % at once, or ``single-mask``, one per forward pass.
+        length_ratios: Evaluated lengths as multiples of train_length; measured in ascending order. If null: 1, 2, 4, …
+            64, and for the protocol copy 1, 2, 3, 7, … 63.
+        protocol: Which positions are masked: ``mlm``, 15 % at once; ``single-mask``, one per forward pass; ``copy``, 8
+            of a passage that was read before, to see what a model gains from that.
         positions_per_document: For single-mask: how many positions to draw from each document, or ``all``
             (the default), which is exact.
         span_position: Where in a document the evaluated span lies. ``first``: its first tokens. ``spread``: anywhere,
@@ -42,11 +50,14 @@ class EvaluationOptions:
         num_resamples: Bootstrap resamples behind each interval.
         seed: Of masked positions, spans and resamples.
 
+    Attributes:
+        ratios: The lengths, ascending.
+
     Raises:
         ValueError: If a number is out of its range, a choice is unknown, or two options contradict each other.
     """
 
-    length_ratios: Sequence[int] = DEFAULT_RATIOS
+    length_ratios: Sequence[int] | None = None
     protocol: str = "mlm"
     positions_per_document: int | Literal["all"] | None = None
     span_position: str = "first"
@@ -58,22 +69,42 @@ class EvaluationOptions:
     distances: bool = True
     num_resamples: int = 1000
     seed: int = 0
+    ratios: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        require_ratios(self.length_ratios)
-        object.__setattr__(self, "length_ratios", tuple(sorted(set(self.length_ratios))))
+        # Checked here; the engine builds it, for the train_length of its data.
+        build_protocol(self.protocol, self.positions_per_document, train_length=_ANY_LENGTH)
+        ratios = self.length_ratios
+        if ratios is None:
+            ratios = COPY_RATIOS if self.protocol == "copy" else DEFAULT_RATIOS
+        require_ratios(ratios)
+        object.__setattr__(self, "ratios", tuple(sorted(set(ratios))))
         for name, choices in (("span_position", SPAN_POSITIONS), ("short_documents", SHORT_DOCUMENTS)):
             if (choice := getattr(self, name)) not in choices:
                 raise ValueError(f"{name}={choice!r} is unknown; choose one of: {', '.join(choices)}.")
         if self.span_position == "aligned" and self.short_documents == "repeat":
             raise ValueError("span_position='aligned' measures what real context does; repeated text is none. Skip it.")
-        build_protocol(self.protocol, self.positions_per_document)
         for name in ("max_documents", "max_tokens"):
             if (limit := getattr(self, name)) is not None:
                 require_whole(name, limit)
         require_whole("tokens_per_batch", self.tokens_per_batch)
         require_whole("num_resamples", self.num_resamples)
         require_whole("seed", self.seed, least=0, most=2**64 - 1)
+
+
+def protocol_names(protocol: Sequence[str] | str) -> list[str]:
+    """List the protocols that are asked for.
+
+    Args:
+        protocol: A name, or several.
+
+    Raises:
+        ValueError: If there is none, or one is named twice.
+    """
+    names = [protocol] if isinstance(protocol, str) else list(protocol)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"protocol must name one or more of {', '.join(PROTOCOLS)}, each once, got {protocol!r}.")
+    return names
 
 
 def require_ratios(length_ratios: Sequence[int]) -> None:

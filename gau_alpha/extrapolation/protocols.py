@@ -3,7 +3,7 @@
 A protocol is drawn from a counter-based generator (Philox) keyed by the seed and counted by (document, length). So its
 choice depends on nothing else: not on the method, the batch, the process or what was drawn before.
 
-Dimensions: L tokens, P passes, T targets of a pass, H strata.
+Dimensions: L tokens, P passes, T targets of a pass, H strata, C tokens of a passage.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,14 @@ class MaskedPositions:
         positions: (P, T) int64, ascending along T: T positions masked at once in each of P passes.
         stratum: (P,) int64, the stratum that a pass was drawn from; None if the targets stand for themselves.
         stratum_sizes: (H,) int64, how many positions each stratum has; None likewise.
+        passage: (start, stop) of a passage of the span. Each pass is then made twice: with the passage standing at the
+            beginning of the row, too, and with other text there. None: the span is read as it is.
     """
 
     positions: np.ndarray
     stratum: np.ndarray | None = None
     stratum_sizes: np.ndarray | None = None
+    passage: tuple[int, int] | None = None
 
     @classmethod
     def nothing(cls) -> "MaskedPositions":
@@ -164,27 +167,96 @@ class SingleMask(Protocol):
         return _describe(self, positions_per_document=self.positions_per_document)
 
 
-PROTOCOLS = ("mlm", "single-mask")
+class CopyProbe(Protocol):
+    """Protocol ``copy``: what a model gains from a passage that it has read so many tokens before.
+
+    A passage stands where it was written and, a second time, at the beginning of the row, ``distance`` tokens before.
+    Some tokens of the later one are masked; the earlier one is whole, so that they can be copied. The same row is read
+    with other text in the place of the earlier one, and the loss without minus the loss with it is the gain. A model
+    that sees nothing so far away gains nothing, however well it predicts.
+
+    In a row of r · train_length tokens the distance is (r − 1) · train_length, and for r = 1 half of train_length.
+
+    Args:
+        train_length: Tokens per training row.
+        passage_length: Tokens of the passage.
+        num_hidden: How many of its ordinary tokens are masked; all, where it has no more.
+
+    Raises:
+        ValueError: If a number is out of range, or a training row does not hold the passage twice.
+    """
+
+    name = "copy"
+
+    def __init__(self, train_length: int, passage_length: int = 32, num_hidden: int = 8) -> None:
+        require_whole("passage_length", passage_length)
+        require_whole("num_hidden", num_hidden, most=passage_length, why="of the passage's tokens")
+        if train_length < 2 * passage_length:
+            raise ValueError(
+                f"The protocol copy has passages of {passage_length} tokens, and a training row must hold two: "
+                f"train_length is {train_length}, and must be at least {2 * passage_length}. Leave this protocol out, "
+                f"or hand the engine a CopyProbe with shorter passages."
+            )
+        self.train_length = train_length
+        self.passage_length = passage_length
+        self.num_hidden = num_hidden
+
+    def num_passes(self, length: int) -> int:
+        """Two: with the passage and with other text."""
+        return 2
+
+    def distance(self, length: int) -> int:
+        """Tokens between the two passages, start to start, in a row of ``length``.
+
+        Args:
+            length: Tokens of the row, a multiple of ``train_length``.
+        """
+        return length - self.train_length if length > self.train_length else self.train_length // 2
+
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> MaskedPositions:
+        """Draw what is masked of the later passage.
+
+        Returns:
+            (1, T) positions, ascending, and the later passage.
+        """
+        start = self.distance(tokens.size)
+        passage = (start, start + self.passage_length)
+        ordinary = _ordinary(tokens[slice(*passage)], special_ids) + start
+        if ordinary.size == 0:
+            return MaskedPositions.nothing()
+        ranks = philox(seed, document, tokens.size).random_raw(ordinary.size)
+        chosen = np.argsort(ranks, kind="stable")[: self.num_hidden]
+        return MaskedPositions(np.sort(ordinary[chosen])[None], passage=passage)  # (1, T)
+
+    def describe(self) -> dict[str, Any]:
+        """``class_path`` and ``init_args``."""
+        sizes = {"passage_length": self.passage_length, "num_hidden": self.num_hidden}
+        return _describe(self, train_length=self.train_length, **sizes)
+
+
+PROTOCOLS = ("mlm", "single-mask", "copy")
 """Names of the protocols."""
 
 
-def build_protocol(name: str, positions_per_document: int | Literal["all"] | None = None) -> Protocol:
+def build_protocol(name: str, positions_per_document: int | Literal["all"] | None, train_length: int) -> Protocol:
     """Build a protocol by name.
 
     Args:
-        name: ``mlm`` or ``single-mask``.
+        name: One of ``PROTOCOLS``.
         positions_per_document: For single-mask: how many positions to draw from each document; all if None.
+        train_length: Tokens per training row, the unit of distances for ``copy``.
 
     Raises:
-        ValueError: If there is no protocol of that name, or the number is not for it.
+        ValueError: If there is no protocol of that name, or a number is not for it.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"Unknown protocol {name!r}; choose one of: {', '.join(PROTOCOLS)}.")
     if name == "single-mask":
         return SingleMask(None if positions_per_document == "all" else positions_per_document)
     if positions_per_document is not None:
-        raise ValueError("positions_per_document belongs to the protocol single-mask; mlm masks 15 % at once.")
-    return MaskedTokens()
+        masks = "masks 15 % at once" if name == "mlm" else "masks 8 tokens of a passage"
+        raise ValueError(f"positions_per_document belongs to the protocol single-mask; {name} {masks}.")
+    return MaskedTokens() if name == "mlm" else CopyProbe(train_length)
 
 
 def philox(seed: int, document: int, length: int, stream: int = 0) -> np.random.Philox:

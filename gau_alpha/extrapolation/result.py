@@ -45,6 +45,10 @@ class ExtrapolationResult:
         loss_high: As above.
         perplexity_low: As above.
         perplexity_high: As above.
+        distance: Under the protocol ``copy``: tokens between the two passages, start to start.
+        gain: Likewise: the loss with other text in the place of the earlier passage minus ``loss``, in nats per target.
+        gain_low: As above, paired by document.
+        gain_high: As above.
         loss_sampling_low: Lower end of the 95 % interval of the loss that all positions of these documents would have
             given, where only some were drawn.
         loss_sampling_high: Upper end.
@@ -62,6 +66,9 @@ class ExtrapolationResult:
         accuracy_difference: Likewise for the accuracy.
         accuracy_difference_low: As above.
         accuracy_difference_high: As above.
+        gain_difference: Likewise for the gain.
+        gain_difference_low: As above.
+        gain_difference_high: As above.
         group: Shared by results of a length that differ only in the seed of training; empty where there is one.
         tokenizer: What cut the text into the tokens that losses are per; those of different ones are not comparable.
             Empty if the caller does not know.
@@ -95,6 +102,10 @@ class ExtrapolationResult:
     loss_high: float | None = None
     perplexity_low: float | None = None
     perplexity_high: float | None = None
+    distance: int | None = None
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
     loss_sampling_low: float | None = None
     loss_sampling_high: float | None = None
     accuracy_sampling_low: float | None = None
@@ -110,6 +121,9 @@ class ExtrapolationResult:
     accuracy_difference: float | None = None
     accuracy_difference_low: float | None = None
     accuracy_difference_high: float | None = None
+    gain_difference: float | None = None
+    gain_difference_low: float | None = None
+    gain_difference_high: float | None = None
     group: str = ""
     tokenizer: str = ""
     span_position: str = "first"

@@ -26,6 +26,9 @@ _PLAIN = Registry({})
 _FIELDS = {"sums": "array", "diagnostics": "diagnostics"}  # lists of lists, by the name that they have in a file
 _LARGEST = 2**53  # counts up to here are exact, whether as int or as float
 
+Measured = tuple[str, str, int]
+"""What was measured: the protocol, the candidate, the length in tokens."""
+
 
 class ResultCache:
     """A folder with the finished measurements of one evaluation; see ``claimed``.
@@ -47,19 +50,20 @@ class ResultCache:
         self.folder = folder
         self._identity = json.loads(json.dumps(identity))
         self._key = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()
-        self._known: dict[tuple[str, int], DocumentSums | None] = {}
+        self._known: dict[Measured, DocumentSums | None] = {}
         _check_folder(folder)
         if (folder / _IDENTITY).exists():
             self._read()
 
-    def known(self) -> dict[tuple[str, int], DocumentSums | None]:
-        """Measurements by (candidate, length in tokens)."""
+    def known(self) -> dict[Measured, DocumentSums | None]:
+        """Measurements by what was measured."""
         return dict(self._known)
 
-    def add(self, name: str, length: int, measurement: DocumentSums | None) -> None:
+    def add(self, protocol: str, name: str, length: int, measurement: DocumentSums | None) -> None:
         """Keeps a measurement; it is in its file, whole, when this returns.
 
         Args:
+            protocol: Which positions were masked.
             name: The candidate.
             length: Tokens.
             measurement: What was measured; None if memory ran out.
@@ -68,15 +72,16 @@ class ResultCache:
             write_atomic(self.folder / _IDENTITY, lambda path: path.write_text(json.dumps(self._identity, indent=1)))
         content = {
             "identity": self._key,
+            "protocol": protocol,
             "name": name,
             "length": length,
             "measurement": None if measurement is None else plain_sums(measurement),
         }
         # NaN is written as such: a loss that is not a number is a result too.
         text = json.dumps(content)
-        digest = hashlib.sha256(f"{self._key} {length} {name}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self._key} {length} {protocol} {name}".encode()).hexdigest()
         write_atomic(self.folder / f"{digest[:16]}.json", lambda path: path.write_text(text))
-        self._known[name, length] = measurement
+        self._known[protocol, name, length] = measurement
 
     def close(self) -> None:
         """Removes the measurements, which are in the report now, and the folder unless others keep something there."""
@@ -95,9 +100,9 @@ class ResultCache:
                 raise ValueError(f"{self.folder / _IDENTITY} must be an object, got {shown(stored)}.")
             for file in sorted(self.folder.glob("[!.]*.json")):
                 if file.name != _IDENTITY:
-                    key, name, length, measurement = _entry(read_json(file), str(file))
+                    key, what, measurement = _entry(read_json(file), str(file))
                     if key == self._key:
-                        self._known[name, length] = measurement
+                        self._known[what] = measurement
         except ValueError as error:
             raise ValueError(f"{error} Remove {self.folder} to begin anew.") from error
         if differing := _differences(stored, self._identity):
@@ -176,7 +181,7 @@ def read_sums(values: object, where: str = "measurement") -> DocumentSums:
     diagnostics = values["diagnostics"]
     if diagnostics is not None:
         diagnostics = Diagnostics(_array(diagnostics, f"{where}.diagnostics", 4, 3 + 64))
-    sums = DocumentSums(_array(values["sums"], f"{where}.sums", 8, 8), diagnostics, **known)
+    sums = DocumentSums(_array(values["sums"], f"{where}.sums", 8, 10), diagnostics, **known)
     for name, counts in (("positions", sums.positions), ("targets", sums.targets)):
         if not ((counts >= 1) & (counts <= _LARGEST)).all():
             raise ValueError(f"{where}.sums must say of each document how many {name} it has, 1 or more.")
@@ -200,19 +205,21 @@ def _array(values: object, where: str, fewest: int, most: int) -> np.ndarray:
         raise ValueError(f"{where} holds a number that is more than a floating-point number can hold.") from error
 
 
-def _entry(content: Any, where: str) -> tuple[str, str, int, DocumentSums | None]:
-    """What ``ResultCache.add`` has kept in a file."""
-    if not isinstance(content, dict) or set(content) != {"identity", "name", "length", "measurement"}:
-        raise ValueError(f"{where} must be an object of identity, name, length and measurement, got {shown(content)}.")
-    key, name, length, measurement = (content[part] for part in ("identity", "name", "length", "measurement"))
-    for part, value in (("identity", key), ("name", name)):
-        if not isinstance(value, str):
-            raise ValueError(f"{where}: {part} must be a string, got {shown(value)}.")
+def _entry(content: Any, where: str) -> tuple[str, Measured, DocumentSums | None]:
+    """What ``ResultCache.add`` has kept in a file: the identity's hash, what was measured, and the measurement."""
+    if not isinstance(content, dict) or set(content) != {"identity", "protocol", "name", "length", "measurement"}:
+        raise ValueError(
+            f"{where} must be an object of identity, protocol, name, length and measurement, got {shown(content)}."
+        )
+    for part in ("identity", "protocol", "name"):
+        if not isinstance(content[part], str):
+            raise ValueError(f"{where}: {part} must be a string, got {shown(content[part])}.")
+    length, measurement = content["length"], content["measurement"]
     if type(length) is not int or not 1 <= length <= 2**53:
         raise ValueError(f"{where}: length must be a number of tokens, 1 or more, got {shown(length)}.")
     if measurement is not None:
         measurement = read_sums(measurement, f"{where}: measurement")
-    return key, name, length, measurement
+    return content["identity"], (content["protocol"], content["name"], length), measurement
 
 
 def _differences(stored: Any, asked: Any, where: str = "") -> list[str]:

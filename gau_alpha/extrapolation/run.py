@@ -1,5 +1,7 @@
 """The two commands' work on checkpoints: Lightning sets up devices, precision and processes for both in one way."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -102,7 +104,7 @@ def evaluate_candidates(
     progress: Progress | None,
     *,
     candidates: Sequence[Candidate],
-    options: EvaluationOptions,
+    options: Sequence[EvaluationOptions],
     baseline: str | None,
     tokenizer: str,
     unfinished: Path,
@@ -114,7 +116,7 @@ def evaluate_candidates(
         step: Knows the documents.
         progress: Told of every batch.
         candidates: What to measure.
-        options: On which part of which documents, and more.
+        options: On which part of which documents, and more: one for every protocol, which is measured after the other.
         baseline: Name of the candidate that the others are compared with; the first if None.
         tokenizer: What the losses are per token of, for the results.
         unfinished: Folder that keeps finished measurements until all are there.
@@ -138,7 +140,11 @@ def evaluate_candidates(
         for place in range(len(step.documents) if calibrated_on else 0)
         if document_fingerprint(step.documents[place]) in calibrated_on
     ]  # nothing is evaluated on what a method was calibrated on
-    engine = ExtrapolationEngine(step.documents, step.vocabulary, step.train_length, options, left_out=left_out)
+    engines = [
+        ExtrapolationEngine(step.documents, step.vocabulary, step.train_length, one, left_out=left_out)
+        for one in options
+    ]
+    evaluations = {engine.protocol.name: engine.describe() for engine in engines}
     checkpoints = {one.name: one.checkpoint for one in candidates if one.checkpoint is not None}
     methods = {one.name: one.method.describe() for one in candidates}
     # Measurements belong to this; those of another identity are never mixed in.
@@ -147,8 +153,8 @@ def evaluate_candidates(
         "checkpoints": {name: checkpoint.sha256 for name, checkpoint in checkpoints.items()},
         "weights": weights,
         "methods": methods,
-        "evaluation": engine.describe(),
-        "documents": engine.spans.fingerprint(),
+        "evaluations": evaluations,
+        "documents": {engine.protocol.name: engine.spans.fingerprint() for engine in engines},
         "precision": str(step.trainer.precision),
     }
     cache, refusal = None, ""
@@ -163,15 +169,29 @@ def evaluate_candidates(
     if refusal := step.trainer.strategy.broadcast(refusal):
         raise ValueError(refusal)
     run = {
-        "evaluation": engine.describe(),
+        "evaluations": evaluations,
         "baseline": baseline or candidates[0].name,
         "methods": methods,
         "checkpoints": {name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},
         "checkpoints_sha256": {name: checkpoint.sha256 for name, checkpoint in checkpoints.items()},
         "weights": weights,
     }
-    results = engine.compare(candidates, baseline, progress, cache, time_budget)
-    return [replace(one, tokenizer=tokenizer) for one in results], run, cache
+    end = None if time_budget is None else time.monotonic() + time_budget
+    results = [
+        replace(result, tokenizer=tokenizer)
+        for engine in engines
+        for result in engine.compare(candidates, baseline, progress, cache, seconds_until(end))
+    ]
+    return results, run, cache
+
+
+def seconds_until(end: float | None) -> float | None:
+    """How long it is until a moment: a budget, of which at least next to nothing is left.
+
+    Args:
+        end: By ``time.monotonic``; None: there is no budget.
+    """
+    return None if end is None else max(end - time.monotonic(), sys.float_info.min)
 
 
 def calibrate_checkpoint(

@@ -1,6 +1,6 @@
 """Which documents are measured at a length, which span of each, and the masked rows that are made of them.
 
-Dimensions: D documents, L tokens of a span, B rows of a batch, T targets of a row.
+Dimensions: D documents, L tokens of a span, B rows of a batch, T targets of a row, C tokens of a passage.
 """
 
 import hashlib
@@ -11,10 +11,11 @@ from typing import Protocol as Interface
 import numpy as np
 
 from gau_alpha.extrapolation.options import EvaluationOptions
-from gau_alpha.extrapolation.protocols import Protocol, philox
+from gau_alpha.extrapolation.protocols import CopyProbe, Protocol, philox
 from gau_alpha.vocabulary import Vocabulary
 
 _SPREAD_STREAM = 1  # beside stream 0, from which protocols draw
+_OTHER_TEXT_STREAM = 3  # beside stream 2, from which a calibration draws queries
 
 
 class EvaluationData(Interface):
@@ -43,6 +44,8 @@ class MaskedExample:
         first: Whether it is the first over its document, the one in which attention is looked at.
         stratum: The stratum it was drawn from; None if its targets stand for themselves.
         stratum_size: How many positions the stratum has.
+        beginning: (C,) int64, what stands at the beginning of the row in the place of the text there; None: the text.
+        is_control: Whether it is what the same row without ``is_control`` is compared with, to see what that gains.
     """
 
     document: int
@@ -50,6 +53,8 @@ class MaskedExample:
     first: bool = True
     stratum: int | None = None
     stratum_size: int = 0
+    beginning: np.ndarray | None = None
+    is_control: bool = False
 
 
 class EvaluationSpans:
@@ -79,7 +84,7 @@ class EvaluationSpans:
         self.documents = documents
         self.vocabulary = vocabulary
         self.train_length = train_length
-        self.lengths = tuple(ratio * train_length for ratio in options.length_ratios)
+        self.lengths = tuple(ratio * train_length for ratio in options.ratios)
         self.options = options
         self.protocol = protocol
         self._num_tokens = np.array([len(documents[index]) for index in range(len(documents))], np.int64)
@@ -94,6 +99,8 @@ class EvaluationSpans:
                 f"{longest} tokens, {least} are needed{calibrated}. Ask for smaller length_ratios or give longer "
                 f"documents."
             )
+        if isinstance(protocol, CopyProbe):
+            self._check_probe(protocol)
 
     def selected(self, length: int) -> np.ndarray:
         """(D,) places of the documents measured at ``length`` tokens, ascending."""
@@ -138,6 +145,13 @@ class EvaluationSpans:
         for document in map(int, self.selected(length)):
             tokens = self.tokens(document, target_length)
             masked = self.protocol.targets(tokens, document, self.options.seed, self.vocabulary.special_ids)
+            if masked.passage is not None:
+                passage = tokens[slice(*masked.passage)]
+                other = self._other_text(document, length, len(passage))
+                for positions in masked.positions:  # attention is looked at in rows as they were written alone
+                    examples.append(MaskedExample(document, positions, first=False, beginning=passage))
+                    examples.append(MaskedExample(document, positions, first=False, beginning=other, is_control=True))
+                continue
             for number, positions in enumerate(masked.positions):
                 stratum = None if masked.stratum is None else int(masked.stratum[number])
                 size = 0 if stratum is None or masked.stratum_sizes is None else int(masked.stratum_sizes[stratum])
@@ -156,6 +170,9 @@ class EvaluationSpans:
             fewer than T repeating their first, and ``labels`` (B, T) the masked tokens. All int64.
         """
         input_ids = np.stack([self.tokens(one.document, length) for one in examples])  # (B, L)
+        for row, one in zip(input_ids, examples, strict=True):
+            if one.beginning is not None:
+                row[: len(one.beginning)] = one.beginning
         most = max(len(one.positions) for one in examples)
         positions = np.stack(
             [
@@ -172,6 +189,10 @@ class EvaluationSpans:
         digest = hashlib.sha256()
         for document in sorted({int(index) for length in self.lengths for index in self.selected(length)}):
             digest.update(f"{document}:{document_fingerprint(self.documents[document])};".encode())
+        if isinstance(self.protocol, CopyProbe):  # whose rows hold text of other documents
+            for one in (one for length in self.lengths for one in self.examples(length)):
+                assert one.beginning is not None, "a probe's rows begin with a passage"
+                digest.update(document_fingerprint(one.beginning).encode())
         return digest.hexdigest()
 
     @property
@@ -183,6 +204,38 @@ class EvaluationSpans:
         if self._aligned:
             return self.lengths[-1]
         return 1 if self.options.short_documents == "repeat" else length
+
+    def _check_probe(self, probe: CopyProbe) -> None:
+        """See that what is copied is what the probe copies.
+
+        Raises:
+            ValueError: If it is not, or there is no other text to compare with.
+        """
+        if self.options.short_documents == "repeat":
+            raise ValueError(
+                "short_documents='repeat' makes rows whose text can be copied from anywhere; the protocol copy "
+                "measures what is gained from one passage. Take 'skip'."
+            )
+        if self._aligned:
+            raise ValueError(
+                "span_position='aligned' keeps targets in place at every length; those of the protocol copy lie as far "
+                "into the row as it measures. Take 'first' or 'spread'."
+            )
+        enough = int((self._num_tokens >= probe.passage_length).sum())
+        if enough < 2:
+            raise ValueError(
+                f"The protocol copy takes other text from another document, and {enough} of them has the "
+                f"{probe.passage_length} tokens of a passage. Evaluate two documents or more."
+            )
+
+    def _other_text(self, document: int, length: int, size: int) -> np.ndarray:
+        """(size,) tokens from anywhere in another document, drawn per document and length."""
+        others = np.flatnonzero(self._num_tokens >= size)
+        others = others[others != document]
+        which, where = philox(self.options.seed, document, length, _OTHER_TEXT_STREAM).random_raw(2)
+        other = int(others[int(which) % len(others)])
+        start = int(where) % (int(self._num_tokens[other]) - size + 1)
+        return np.asarray(self.documents[other][start : start + size], np.int64)
 
     def _cut(self, document: int, length: int) -> np.ndarray:
         whole = np.asarray(self.documents[document], np.int64)

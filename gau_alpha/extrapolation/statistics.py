@@ -29,6 +29,7 @@ CONFIDENCE = 0.95
 
 _VALUES_AT_ONCE = 4_000_000  # 32 MB of float64
 _COLUMNS = 8
+_CONTROL_COLUMNS = 2
 _ABOUT_DOCUMENTS = re.compile(r"(only )?\d+ documents?: ")
 
 
@@ -39,7 +40,8 @@ class DocumentSums:
     Sums, never means: exp(total loss / total targets) is the perplexity of the text, a mean of means is not.
 
     Attributes:
-        array: (D, 8) float64, the columns in the order of the properties below.
+        array: (D, 8) float64, the columns in the order of the properties below. Under a protocol with controls (D, 10):
+            their loss and right predictions come last.
         diagnostics: What attention did; None if nobody looked.
         num_tokens: Tokens read by the model.
         seconds: Time of the passes, the slowest process counting.
@@ -80,12 +82,17 @@ class DocumentSums:
         by_document: dict[int, list[int]] = {}
         for place, one in enumerate(examples):
             by_document.setdefault(one.document, []).append(place)
-        array = np.zeros((len(by_document), _COLUMNS))
-        for row, places in enumerate(by_document.values()):
+        has_controls = any(one.is_control for one in examples)
+        array = np.zeros((len(by_document), _COLUMNS + _CONTROL_COLUMNS * has_controls))
+        for row, all_places in enumerate(by_document.values()):
+            controls = [place for place in all_places if examples[place].is_control]
+            places = [place for place in all_places if not examples[place].is_control]
             array[row, 3] = sum(len(examples[place].positions) for place in places)
             if examples[places[0]].stratum is None:
                 for place in places:  # one after the other: numpy's own sum groups them by how many there are
                     array[row, :2] += sums[place]
+                for place in controls:
+                    array[row, _COLUMNS:] += sums[place]
                 array[row, 2] = array[row, 3]
                 continue
             strata: dict[int | None, list[int]] = {}
@@ -143,6 +150,22 @@ class DocumentSums:
         """(D,) likewise of ``correct_variance``."""
         return self.array[:, 7]
 
+    @property
+    def has_controls(self) -> bool:
+        """Whether each row was read a second time, with other text in the place of a passage."""
+        return self.array.shape[1] > _COLUMNS
+
+    @property
+    def gain(self) -> np.ndarray:
+        """(D,) loss of the controls minus ``loss``, in nats; only with ``has_controls``."""
+        return self.array[:, 8] - self.array[:, 0]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all losses are."""
+        losses = self.array[:, [0, 8]] if self.has_controls else self.array[:, :1]
+        return bool(np.isfinite(losses).all())
+
 
 class Statistics:
     """Makes numbers of sums.
@@ -164,6 +187,7 @@ class Statistics:
             "perplexity": exp(loss),
             "accuracy": _ratio(sums.correct, sums),
             **self._intervals(sums),
+            **(self._with_interval("gain", sums.gain, sums) if sums.has_controls else {}),
             **_sampling(sums),
             **_diagnostics(sums.diagnostics),
         }
@@ -175,12 +199,17 @@ class Statistics:
             sums: The method's, by document.
             baseline: The baseline's, by document.
         """
-        known: dict[str, Any] = {}
-        for name, gained in (("loss", sums.loss - baseline.loss), ("accuracy", sums.correct - baseline.correct)):
-            known[f"{name}_difference"] = _ratio(gained, sums)
-            if len(gained) > 1:
-                low, high = self._interval(gained, sums)
-                known |= {f"{name}_difference_low": low, f"{name}_difference_high": high}
+        known = self._with_interval("loss_difference", sums.loss - baseline.loss, sums)
+        known |= self._with_interval("accuracy_difference", sums.correct - baseline.correct, sums)
+        if sums.has_controls and baseline.has_controls:
+            known |= self._with_interval("gain_difference", sums.gain - baseline.gain, sums)
+        return known
+
+    def _with_interval(self, name: str, numerators: np.ndarray, sums: DocumentSums) -> dict[str, float]:
+        """A number per position and its interval; none for a single document, which says nothing of others."""
+        known = {name: _ratio(numerators, sums)}
+        if len(numerators) > 1:
+            known[f"{name}_low"], known[f"{name}_high"] = self._interval(numerators, sums)
         return known
 
     def _intervals(self, sums: DocumentSums) -> dict[str, float]:

@@ -321,12 +321,12 @@ def test_a_config_file_can_name_it():
     given = {"class_path": "callbacks.extrapolation.ExtrapolationEvaluation"}
     given["init_args"] = {"every_n_train_steps": 5, "length_ratios": [1, 2], "methods": ["trained", "infoscale"]}
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
-    assert list(callback.options.length_ratios) == [1, 2]
-    assert (callback.options.max_documents, callback.options.max_tokens) == (None, 65536)
+    assert list(callback.options[0].ratios) == [1, 2]
+    assert (callback.options[0].max_documents, callback.options[0].max_tokens) == (None, 65536)
     del given["init_args"]["length_ratios"]
     callback = parser.instantiate(parser.parse_object({"callback": given})).callback
-    assert list(callback.options.length_ratios) == [1, 2, 4, 8, 16]
-    assert math.isclose(callback.options.tokens_per_batch, 8192)
+    assert list(callback.options[0].ratios) == [1, 2, 4, 8, 16]
+    assert math.isclose(callback.options[0].tokens_per_batch, 8192)
 
 
 class Learned(Scaling):
@@ -395,3 +395,31 @@ def test_training_is_bit_identical_also_when_an_evaluation_raises(tmp_path, monk
     having = state(*fit(tmp_path / "with", callback, max_steps=7))
     assert callback.failed == 7
     assert having == without
+
+
+@pytest.mark.slow
+def test_two_protocols_are_measured_and_logged(tmp_path):
+    class Longer(Documents):
+        train_length = 64
+
+    logger = TensorBoardLogger(tmp_path)
+    callback = evaluation(every=4, protocol=["mlm", "copy"], length_ratios=[1, 2])
+    model = GAUAlphaModule(GAUAlphaConfig(30, 16, 24, 8, 2), train_length=64)
+    fit(tmp_path, callback, data=Longer(), model=model, logger=logger)
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    gains = events.Scalars("extrapolation/trained/x002/gain")
+    assert [point.step for point in gains] == [4, 7]
+    (path,) = tmp_path.rglob("step_7/extrapolation.json")
+    content = json.loads(path.read_text())
+    found = {(row["protocol"], row["length_ratio"]): row for row in content["rows"]}
+    assert gains[1].value == pytest.approx(found["copy", 2]["gain"], rel=1e-6)
+    losses = events.Scalars("extrapolation/trained/x002/loss")
+    assert losses[1].value == pytest.approx(found["mlm", 2]["loss"], rel=1e-6), "not that of the other protocol"
+    assert list(content["run"]["evaluations"]) == ["mlm", "copy"]
+    assert callback.summary_metrics() == [f"extrapolation/trained/x{ratio}/accuracy" for ratio in ("001", "002")]
+
+
+def test_protocols_that_would_be_logged_by_one_name_are_refused():
+    with pytest.raises(ValueError, match="mlm and single-mask, whose numbers are logged by one name"):
+        evaluation(protocol=["mlm", "single-mask"])

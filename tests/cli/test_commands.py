@@ -132,7 +132,7 @@ def test_calibrated_needs_nothing_but_the_checkpoint_once_it_was_calibrated(run,
     assert [row["num_documents"] - 1 for row in rows] == [at["trained", n]["num_documents"] for n in (16, 64, 256)], (
         "what was calibrated on is not evaluated on"
     )
-    assert len(content["run"]["evaluation"]["left_out"]) == 1
+    assert len(content["run"]["evaluations"]["mlm"]["left_out"]) == 1
     files = ["--calibrations", str(table), str(tmp_path / "mine.json"), "--output_dir", str(tmp_path / "both")]
     assert main([*args, "--methods", "calibrated", "infoscale_calibrated", *files]) == 0
 
@@ -158,7 +158,7 @@ def test_random_keys_takes_entropies_from_the_calibration(run, tmp_path, capsys)
     assert at["trained", 16]["loss"] == at["random_keys", 16]["loss"]
     assert at["trained", 64]["loss"] != at["random_keys", 64]["loss"]
     assert report["run"]["methods"]["random_keys"]["scaling"]["init_args"]["entropy"] == [1.5, 1.0]
-    assert len(report["run"]["evaluation"]["left_out"]) == 1
+    assert len(report["run"]["evaluations"]["mlm"]["left_out"]) == 1
     # and so does the guide's Python
     (block,) = (one for one in blocks(text(ROOT / "docs/published_code.md"), "python") if "RandomKeysScale" in one)
     names: dict = {}

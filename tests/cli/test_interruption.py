@@ -69,10 +69,10 @@ def test_a_time_budget_is_kept_and_the_same_command_goes_on(run, tmp_path, capsy
 
 def test_an_unfinished_evaluation_of_something_else_is_refused(run, tmp_path, capsys):
     (tmp_path / "extrapolation.unfinished").mkdir()
-    (tmp_path / "extrapolation.unfinished" / "identity.json").write_text('{"evaluation": {"seed": 5}}')
+    (tmp_path / "extrapolation.unfinished" / "identity.json").write_text('{"evaluations": {"mlm": {"seed": 5}}}')
     args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--length_ratios", "1", "--output_dir", str(tmp_path)]
     assert main(args) == 2
     error = capsys.readouterr().err
-    assert "evaluation.seed: 5 there, 0 here" in error
+    assert "evaluations.mlm.seed: 5 there, 0 here" in error
     assert "--output_dir" in error
     assert not (tmp_path / "extrapolation.json").exists()

@@ -34,38 +34,59 @@ _LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}  # of text tha
 
 
 @style.context("default")
-def perplexity(report: Results) -> Figure:
-    """Perplexity against length on log axes, one line per method with its interval as a band.
+def overview(tables: Sequence[Results]) -> Figure:
+    """Perplexity against length, and gain against distance: a panel per table, a line per method, intervals as bands.
 
     The dashed line marks the training length. A method's line has a gap where it has no number.
+
+    Args:
+        tables: The results of each protocol.
     """
-    figure = _figure(9, 5)
-    lines = _perplexity_up(figure.add_subplot(), report)
-    _legend(figure, lines, _marked(report), loc="outside right upper", fontsize=9)
+    figure = _figure(9 if len(tables) == 1 else 3 + 6 * len(tables), 5)
+    lines = _panels(figure, tables)
+    _legend(figure, list(lines.values()), list(lines), loc="outside right upper", fontsize=9)
     return figure
 
 
 @style.context("default")
-def thumbnail(report: Results) -> Figure:
-    """The same, to be read at 300 pixels: loggers show images that small."""
-    figure = _figure(4.5, 3.1 + 0.2 * (len(report.methods) // 2))
-    axes = figure.add_subplot()
-    lines = _perplexity_up(axes, report)
-    axes.set_ylabel("perplexity")
-    if len(report.lengths) > 5:
-        axes.tick_params(axis="x", labelrotation=45)
-    _legend(figure, lines, _marked(report), loc="outside lower center", ncols=2)
+def thumbnail(tables: Sequence[Results]) -> Figure:
+    """The same, to be read at 300 pixels: loggers show images that small.
+
+    Args:
+        tables: The results of each protocol.
+    """
+    figure = _figure(4.5 * len(tables), 3.1 + 0.2 * (len(tables[0].methods) // 2))
+    lines = _panels(figure, tables)
+    for axes, table in zip(figure.axes, tables, strict=True):
+        axes.set_ylabel(table.measure)
+        if len(table.lengths) > 5:
+            axes.tick_params(axis="x", labelrotation=45)
+    _legend(figure, list(lines.values()), list(lines), loc="outside lower center", ncols=2)
     return figure
 
 
-def _perplexity_up(axes: Axes, report: Results) -> list[Line2D]:
-    lines = []
-    for place, method in enumerate(report.methods):
-        rows = [report.row(method, length) for length in report.lengths]
-        style = _style(place)
-        low, high = _values(rows, "perplexity_low"), _values(rows, "perplexity_high")
-        axes.fill_between(report.lengths, low, high, alpha=0.15, linewidth=0, color=style["color"])
-        lines += axes.plot(report.lengths, _values(rows, "perplexity"), label=method, **style)
+def _panels(figure: Figure, tables: Sequence[Results]) -> dict[str, Line2D]:
+    """Draw what each table is about; lines by their method's name, as tables write it."""
+    methods = list(dict.fromkeys(method for table in tables for method in table.methods))
+    lines: dict[str, Line2D] = {}
+    for axes, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
+        for method in table.methods:
+            lines[table.marked(method)] = _draw(axes, table, method, _style(methods.index(method)))
+        (_gains_up if table.is_probe else _perplexities_up)(axes, table)
+        _lengths_across(axes, table)
+    return lines
+
+
+def _draw(axes: Axes, report: Results, method: str, style: dict[str, Any]) -> Line2D:
+    rows = [report.row(method, length) for length in report.lengths]
+    across = list(map(report.distance, report.lengths))
+    low, high = _values(rows, f"{report.measure}_low"), _values(rows, f"{report.measure}_high")
+    axes.fill_between(across, low, high, alpha=0.15, linewidth=0, color=style["color"])
+    (line,) = axes.plot(across, _values(rows, report.measure), label=method, **style)
+    return line
+
+
+def _perplexities_up(axes: Axes, report: Results) -> None:
     axes.set_yscale("log")
     if not any(row.perplexity is not None and math.isfinite(row.perplexity) for row in report.rows):
         axes.set_ylim(1, 10)  # nothing to draw, and a log axis has no limits of its own
@@ -74,8 +95,11 @@ def _perplexity_up(axes: Axes, report: Results) -> list[Line2D]:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel(f"perplexity at masked tokens ({_short(report.rows[0].protocol)})", **_LITERAL)
-    _lengths_across(axes, report)
-    return lines
+
+
+def _gains_up(axes: Axes, report: Results) -> None:
+    axes.axhline(0, color="0.4", linewidth=1, zorder=0)
+    axes.set_ylabel("gain from the passage (nats per masked token)")
 
 
 @style.context("default")
@@ -222,12 +246,13 @@ def _lengths_across(axes: Axes, report: Results) -> None:
             f"trained at {train_length}", (train_length, 1), xycoords=("data", "axes fraction"),
             xytext=(3, -4), textcoords="offset points", rotation=90, va="top", color="0.4", fontsize=8,
         )  # fmt: skip
+    across = list(map(report.distance, report.lengths))
     axes.set_xscale("log", base=2)
-    axes.set_xticks(report.lengths, [f"{length:,}" for length in report.lengths])
+    axes.set_xticks(across, [f"{length:,}" for length in across])
     axes.set_xticks([], minor=True)
-    axes.set_xlim(report.lengths[0] / 1.25, report.lengths[-1] * 1.25)
+    axes.set_xlim(across[0] / 1.25, across[-1] * 1.25)
     axes.grid(alpha=0.25)
-    axes.set_xlabel("evaluated length (tokens)")
+    axes.set_xlabel("distance of the passage (tokens)" if report.is_probe else "evaluated length (tokens)")
 
 
 def _by_distance(axes: Axes, report: Results) -> None:

@@ -1,12 +1,12 @@
 """Mean and spread over checkpoints that differ in nothing but the seed of their training."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gau_alpha.extrapolation import ExtrapolationResult, Status
+from gau_alpha.extrapolation.report.results import Results
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Summary:
         accuracy_deviation: Sample standard deviation.
         low: Smallest perplexity among them.
         high: Largest.
+        protocol: Which positions were masked.
     """
 
     group: str
@@ -34,6 +35,7 @@ class Summary:
     accuracy_deviation: float
     low: float
     high: float
+    protocol: str
 
     @property
     def perplexity(self) -> float:
@@ -45,10 +47,16 @@ class Summary:
         return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "perplexity": self.perplexity}
 
 
-def summaries(rows: Sequence[ExtrapolationResult]) -> list[Summary]:
-    """Sums up every (group, length) of which two or more rows have numbers and none lacks them."""
+def summaries(results: Results) -> list[Summary]:
+    """Sums up every (group, length) of which two or more rows have numbers and none lacks them; no probe.
+
+    Args:
+        results: What to sum up.
+    """
+    if results.is_probe:
+        return []
     members: dict[tuple[str, int], list[ExtrapolationResult]] = {}
-    for row in rows:
+    for row in results.rows:
         if row.group:
             members.setdefault((row.group, row.length), []).append(row)
     found = []
@@ -69,6 +77,7 @@ def summaries(rows: Sequence[ExtrapolationResult]) -> list[Summary]:
                 accuracy_deviation=float(accuracies.std(ddof=1)),
                 low=float(perplexities.min()),
                 high=float(perplexities.max()),
+                protocol=results.rows[0].protocol,
             )
         )
     return found

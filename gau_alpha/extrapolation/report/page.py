@@ -1,8 +1,10 @@
 """The report as one HTML page that needs no network and no other file."""
 
+from collections.abc import Sequence
 from html import escape
+from typing import Any
 
-from gau_alpha.extrapolation import Status
+from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report import figures, tables
 from gau_alpha.extrapolation.report.cells import ends, json_text, number
 from gau_alpha.extrapolation.report.results import Results
@@ -23,36 +25,26 @@ svg { max-width: 100%; height: auto; } pre { background: #f6f6f6; padding: 1rem;
 """
 
 
-def page(report: Results) -> str:
-    """The whole page."""
+def page(results: Sequence[Results], run: dict[str, Any]) -> str:
+    """The whole page.
+
+    Args:
+        results: Those of each protocol.
+        run: What they were measured with.
+    """
     sections = [
-        f"<h1>Extrapolation</h1><p class='caption'>{for_html(report.caption())}</p>",
-        "<h2>Perplexity</h2>",
-        _perplexities(report),
-        f"<p class='note'>{_legend(report)}</p>",
-        *(f"<p class='note'>{for_html(line)}</p>" for line in report.footnotes()),
-        figures.svg(figures.perplexity(report), "perplexity"),
+        "<h1>Extrapolation</h1>",
+        *(part for place, one in enumerate(results) for part in _sections(one, place)),
     ]
-    if lines := tables.overview_of_groups(report):
-        heading = ["mean over checkpoints [range]", *map(report.heading, report.lengths)]
-        sections += ["<h2>Several checkpoints</h2>", _table(heading, [list(map(for_html, line)) for line in lines])]
-    sections += ["<h2>Accuracy</h2>", _accuracies(report)]
-    if any(row.baseline for row in report.rows):
-        sections += _differences(report)
-    for name, heading_, drawn in (
-        ("attention", "Where attention goes", figures.attention(report)),
-        ("layers", "Entropy by layer", figures.layers(report)),
-    ):
-        if drawn is not None:
-            sections += [f"<h2>{heading_}</h2>", figures.svg(drawn, name)]
-    rows = [[for_html(cell) for cell in tables.details(report, row)] for row in report.rows]
-    sections += [
-        "<h2>All rows</h2>",
-        f"<p class='note'>{for_html(tables.EXPLANATION)}</p>",
-        f"<div class='wide'>{_table(tables.DETAILS, rows)}</div>",
+    sections += ["<h2>All rows</h2>", f"<p class='note'>{for_html(tables.EXPLANATION)}</p>"]
+    for one in results:
+        heading, lines = tables.details(one)
+        cells = [[for_html(cell) for cell in line] for line in lines]
+        sections.append(f"<div class='wide'>{_table(heading, cells)}</div>")
+    sections.append(
         "<h2>Run</h2><details><summary>What was measured, with what</summary>"
-        f"<pre>{escape(json_text(report.run))}</pre></details>",
-    ]
+        f"<pre>{escape(json_text(run))}</pre></details>"
+    )
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>Extrapolation</title>"
         "<meta name='viewport' content='width=device-width'>"
@@ -60,7 +52,32 @@ def page(report: Results) -> str:
     )
 
 
-def _perplexities(report: Results) -> str:
+def _sections(report: Results, place: int) -> list[str]:
+    """What there is to say of one protocol; ``place`` tells its figures from those of others."""
+    sections = [
+        f"<h2>{report.measure.capitalize()}</h2><p class='caption'>{for_html(report.caption())}</p>",
+        _overview(report),
+        f"<p class='note'>{_legend(report)}</p>",
+        *(f"<p class='note'>{for_html(line)}</p>" for line in report.footnotes()),
+        figures.svg(figures.overview([report]), f"overview{place}"),
+    ]
+    if lines := tables.overview_of_groups(report):
+        heading = ["mean over checkpoints [range]", *map(report.heading, report.lengths)]
+        sections += ["<h2>Several checkpoints</h2>", _table(heading, [list(map(for_html, line)) for line in lines])]
+    if not report.is_probe:
+        sections += ["<h2>Accuracy</h2>", _accuracies(report)]
+    if any(row.baseline for row in report.rows):
+        sections += _differences(report)
+    for figure, heading_, drawn in (
+        ("attention", "Where attention goes", figures.attention(report)),
+        ("layers", "Entropy by layer", figures.layers(report)),
+    ):
+        if drawn is not None:
+            sections += [f"<h2>{heading_}</h2>", figures.svg(drawn, f"{figure}{place}")]
+    return sections
+
+
+def _overview(report: Results) -> str:
     lines = []
     for method in report.methods:
         cells = [for_html(report.marked(method))]
@@ -71,25 +88,26 @@ def _perplexities(report: Results) -> str:
             elif row.status is not Status.OK:
                 cells.append(f"<span class='failed'>{for_html(row.status.value)}</span>")
             else:
-                text = number(row.perplexity)
-                text = (
-                    f"<span class='best'>{text}</span>"
-                    if method not in report.flags and row.perplexity == report.best(length)
-                    else text
-                )
-                interval = ""
-                if row.perplexity_low is not None and row.perplexity_high is not None:
-                    low, high = ends(row.perplexity_low, row.perplexity_high, number, most=2)
-                    interval = f"<small>{low}–{high}</small>"
-                cells.append(text + interval)
+                text = report.written(row)
+                text = f"<span class='best'>{text}</span>" if report.is_best(row) else text
+                cells.append(text + _interval(report, row))
         lines.append(cells)
     return _table(["method", *map(report.heading, report.lengths)], lines)
 
 
+def _interval(report: Results, row: ExtrapolationResult) -> str:
+    low, high = (getattr(row, f"{report.measure}_{end}") for end in ("low", "high"))
+    if low is None or high is None:
+        return ""
+    written, dash = ("{:+.{}f}".format, " to ") if report.is_probe else (number, "–")
+    return f"<small>{dash.join(ends(low, high, written, most=2))}</small>"
+
+
 def _legend(report: Results) -> str:
-    if any(row.perplexity_low is not None for row in report.rows):
-        return "Small: 95 % interval over documents. Bold: lowest of its length."
-    return "Bold: lowest of its length. A single document gives no interval."
+    best = "highest of its distance" if report.is_probe else "lowest of its length"
+    if any(row.loss_low is not None for row in report.rows):
+        return f"Small: 95 % interval over documents. Bold: {best}."
+    return f"Bold: {best}. A single document gives no interval."
 
 
 def _accuracies(report: Results) -> str:
@@ -107,22 +125,25 @@ def _differences(report: Results) -> list[str]:
         cells = [for_html(report.marked(method))]
         for length in report.lengths:
             row = report.row(method, length)
-            low, high = (None, None) if row is None else (row.loss_difference_low, row.loss_difference_high)
-            text = (
-                ""
-                if row is None
-                else for_html(tables.difference(row)).replace(" [", "<small>[").replace("]", "]</small>")
-            )
-            kind = "" if low is None or high is None else "better" if high < 0 else "worse" if low > 0 else ""
-            cells.append(f"<span class='{kind}'>{text}</span>" if kind else text)
+            cells.append("" if row is None else _difference(report, row))
         if method != baseline:
             lines.append(cells)
+    what = "Gain" if report.is_probe else "Loss"
     return [
-        f"<h2>Loss minus that of {for_html(baseline)}</h2>",
+        f"<h2>{what} minus that of {for_html(baseline)}</h2>",
         _table(["method", *map(report.heading, report.lengths)], lines),
         "<p class='note'>Nats per target, paired by document, with the 95 % interval. Coloured where that excludes 0: "
         "green is better, orange worse.</p>",
     ]
+
+
+def _difference(report: Results, row: ExtrapolationResult) -> str:
+    text = for_html(tables.difference(report, row)).replace(" [", "<small>[").replace("]", "]</small>")
+    _, low, high = report.difference(row)
+    if low is None or high is None or low <= 0 <= high:
+        return text
+    kind = "better" if (low > 0) == report.is_probe else "worse"
+    return f"<span class='{kind}'>{text}</span>"
 
 
 def _table(heading: list[str], lines: list[list[str]]) -> str:

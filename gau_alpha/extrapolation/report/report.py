@@ -2,9 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable
-from dataclasses import fields
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,36 @@ _WIDTH = 100  # columns of a table that isn't printed on a terminal
 _NESTED = "layers"  # the one field of a row that no cell holds
 
 
-class Report(Results):
-    """Results as files, tables and plots; see ``Results`` for what it holds."""
+@dataclass(frozen=True)
+class Report:
+    """Results as files, tables and plots, of one protocol or several: each has tables of its own.
+
+    Attributes:
+        rows: As ``Results`` wants them, protocol by protocol.
+        run: Plain data: seed, checkpoint, data, versions, whatever the caller knows of the making.
+
+    Raises:
+        ValueError: If there is no row, or rows of a protocol can't stand in one table; see ``Results``.
+    """
+
+    rows: Sequence[ExtrapolationResult]
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.tables:
+            raise ValueError("A report needs at least one row.")
+
+    @cached_property
+    def tables(self) -> list[Results]:
+        """The results of each protocol, in the order of its first row."""
+        protocols = dict.fromkeys(row.protocol for row in self.rows)
+        return [Results([row for row in self.rows if row.protocol == one], self.run) for one in protocols]
+
+    def to_pandas(self) -> Any:
+        """Make a ``pandas.DataFrame``: a row per (protocol, method, length), columns as in ``extrapolation.csv``."""
+        import pandas as pd  # comes with `datasets`; takes a while to import
+
+        return pd.DataFrame([{name: x for name, x in row.as_dict().items() if name != _NESTED} for row in self.rows])
 
     def write(self, folder: str | Path, latex: bool = False) -> list[Path]:
         """Writes ``extrapolation.html``, ``.json``, ``.csv``, ``.md`` and ``.png``, each whole or not at all.
@@ -80,7 +108,7 @@ class Report(Results):
         Where checkpoints differ in their seed alone, ``"groups": […]`` holds mean and spread.
         """
         content: dict[str, Any] = {"rows": [row.as_dict() for row in self.rows], "run": self.run}
-        if found := summaries(self.rows):
+        if found := [one for table in self.tables for one in summaries(table)]:
             content["groups"] = [one.as_dict() for one in found]
         return json_text(content) + "\n"
 
@@ -99,16 +127,16 @@ class Report(Results):
         return text.getvalue()
 
     def markdown(self) -> str:
-        """Perplexity by method and length, then every row in full, then the run."""
-        return tables.markdown(self)
+        """A table by method and length for each protocol, then every row in full, then the run."""
+        return tables.markdown(self.tables, self.run)
 
     def latex(self) -> str:
-        """The rows of a LaTeX table."""
-        return tables.latex(self)
+        """The rows of a LaTeX table for each protocol."""
+        return "\n".join(map(tables.latex, self.tables))
 
     def html(self) -> str:
         """One page with everything, that needs no network."""
-        return page(self)
+        return page(self.tables, self.run)
 
     def png(self) -> bytes:
         """The plot as the bytes of a PNG file."""
@@ -116,14 +144,14 @@ class Report(Results):
 
     def image(self) -> np.ndarray:
         """The plot as (height, width, 3) uint8, for loggers of images, which show it small."""
-        return figures.image(figures.thumbnail(self))
+        return figures.image(figures.thumbnail(self.tables))
 
     def figure(self) -> Figure:
-        """Perplexity against length."""
-        return figures.perplexity(self)
+        """Perplexity against length, gain against distance: a panel for each protocol."""
+        return figures.overview(self.tables)
 
     def print(self, console: Console | None = None) -> None:
-        """Prints the table.
+        """Prints a table for each protocol.
 
         Args:
             console: Where to. Standard output if None, 100 columns wide where that is no terminal.
@@ -132,7 +160,8 @@ class Report(Results):
             console = Console()
             if not console.is_terminal:
                 console = Console(width=_WIDTH)
-        console.print(tables.screen(self))
+        for table in self.tables:
+            console.print(tables.screen(table))
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""Rows of an evaluation and what they were measured with, as tables and plots ask for them."""
+"""Results of one protocol and what they were measured with, as tables and plots ask for them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,10 @@ DAGGER = "†"
 
 @dataclass(frozen=True)
 class Results:
-    """Rows of one or more evaluations and what is needed to measure them again.
+    """Rows of one or more evaluations by one protocol, which may stand in one table.
+
+    What a table is about is the perplexity, the lower the better; under the protocol ``copy`` the gain, the higher the
+    better, and its columns are distances.
 
     Attributes:
         rows: One per (method, length). All of one protocol, span position and tokenizer.
@@ -48,11 +51,15 @@ class Results:
                 if depths.setdefault(row.method, depth) != depth:
                     raise ValueError(f"Method {row.method!r} has {depths[row.method]} layers, but {depth} elsewhere.")
 
-    def to_pandas(self) -> Any:
-        """Make a ``pandas.DataFrame``: a row per (method, length), columns as in ``extrapolation.csv``."""
-        import pandas as pd  # comes with `datasets`; takes a while to import
+    @property
+    def is_probe(self) -> bool:
+        """Whether the table is about what is gained from a passage far away, and not about perplexity."""
+        return self.rows[0].protocol == "copy"
 
-        return pd.DataFrame([{name: x for name, x in row.as_dict().items() if name != "layers"} for row in self.rows])
+    @property
+    def measure(self) -> str:
+        """What the table is about: the name of a field of its rows."""
+        return "gain" if self.is_probe else "perplexity"
 
     @property
     def methods(self) -> list[str]:
@@ -73,13 +80,28 @@ class Results:
         """
         return next((row for row in self.rows if (row.method, row.length) == (method, length)), None)
 
+    def distance(self, length: int) -> int:
+        """What stands for a length on an axis: the length, or under a probe how far away its passage is.
+
+        Args:
+            length: Tokens.
+        """
+        row = next(row for row in self.rows if row.length == length)
+        return length if row.distance is None else row.distance
+
     def heading(self, length: int) -> str:
-        """A length with its ratio: ``4,096 (64×)``."""
-        ratio = next(row.length_ratio for row in self.rows if row.length == length)
-        return f"{length:,} ({ratio}×)"
+        """A length, or distance, with its ratio to the training length: ``4,096 (64×)``.
+
+        Args:
+            length: Tokens.
+        """
+        row = next(row for row in self.rows if row.length == length)
+        if row.distance is None:
+            return f"{length:,} ({row.length_ratio}×)"
+        return f"{row.distance:,} ({row.distance * row.length_ratio / length:.3g}×)"
 
     def cell(self, method: str, length: int) -> str:
-        """Perplexity at a length, or why there is none.
+        """What the table is about at a length, or why there is no number.
 
         Args:
             method: Its name.
@@ -88,7 +110,17 @@ class Results:
         row = self.row(method, length)
         if row is None:
             return ""
-        return number(row.perplexity) if row.status is Status.OK else row.status.value
+        return self.written(row) if row.status is Status.OK else row.status.value
+
+    def written(self, row: ExtrapolationResult) -> str:
+        """Write what the table is about.
+
+        Args:
+            row: One of its rows.
+        """
+        if not self.is_probe:
+            return number(row.perplexity)
+        return "" if row.gain is None else f"{row.gain:+.2f}"
 
     def accuracy(self, method: str, length: int) -> str:
         """Accuracy at a length in percent; empty if there is none.
@@ -122,13 +154,33 @@ class Results:
         return [f"{DAGGER} {name}: {self.flags[name]}." for name in self.methods if name in self.flags]
 
     def best(self, length: int) -> float | None:
-        """The lowest perplexity at a length among methods that are not flagged; None if there is none.
+        """The lowest perplexity, or highest gain, at a length among methods that are not flagged; None if none has any.
 
         Args:
             length: Tokens.
         """
         rows = [row for row in self.rows if row.length == length and row.method not in self.flags]
-        return min((row.perplexity for row in rows if row.perplexity is not None), default=None)
+        values = [value for row in rows if (value := getattr(row, self.measure)) is not None]
+        return (max if self.is_probe else min)(values, default=None)
+
+    def is_best(self, row: ExtrapolationResult) -> bool:
+        """Whether a row is the best of its length.
+
+        Args:
+            row: One of the table's.
+        """
+        value = getattr(row, self.measure)
+        return value is not None and row.method not in self.flags and value == self.best(row.length)
+
+    def difference(self, row: ExtrapolationResult) -> tuple[float | None, float | None, float | None]:
+        """The loss, or gain, minus the baseline's, and both ends of its interval.
+
+        Args:
+            row: One of the table's.
+        """
+        if self.is_probe:
+            return row.gain_difference, row.gain_difference_low, row.gain_difference_high
+        return row.loss_difference, row.loss_difference_low, row.loss_difference_high
 
     def caption(self) -> str:
         """What the numbers come from: protocol, span position, targets, documents."""
@@ -143,7 +195,10 @@ class Results:
             span([getattr(row, name) for row in measured]) for name in ("num_targets", "num_documents")
         )
         of = "document" if documents == "1" else "documents"
-        text = f"{', '.join(parts)}; {targets} targets in {documents} {of} per length."
+        per = "distance" if self.is_probe else "length"
+        text = f"{', '.join(parts)}; {targets} targets in {documents} {of} per {per}."
+        if self.is_probe:
+            text += " Gain: nats that a passage, read so many tokens before, takes off the loss at its tokens."
         if any(row.num_positions > row.num_targets for row in measured):
             text += " Positions were drawn: numbers are unbiased estimates."
         if any(row.num_repeated_documents for row in measured):

@@ -1,5 +1,8 @@
 """The result on screen, in Markdown and in LaTeX."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -20,22 +23,22 @@ EXPLANATION = (
 """What stands below a table."""
 
 DETAILS = [
-    "method", "length", "status", "loss", "perplexity", "accuracy", "entropy", "entropy at 1×", "effective keys",
-    "near", "sink", "loss difference", "to", "exact", "targets", "documents", "too short", "repeated", "seconds",
-    "tokens/s", "peak MB", "note",
+    "method", "length", "distance", "status", "gain", "loss", "perplexity", "accuracy", "entropy", "entropy at 1×",
+    "effective keys", "near", "sink", "gain difference", "loss difference", "to", "exact", "targets", "documents",
+    "too short", "repeated", "seconds", "tokens/s", "peak MB", "note",
 ]  # fmt: skip
-"""Columns of the table that shows every row in full."""
+"""Columns of the table that shows every row in full; those without an entry are left out."""
 
 _TEXTS = ("method", "to", "note")  # those of them that hold what others wrote
 
 
 def screen(report: Results) -> Table:
-    """Perplexity, then mean and spread where there are several checkpoints, then accuracy: lengths across."""
+    """Perplexity or gain, then mean and spread where there are several checkpoints, then accuracy: lengths across."""
     # Text: in a str, rich would obey what stands in square brackets or between colons.
     lines = [report.caption(), *report.footnotes()]
     caption = Text("\n".join(map(one_line, lines)), "table.caption")
     table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False)
-    table.add_column("perplexity", no_wrap=True, overflow="fold")
+    table.add_column(report.measure, no_wrap=True, overflow="fold")
     for length in report.lengths:
         table.add_column(report.heading(length).replace(" ", "\n"), justify="right")
     for method in report.methods:
@@ -55,35 +58,41 @@ def screen(report: Results) -> Table:
     return table
 
 
-def markdown(report: Results) -> str:
-    """Perplexity by method and length, then every row in full, then the run."""
-    parts = [
-        "# Extrapolation",
-        f"Perplexity by length (tokens). {for_markdown(report.caption())}",
-        _markdown_table(_first_escaped(overview(report))),
-        *(for_markdown(line) for line in report.footnotes()),
-        "![Perplexity against length](extrapolation.png)",
-    ]
-    if lines := overview_of_groups(report):
-        heading = ["mean over checkpoints [range]", *map(report.heading, report.lengths)]
-        parts += ["## Several checkpoints", _markdown_table([heading, *_first_escaped(lines)])]
-    rows = [
-        [
-            for_markdown(cell) if name in _TEXTS else cell
-            for name, cell in zip(DETAILS, details(report, row), strict=True)
+def markdown(tables: Sequence[Results], run: dict[str, Any]) -> str:
+    """By protocol: a table by method and length, and every row in full; then the run.
+
+    Args:
+        tables: The results of each protocol.
+        run: What they were measured with.
+    """
+    parts = ["# Extrapolation", "![Perplexity against length](extrapolation.png)"]
+    for table in tables:
+        by = "distance (tokens)" if table.is_probe else "length (tokens)"
+        parts += [
+            f"{table.measure.capitalize()} by {by}. {for_markdown(table.caption())}",
+            _markdown_table(_first_escaped(overview(table))),
+            *(for_markdown(line) for line in table.footnotes()),
         ]
-        for row in report.rows
-    ]
-    parts += ["## All rows", EXPLANATION, _markdown_table([DETAILS, *rows])]
+        if lines := overview_of_groups(table):
+            heading = ["mean over checkpoints [range]", *map(table.heading, table.lengths)]
+            parts += ["## Several checkpoints", _markdown_table([heading, *_first_escaped(lines)])]
+    parts += ["## All rows", EXPLANATION]
+    for table in tables:
+        heading, lines = details(table)
+        escaped = [
+            [for_markdown(cell) if name in _TEXTS else cell for name, cell in zip(heading, line, strict=True)]
+            for line in lines
+        ]
+        parts.append(_markdown_table([heading, *escaped]))
     # No line of JSON begins with what would end the block.
-    parts += ["## Run", f"```json\n{json_text(report.run)}\n```"]
+    parts += ["## Run", f"```json\n{json_text(run)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def latex(report: Results) -> str:
     """The rows of a table, for a ``tabular`` with one column more than lengths, between the rules.
 
-    The best perplexity of a length is set bold; a dagger marks methods that are flagged, and lines below say why.
+    The best of a length is set bold; a dagger marks methods that are flagged, and lines below say why.
     """
     lines = [
         f"% {for_latex(report.caption())}",
@@ -92,9 +101,8 @@ def latex(report: Results) -> str:
     for method in report.methods:
         cells = []
         for length in report.lengths:
-            cell = for_latex(report.cell(method, length))
-            is_best = cell and method not in report.flags and cell == for_latex(number(report.best(length)))
-            cells.append(rf"\textbf{{{cell}}}" if is_best else cell)
+            cell, row = for_latex(report.cell(method, length)), report.row(method, length)
+            cells.append(rf"\textbf{{{cell}}}" if row is not None and report.is_best(row) else cell)
         name = for_latex(method) + (r"$^\dagger$" if method in report.flags else "")
         lines.append(" & ".join([name, *cells]) + r" \\")
     for note in report.footnotes():
@@ -104,7 +112,7 @@ def latex(report: Results) -> str:
 
 
 def overview(report: Results) -> list[list[str]]:
-    """Perplexities: a heading, then a line per method."""
+    """Perplexities or gains: a heading, then a line per method."""
     lines = [["method", *map(report.heading, report.lengths)]]
     return lines + [
         [report.marked(method), *(report.cell(method, length) for length in report.lengths)]
@@ -115,7 +123,7 @@ def overview(report: Results) -> list[list[str]]:
 def overview_of_groups(report: Results) -> list[list[str]]:
     """Mean perplexity and range over checkpoints: a line per group; no line where there is no group."""
     found: dict[str, dict[int, Summary]] = {}
-    for one in summaries(report.rows):
+    for one in summaries(report):
         found.setdefault(one.group, {})[one.length] = one
     lines = []
     for group, by_length in found.items():
@@ -132,13 +140,22 @@ def _mean_and_range(one: Summary) -> str:
     return f"{number(one.perplexity)} [{number(one.low)}–{number(one.high)}]"
 
 
-def details(report: Results, row: ExtrapolationResult) -> list[str]:
-    """Everything about a row, under the headings ``DETAILS``.
+def details(report: Results) -> tuple[list[str], list[list[str]]]:
+    """Everything about all rows.
 
     Args:
-        report: The report.
-        row: One of its rows.
+        report: The results.
+
+    Returns:
+        Those of ``DETAILS`` for which a row has an entry, and a line of cells per row.
     """
+    lines = [_details(report, row) for row in report.rows]
+    kept = [place for place in range(len(DETAILS)) if any(line[place] for line in lines)]
+    return [DETAILS[place] for place in kept], [[line[place] for place in kept] for line in lines]
+
+
+def _details(report: Results, row: ExtrapolationResult) -> list[str]:
+    """A cell for each of ``DETAILS``."""
     at_once = report.row(row.method, min(report.lengths))
     entropy_at_once = at_once.attention_entropy if at_once is not None and at_once.length_ratio == 1 else None
     exact = ""
@@ -147,7 +164,9 @@ def details(report: Results, row: ExtrapolationResult) -> list[str]:
     return [
         row.method,
         f"{row.length:,} ({row.length_ratio}×)",
+        _written(row.distance, "{:,}"),
         row.status.value,
+        with_interval(row.gain, row.gain_low, row.gain_high, "{:+.{}f}".format, 4),
         with_interval(row.loss, row.loss_low, row.loss_high, "{:.{}f}".format, 4),
         with_interval(row.perplexity, row.perplexity_low, row.perplexity_high, number, 2),
         with_interval(row.accuracy, row.accuracy_low, row.accuracy_high, _percent, 4),
@@ -156,6 +175,7 @@ def details(report: Results, row: ExtrapolationResult) -> list[str]:
         _written(row.effective_keys, "{:.1f}"),
         _written(row.near_share, "{:.1%}"),
         _written(row.sink_share, "{:.1%}"),
+        with_interval(row.gain_difference, row.gain_difference_low, row.gain_difference_high, "{:+.{}f}".format, 4),
         with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.{}f}".format, 4),
         row.baseline,
         exact,
@@ -170,11 +190,17 @@ def details(report: Results, row: ExtrapolationResult) -> list[str]:
     ]
 
 
-def difference(row: ExtrapolationResult) -> str:
-    """The paired difference with its interval, for a cell."""
+def difference(report: Results, row: ExtrapolationResult) -> str:
+    """The paired difference to the baseline with its interval, for a cell.
+
+    Args:
+        report: The results.
+        row: One of its rows.
+    """
     if row.status is not Status.OK:
         return row.status.value
-    return with_interval(row.loss_difference, row.loss_difference_low, row.loss_difference_high, "{:+.{}f}".format, 3)
+    value, low, high = report.difference(row)
+    return with_interval(value, low, high, "{:+.{}f}".format, 3)
 
 
 def _percent(value: float, decimals: int) -> str:

@@ -12,11 +12,13 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import Candidate, EvaluationOptions, ExtrapolationEngine, ResultCache, SingleMask
+from gau_alpha.extrapolation.protocols import CopyProbe
 from gau_alpha.scaling import InfoScale
 from gau_alpha.training.fsdp import shard
 from gau_alpha.vocabulary import Vocabulary
 
-PLAIN = ("plain", "single-mask", "single-mask sampled", "resumed")
+PLAIN = ("plain", "single-mask", "single-mask sampled", "copy", "resumed")
+PROTOCOLS = {"single-mask": SingleMask(), "single-mask sampled": SingleMask(5), "copy": CopyProbe(8, 4, 2)}
 WEIGHTS = "3, 50 and 400 targets"
 SHARDED = ", sharded"
 """Ends a scenario in which the weights are dealt over the processes, as FSDP2 does it."""
@@ -76,7 +78,7 @@ def main(rank: int, world_size: int, store: str, scenario: str) -> None:
     engine = ExtrapolationEngine(
         documents, Vocabulary(40, 1, 0, (2,)), 2700 if scenario == WEIGHTS else 8,
         EvaluationOptions(length_ratios=ratios, tokens_per_batch=40 if plain else 64, num_resamples=100),
-        protocol={"single-mask": SingleMask(), "single-mask sampled": SingleMask(5)}.get(scenario),
+        protocol=PROTOCOLS.get(scenario),
     )  # fmt: skip
     candidates = [Candidate("own", model, model.method)]
     if plain:

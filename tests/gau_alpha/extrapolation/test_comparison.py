@@ -193,7 +193,7 @@ def test_half_written_files_are_no_results(tmp_path):
     cache = ResultCache(tmp_path / "unfinished", IDENTITY)
     next(build_engine().compare(build_candidates(), cache=cache))
     (tmp_path / "unfinished" / ".0123456789abcdef.json.77").write_text('{"name": "b", "len')
-    assert list(ResultCache(tmp_path / "unfinished", IDENTITY).known()) == [("a", 8)]
+    assert list(ResultCache(tmp_path / "unfinished", IDENTITY).known()) == [("mlm", "a", 8)]
     cache.close()
     assert [path.name for path in (tmp_path / "unfinished").iterdir()] == [".0123456789abcdef.json.77"]
 

@@ -49,6 +49,16 @@ def test_one_two_and_three_processes_print_the_same_table(tmp_path, scenario):
             assert said["rows"] == alone["rows"]
 
 
+def test_gains_are_the_same_on_one_two_and_three_processes(tmp_path):
+    (alone,) = run_workers(tmp_path, 1, "copy")
+    assert [row["distance"] for row in alone["rows"]] == [4, 4, 24, 24, 56, 56, 120, 120]
+    assert all(row["gain"] for row in alone["rows"][:6])
+    assert alone["rows"][0]["gain_low"] < alone["rows"][0]["gain_high"]
+    for world_size in (2, 3):
+        for said in run_workers(tmp_path, world_size, "copy"):
+            assert said["rows"] == alone["rows"]
+
+
 def test_documents_of_very_different_weight_and_one_document_on_two_processes(tmp_path):
     (alone,) = run_workers(tmp_path, 1, "3, 50 and 400 targets")
     assert [(row["num_documents"], row["num_targets"]) for row in alone["rows"]] == [(3, 3 + 50 + 400), (1, 3)]

@@ -165,9 +165,9 @@ def test_huge_numbers_stay_narrow():
     assert "7.39" in text
 
 
-def test_a_report_is_about_one_protocol_and_names_are_unique():
-    with pytest.raises(ValueError, match=r"\['mlm', 'single-mask'\]"):
-        Report([row(), replace(row(ratio=2), protocol="single-mask")])
+def test_a_table_is_about_one_protocol_and_names_are_unique():
+    by_protocol = Report([row(), replace(row(ratio=2), protocol="single-mask")]).tables
+    assert [table.lengths for table in by_protocol] == [[64], [128]]
     with pytest.raises(ValueError, match="'softmax' occurs twice at 64 tokens"):
         Report([row(), row()])
     with pytest.raises(ValueError, match="at least one row"):
@@ -178,14 +178,14 @@ def test_the_plot_draws_each_method_with_gaps_where_nothing_was_measured(report)
     figure = report.figure()
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
-    assert list(lines) == report.methods
+    assert list(lines) == report.tables[0].methods
     assert lines["softmax"].get_xdata().tolist() == [64, 128, 256, 512, 1024, 2048, 4096]
     drawn = lines["softmax"].get_ydata()
     assert drawn[:6] == pytest.approx([r.perplexity for r in report.rows if r.method == "softmax"][:6])
     assert math.isnan(drawn[6])
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert [line.get_xdata() for line in axes.lines if line.get_linestyle() == "--"] == [[64, 64]]
-    assert len(axes.collections) == len(report.methods), "a band each"
+    assert len(axes.collections) == len(report.tables[0].methods), "a band each"
     assert len({(to_hex(line.get_color()), line.get_marker()) for line in lines.values()}) == 3
 
 
@@ -343,18 +343,18 @@ def test_sampled_and_repeated_rows_say_so():
 
 
 def test_the_figures_of_attention_draw_what_is_known(rich_report):
-    entropy, near, distance = figures.attention(rich_report).axes
+    entropy, near, distance = figures.attention(rich_report.tables[0]).axes
     drawn = {line.get_label(): list(line.get_ydata()) for line in entropy.lines}
     assert drawn["softmax (a)"][:2] == [2.5, 2.5]
     assert drawn["even spread, ln n"][0] == pytest.approx(math.log(64))
     assert near.lines[0].get_ydata()[0] == 0.7
     assert distance.lines[0].get_ydata().tolist() == pytest.approx([0.3, 0.25, 0.45])
-    panels = figures.layers(rich_report).axes
-    assert [axes.get_title() for axes in panels] == rich_report.methods
+    panels = figures.layers(rich_report.tables[0]).axes
+    assert [axes.get_title() for axes in panels] == rich_report.tables[0].methods
     curves = [line for line in panels[0].lines if not line.get_label().startswith("_")]
     assert [line.get_ydata()[0] for line in curves] == [2.0, 3.0]
-    assert figures.layers(Report([row()])) is None
-    assert figures.attention(Report([row(attention_entropy=None)])) is None
+    assert figures.layers(Report([row()]).tables[0]) is None
+    assert figures.attention(Report([row(attention_entropy=None)]).tables[0]) is None
 
 
 # ---- what a reader must not overlook ----
@@ -400,7 +400,7 @@ def test_untrained_methods_are_no_plain_peers(flagged):
 
 
 def test_legends_of_figures_mark_what_tables_mark(flagged):
-    for drawn in (figures.perplexity(flagged), figures.thumbnail(flagged)):
+    for drawn in (figures.overview(flagged.tables), figures.thumbnail(flagged.tables)):
         (legend,) = drawn.legends
         names = [text.get_text() for text in legend.get_texts()]
         assert names == ["softmax", "cosscale †", "alibi (a) †", "alibi (b) †"]

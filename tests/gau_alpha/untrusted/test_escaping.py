@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 import pytest
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from gau_alpha.attention.method import AttentionMethod
@@ -177,7 +178,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages leave their figures empty, which have tests of their own."""
-    for draw in (figures.perplexity, figures.attention, figures.layers):
+    for draw in (figures.overview, figures.attention, figures.layers):
         monkeypatch.setattr(figures, draw.__name__, lambda report: "drawn")
     monkeypatch.setattr(figures, "svg", lambda figure, name: "<svg></svg>")
 
@@ -191,11 +192,16 @@ def test_html_has_the_same_tags_whatever_the_name(name, undrawn):
     assert printable(page.run) == page.run
 
 
-DRAWN = (figures.perplexity, figures.attention, figures.layers)
+DRAWN = (figures.overview, figures.attention, figures.layers)
+
+
+def figure_of(report: Report, draw) -> Figure:
+    """What a function of ``figures`` makes of a report of one protocol."""
+    return draw(report.tables if draw is figures.overview else report.tables[0])
 
 
 def drawn_texts(report: Report, draw) -> list[str]:
-    root = ElementTree.fromstring(figures.svg(draw(report), "x"))
+    root = ElementTree.fromstring(figures.svg(figure_of(report, draw), "x"))
     return ["".join(one.itertext()).strip() for one in root.iter("{http://www.w3.org/2000/svg}text")]
 
 
@@ -207,13 +213,13 @@ def plain_texts(draw) -> list[str]:
 @pytest.mark.slow
 def test_figures_show_the_names_of_methods_literally():
     names = list(map(one_line, NASTY))
-    for draw in (figures.perplexity, figures.attention):
+    for draw in (figures.overview, figures.attention):
         drawn = {text.removesuffix("†").strip() for text in drawn_texts(ALL, draw)}
         assert {name.strip() for name in names} <= drawn
-        (legend,) = draw(ALL).legends
+        (legend,) = figure_of(ALL, draw).legends
         listed = [text.get_text().removesuffix("†").rstrip() for text in legend.get_texts()][-len(names) :]
         assert listed == [name.rstrip() for name in names]
-    titles = [axes.title for axes in figures.layers(LAYERED).axes]
+    titles = [axes.title for axes in figures.layers(LAYERED.tables[0]).axes]
     listed = [title.get_text().removesuffix("†").rstrip() for title in titles if title.get_text()]
     assert [one for one in listed if one] == [name.rstrip() for name in names if name.strip()]
     assert not any(title.get_parse_math() or title.get_usetex() for title in titles if title.get_text())
@@ -282,7 +288,7 @@ def set_by_latex(text: str) -> str:
 def test_latex_sets_names_literally(name):
     caption, heading, first, second, *reasons = report_of(name).latex().splitlines()
     assert caption.startswith("% ")
-    assert set_by_latex(caption[2:]) == named([PLAIN.caption()], name)[0]
+    assert set_by_latex(caption[2:]) == named([PLAIN.tables[0].caption()], name)[0]
     assert heading.startswith("method & ")
     for line, method in ((first, name), (second, f"{name}2")):
         assert line.endswith(r"$^\dagger$ & 0.50 & 0.50 \\")  # its note speaks against it
@@ -325,7 +331,7 @@ def test_the_terminal_shows_names_literally(name):
     text = console.export_text()
     assert printable(text) == text
     assert sum(line.strip().startswith(f"{one_line(name)}2".strip()) for line in text.splitlines()) >= 2
-    assert re.sub(r"\s+", " ", one_line(report_of(name).caption())).strip() in re.sub(r"\s+", " ", text)
+    assert re.sub(r"\s+", " ", one_line(report_of(name).tables[0].caption())).strip() in re.sub(r"\s+", " ", text)
 
 
 @nasty
@@ -563,16 +569,16 @@ def cache_of(folder) -> ResultCache:
 @pytest.fixture
 def entry(tmp_path):
     """Return the file of a measurement."""
-    cache_of(tmp_path / "unfinished").add("plain", 64, MEASURED)
+    cache_of(tmp_path / "unfinished").add("mlm", "plain", 64, MEASURED)
     (file,) = (tmp_path / "unfinished").glob("[!i]*.json")
     return file
 
 
 def test_measurements_are_read_back(entry):
-    cache_of(entry.parent).add("none", 64, None)
+    cache_of(entry.parent).add("mlm", "none", 64, None)
     known = cache_of(entry.parent).known()
-    assert known["none", 64] is None
-    assert plain_sums(known["plain", 64]) == plain_sums(MEASURED)
+    assert known["mlm", "none", 64] is None
+    assert plain_sums(known["mlm", "plain", 64]) == plain_sums(MEASURED)
     nan = DocumentSums(np.array([[math.nan, 1, 1, 1, math.nan, 0, 0, 0]]), None, 64, 0.5, None)
     again = read_sums(json.loads(json.dumps(plain_sums(nan))))
     assert math.isnan(again.loss[0])
@@ -580,7 +586,7 @@ def test_measurements_are_read_back(entry):
 
 def kind_in_entry(path):
     match path:
-        case ("name",) | ("identity",):
+        case ("name",) | ("protocol",) | ("identity",):
             return "str"
         case ("measurement",):
             return "dict | None"
@@ -606,7 +612,7 @@ def test_a_wrong_value_anywhere_in_a_measurement_is_one_message(kind, entry):
         assert refused(lambda _: cache_of(entry.parent), entry) == (not fits), path
 
 
-@pytest.mark.parametrize("name", ["identity", "name", "length", "measurement"])
+@pytest.mark.parametrize("name", ["identity", "protocol", "name", "length", "measurement"])
 def test_an_entry_has_all_its_fields(name, entry):
     content = json.loads(entry.read_text())
     entry.write_text(without(content, (name,)))
