@@ -11,8 +11,8 @@ from gau_alpha.untrusted.limits import require_number, require_whole
 from gau_alpha.untrusted.reading import read_yaml
 from gau_alpha.untrusted.registry import shown
 
-METRICS = ("loss", "accuracy", "attention_entropy", "near_share")
-"""What a comparison may be of: numbers that an evaluation has for every method and length."""
+METRICS = ("loss", "accuracy", "gain", "attention_entropy", "near_share")
+"""What a comparison may be of: numbers that an evaluation has for every method and length, ``gain`` by ``copy``."""
 
 EXPECTATIONS = ("lower", "higher", "within")
 """What a comparison may expect of the difference first − second."""
@@ -47,7 +47,8 @@ class Evaluation:
         methods: Presets, ``trained``, method files, or ``calibrated`` and ``NAME_calibrated``, which are calibrated
             first.
         trainings: Which trainings it is of; all by default.
-        options: Options of ``gau-alpha extrapolate``, such as ``length_ratios`` and ``max_tokens``.
+        options: Options of ``gau-alpha extrapolate``, such as ``length_ratios`` and ``max_tokens``. Of two protocols
+            one is ``copy``.
         calibrate: Options of ``gau-alpha calibrate``.
         baseline: ``{training: …, method: …}``, what the others' losses are compared with; by default the first of each.
     """
@@ -194,6 +195,13 @@ def _evaluation(evaluation: Evaluation, where: str, trainings: Mapping[str, Trai
         _require_one_of(f"{where}.trainings", name, trainings)
     for section in ("options", "calibrate", "baseline"):
         _mapping(f"{where}.{section}", getattr(evaluation, section))
+    protocols = evaluation.options.get("protocol", "mlm")
+    others = [one for one in ([protocols] if isinstance(protocols, str) else protocols) if one != "copy"]
+    if len(others) > 1:
+        raise ValueError(
+            f"{where}.options.protocol has {' and '.join(map(str, others))}, whose losses can't be told apart here: "
+            "name an evaluation for each."
+        )
     baseline = {"training": evaluation.trainings[0], "method": evaluation.methods[0], **evaluation.baseline}
     _require_one_of(f"{where}.baseline.training", baseline["training"], evaluation.trainings)
     if unknown := set(baseline) - {"training", "method"}:

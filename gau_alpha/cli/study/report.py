@@ -3,65 +3,25 @@
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.cli.study.definition import Comparison, Evaluation, Side
+from gau_alpha.cli.study.definition import METRICS, Comparison, Evaluation, Side
 from gau_alpha.cli.study.over_seeds import Mean, mean_of
 from gau_alpha.cli.study.results import SIGNIFICANT, Results
+from gau_alpha.cli.study.tables import Cell, Table, as_html, as_latex, as_markdown
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report import Report, figures
 from gau_alpha.extrapolation.report.cells import number
-from gau_alpha.extrapolation.report.latex import booktabs
-from gau_alpha.untrusted.escaping import for_html, for_latex, for_markdown
+from gau_alpha.extrapolation.report.results import DAGGER
 
-DAGGER = "†"
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-thead th { border-bottom: 2px solid #333; } tbody tr:nth-child(even) { background: #f6f6f6; }
-.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
-"""
+MEASURES = {"loss": "perplexity", "gain": "gain"}
+"""What is averaged over seeds, and what is shown of it."""
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: What stands in it.
-        is_best: Whether it is set bold.
-    """
-
-    text: str
-    is_best: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table under a heading.
-
-    Attributes:
-        title: The heading.
-        name: For the label of the LaTeX table.
-        columns: Their headings.
-        lines: Cells, the first of each line its name.
-        notes: What stands below.
-        plot: A plot that stands above, as the name of its file and the figure, if there is one.
-    """
-
-    title: str
-    name: str
-    columns: Sequence[str]
-    lines: Sequence[Sequence[Cell]]
-    notes: Sequence[str] = ()
-    plot: tuple[str, Any] | None = None
+DIAGNOSTICS = {"attention_entropy": "Attention entropy in nats", "near_share": "Share of attention near"}
+"""Further tables, where an evaluation has measured that."""
 
 
 def write_report(results: Results, folder: Path, title: str) -> list[Path]:
@@ -81,11 +41,11 @@ def write_report(results: Results, folder: Path, title: str) -> list[Path]:
     makers: dict[str, Callable[[], bytes]] = {
         "results.parquet": partial(_parquet, results.rows),
         "summary.parquet": partial(_parquet, list(summary(results))),
-        "study.md": lambda: _markdown(title, opening, tables).encode(),
-        "study.tex": lambda: _latex(tables).encode(),
+        "study.md": lambda: as_markdown(title, opening, tables).encode(),
+        "study.tex": lambda: as_latex(tables).encode(),
         **{f"{name}.png": partial(figures.png, figure) for name, figure in plots},
         **{f"{name}.pdf": partial(_pdf, figure) for name, figure in plots},
-        "study.html": lambda: _html(title, opening, tables).encode(),
+        "study.html": lambda: as_html(title, opening, tables).encode(),
     }
     return [
         write_atomic(folder / name, lambda path, make=make: path.write_bytes(make()))  # type: ignore[misc]
@@ -96,23 +56,25 @@ def write_report(results: Results, folder: Path, title: str) -> list[Path]:
 def summary(results: Results) -> Iterator[dict[str, Any]]:
     """Yield means over seeds with their intervals, a row per evaluation, training, method and length.
 
-    ``difference`` is the loss minus that of the evaluation's baseline at the same length, paired by seed.
+    ``loss_difference``, or ``gain_difference`` of the protocol ``copy``, is that minus the baseline's of the evaluation
+    at the same length, paired by seed.
     """
     for evaluation in results.study.evaluations.values():
-        for training, method in results.lines(evaluation):
-            for ratio, length in results.lengths(evaluation.name).items():
-                side = Side(training, method, evaluation.name, ratio)
-                loss = results.mean(side)
-                if loss is None:
-                    continue
-                row: dict[str, Any] = {
-                    "evaluation": evaluation.name, "training": training, "method": method, "length_ratio": ratio,
-                    "length": length, "num_seeds": loss.num_seeds, "perplexity": math.exp(loss.value),
-                }  # fmt: skip
-                for metric in ("loss", "accuracy", "attention_entropy", "near_share"):
-                    row |= _columns(metric, results.mean(side, metric))
-                differences = results.differences(side, _baseline(evaluation, ratio))
-                yield row | _columns("difference", mean_of(differences) if differences else None)
+        for metric in MEASURES:
+            for training, method in results.lines(evaluation, metric):
+                for ratio, length in results.lengths(evaluation.name, metric).items():
+                    side = Side(training, method, evaluation.name, ratio)
+                    mean = results.mean(side, metric)
+                    if mean is None:
+                        continue
+                    row: dict[str, Any] = {
+                        "evaluation": evaluation.name, "training": training, "method": method, "length_ratio": ratio,
+                        "length": length, "num_seeds": mean.num_seeds,
+                    }  # fmt: skip
+                    for name in ("gain",) if metric == "gain" else (one for one in METRICS if one != "gain"):
+                        row |= _columns(name, results.mean(side, name))
+                    differences = results.differences(side, _baseline(evaluation, ratio), metric)
+                    yield row | _columns(f"{metric}_difference", mean_of(differences) if differences else None)
 
 
 def _columns(name: str, mean: Mean | None) -> dict[str, float | None]:
@@ -143,60 +105,79 @@ def _tables(results: Results) -> Iterator[Table]:
     if results.study.comparisons:
         yield _comparisons(results)
     for evaluation in results.study.evaluations.values():
-        if results.lines(evaluation):
-            yield _perplexities(results, evaluation)
-            yield _differences(results, evaluation)
+        for metric, measure in MEASURES.items():
+            if results.lines(evaluation, metric):
+                yield _means(results, evaluation, metric, measure)
+                yield _differences(results, evaluation, metric)
+        for metric, title in DIAGNOSTICS.items():
+            if any(row[metric] is not None for row in results.of(evaluation.name, metric)):
+                yield _diagnostic(results, evaluation, metric, title)
 
 
-def _perplexities(results: Results, evaluation: Evaluation) -> Table:
+def _means(results: Results, evaluation: Evaluation, metric: str, measure: str) -> Table:
+    rows = list(_rows(results, evaluation, metric))
     flags = results.flags(evaluation.name)
-    lengths = results.lengths(evaluation.name)
-    best = {ratio: results.not_worse(evaluation, ratio) for ratio in lengths}
-    lines = []
-    for line in results.lines(evaluation):
-        cells = [Cell(_marked(line, flags))]
-        for ratio in lengths:
-            mean = results.mean(Side(*line, evaluation.name, ratio))
-            cells.append(Cell(_perplexity(mean), line in best[ratio]))
-        lines.append(cells)
-    rows = list(_rows(results, evaluation))
-    figure = figures.perplexity(Report(rows)) if any(row.loss is not None for row in rows) else None
+    best = {ratio: results.not_worse(evaluation, ratio, metric) for ratio in results.lengths(evaluation.name, metric)}
+
+    def cell(line: tuple[str, str], ratio: int) -> Cell:
+        mean = results.mean(Side(*line, evaluation.name, ratio), metric)
+        return Cell(_perplexity(mean) if metric == "loss" else _shown(mean), line in best[ratio])
+
+    drawn = any(getattr(row, measure) is not None for row in rows)
     return Table(
-        title=f"Perplexity: {evaluation.name}",
-        name=f"{evaluation.name}-perplexity",
-        columns=["training: method", *_headings(lengths)],
-        lines=lines,
+        title=f"{measure.capitalize()}: {evaluation.name}",
+        name=f"{evaluation.name}-{measure}",
+        columns=["training: method", *_headings(rows)],
+        lines=_lines(results, evaluation, metric, cell),
         notes=[f"{DAGGER} {_named(line)}: {said}." for line, said in flags.items()],
-        plot=None if figure is None else (f"{evaluation.name}_perplexity", figure),
+        plot=(f"{evaluation.name}_{measure}", figures.overview(Report(rows).tables)) if drawn else None,
     )
 
 
-def _differences(results: Results, evaluation: Evaluation) -> Table:
-    flags = results.flags(evaluation.name)
-    lengths = results.lengths(evaluation.name)
-    lines = []
-    for line in results.lines(evaluation):
-        cells = [Cell(_marked(line, flags))]
-        for ratio in lengths:
-            side, baseline = Side(*line, evaluation.name, ratio), _baseline(evaluation, ratio)
-            differences = results.differences(side, baseline) if side != baseline else []
-            cells.append(Cell(_difference(mean_of(differences)) if differences else ""))
-        lines.append(cells)
+def _differences(results: Results, evaluation: Evaluation, metric: str) -> Table:
+    def cell(line: tuple[str, str], ratio: int) -> Cell:
+        side, baseline = Side(*line, evaluation.name, ratio), _baseline(evaluation, ratio)
+        differences = results.differences(side, baseline, metric) if side != baseline else []
+        return Cell(_shown(mean_of(differences), "+") if differences else "")
+
     named = _named((evaluation.baseline["training"], evaluation.baseline["method"]))
     return Table(
-        title=f"Loss minus that of {named}: {evaluation.name}",
-        name=f"{evaluation.name}-difference",
-        columns=["training: method", *_headings(lengths)],
-        lines=lines,
+        title=f"{metric.capitalize()} minus that of {named}: {evaluation.name}",
+        name=f"{evaluation.name}-{metric}-difference",
+        columns=["training: method", *_headings(list(_rows(results, evaluation, metric)))],
+        lines=_lines(results, evaluation, metric, cell),
         notes=["Nats per target, paired by seed, with the 95 % interval over seeds."],
     )
+
+
+def _diagnostic(results: Results, evaluation: Evaluation, metric: str, title: str) -> Table:
+    def cell(line: tuple[str, str], ratio: int) -> Cell:
+        return Cell(_shown(results.mean(Side(*line, evaluation.name, ratio), metric)))
+
+    return Table(
+        title=f"{title}: {evaluation.name}",
+        name=f"{evaluation.name}-{metric}",
+        columns=["training: method", *_headings(list(_rows(results, evaluation, "loss")))],
+        lines=_lines(results, evaluation, metric, cell),
+    )
+
+
+def _lines(
+    results: Results, evaluation: Evaluation, metric: str, cell: Callable[[tuple[str, str], int], Cell]
+) -> list[list[Cell]]:
+    flags = results.flags(evaluation.name)
+    lengths = results.lengths(evaluation.name, metric)
+    return [
+        [Cell(_marked(line, flags)), *(cell(line, ratio) for ratio in lengths)]
+        for line in results.lines(evaluation, metric)
+    ]
 
 
 def _comparisons(results: Results) -> Table:
     lines = []
     for one in results.verdicts:
         adjusted = "" if one.adjusted is None else f"{one.adjusted:.2g}"
-        difference = "" if one.difference is None else _difference(one.difference)
+        difference = "" if one.difference is None else _shown(one.difference, "+")
         cells = [one.comparison.name, _statement(one.comparison), difference, adjusted, one.verdict]
         lines.append([Cell(cell) for cell in cells])
     return Table(
@@ -221,26 +202,28 @@ def _statement(one: Comparison) -> str:
     return f"{claim}[{one.metric}: {sides[0]} − {sides[1]}{expected}]"
 
 
-def _rows(results: Results, evaluation: Evaluation) -> Iterator[ExtrapolationResult]:
+def _rows(results: Results, evaluation: Evaluation, metric: str) -> Iterator[ExtrapolationResult]:
     """Means over seeds in the form of results, which plots take."""
-    first = next(row for row in results.rows if row["evaluation"] == evaluation.name)
+    measured = {row["length_ratio"]: row for row in results.of(evaluation.name, metric)}
     flags = results.flags(evaluation.name)
-    for line in results.lines(evaluation):
-        for ratio, length in results.lengths(evaluation.name).items():
-            mean = results.mean(Side(*line, evaluation.name, ratio))
+    for line in results.lines(evaluation, metric):
+        for ratio, length in results.lengths(evaluation.name, metric).items():
+            mean = results.mean(Side(*line, evaluation.name, ratio), metric)
             known: dict[str, Any] = {}
-            if mean is not None:
-                known = {"loss": mean.value, "perplexity": math.exp(mean.value)}
-                if mean.low is not None and mean.high is not None:
-                    known |= {"perplexity_low": math.exp(mean.low), "perplexity_high": math.exp(min(mean.high, 700))}
+            if mean is not None and metric == "gain":
+                known = {"gain": mean.value, "gain_low": mean.low, "gain_high": mean.high}
+            elif mean is not None:
+                ends = {"perplexity": mean.value, "perplexity_low": mean.low, "perplexity_high": mean.high}
+                known = {name: None if end is None else _exp(end) for name, end in ends.items()}
             yield ExtrapolationResult(
-                method=_named(line), length_ratio=ratio, length=length, protocol=first["protocol"],
-                status=Status.OK if mean else Status.NO_DOCUMENTS, note=flags.get(line, ""), **known,
+                method=_named(line), length_ratio=ratio, length=length, protocol=measured[ratio]["protocol"],
+                status=Status.OK if mean else Status.NO_DOCUMENTS, note=flags.get(line, ""),
+                distance=measured[ratio]["distance"], **known,
             )  # fmt: skip
 
 
-def _headings(lengths: dict[int, int]) -> list[str]:
-    return [f"{length:,} ({ratio}×)" for ratio, length in lengths.items()]
+def _headings(rows: Sequence[ExtrapolationResult]) -> list[str]:
+    return [Report(rows).tables[0].heading(length) for length in sorted({row.length for row in rows})]
 
 
 def _named(line: tuple[str, str]) -> str:
@@ -254,83 +237,19 @@ def _marked(line: tuple[str, str], flags: dict[tuple[str, str], str]) -> str:
 def _perplexity(mean: Mean | None) -> str:
     if mean is None:
         return ""
-    text = number(math.exp(min(mean.value, 700)))
-    if mean.low is None or mean.high is None:
-        return text
-    low, high = (number(math.exp(min(end, 700))) for end in (mean.low, mean.high))
-    return f"{text} [{low}, {high}]"
+    value, *ends = (None if one is None else number(_exp(one)) for one in (mean.value, mean.low, mean.high))
+    return str(value) if None in ends else f"{value} [{', '.join(map(str, ends))}]"
 
 
-def _difference(mean: Mean) -> str:
-    text = f"{mean.value:+.3f}"
+def _shown(mean: Mean | None, sign: str = "") -> str:
+    if mean is None:
+        return ""
+    text = f"{mean.value:{sign}.3f}"
     return text if mean.half_width is None else f"{text} ± {mean.half_width:.3f}"
 
 
-def _markdown(title: str, opening: Sequence[str], tables: Sequence[Table]) -> str:
-    parts = [f"# {for_markdown(title)}", *map(for_markdown, opening)]
-    for table in tables:
-        parts.append(f"## {for_markdown(table.title)}")
-        if table.plot is not None:
-            parts.append(f"![{for_markdown(table.title)}]({table.plot[0]}.png)")
-        lines = [[for_markdown(column) for column in table.columns]]
-        lines += [
-            [
-                f"**{for_markdown(cell.text)}**" if cell.is_best and cell.text else for_markdown(cell.text)
-                for cell in line
-            ]
-            for line in table.lines
-        ]
-        rows = ["| " + " | ".join(line) + " |" for line in lines]
-        rule = "|" + "|".join(["---"] + ["---:"] * (len(table.columns) - 1)) + "|"
-        parts.append("\n".join([rows[0], rule, *rows[1:]]))
-        parts += map(for_markdown, table.notes)
-    return "\n\n".join(parts) + "\n"
-
-
-def _latex(tables: Sequence[Table]) -> str:
-    parts = []
-    for table in tables:
-        lines = [
-            [rf"\textbf{{{_tex(cell.text)}}}" if cell.is_best and cell.text else _tex(cell.text) for cell in line]
-            for line in table.lines
-        ]
-        columns = [for_latex(column) for column in table.columns]
-        notes = [_tex(note) for note in table.notes]
-        parts.append(booktabs(columns, [lines], _tex(table.title), f"tab:{table.name}", notes))
-    return "\n".join(parts)
-
-
-def _tex(text: str) -> str:
-    escaped = for_latex(text)
-    for sign, macro in (("±", r"$\pm$"), (DAGGER, r"$^\dagger$"), ("−", "$-$"), ("×", r"$\times$")):
-        escaped = escaped.replace(sign, macro)
-    return escaped
-
-
-def _html(title: str, opening: Sequence[str], tables: Sequence[Table]) -> str:
-    parts = [f"<h1>{for_html(title)}</h1>", *(f"<p>{for_html(line)}</p>" for line in opening)]
-    for table in tables:
-        parts.append(f"<h2>{for_html(table.title)}</h2>")
-        if table.plot is not None:
-            parts.append(figures.svg(table.plot[1], table.plot[0]))
-        head = "".join(f"<th>{for_html(column)}</th>" for column in table.columns)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f"<td><b>{for_html(cell.text)}</b></td>" if cell.is_best else f"<td>{for_html(cell.text)}</td>"
-                for cell in line
-            )
-            + "</tr>"
-            for line in table.lines
-        )
-        parts.append(f"<div class='wide'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
-        parts += [f"<p>{for_html(note)}</p>" for note in table.notes]
-    return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{for_html(title)}</title>"
-        f"<meta name='viewport' content='width=device-width'><style>{_STYLE}</style></head><body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+def _exp(loss: float) -> float:
+    return math.exp(min(loss, 700))  # the interval of a few seeds may reach far
 
 
 def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -338,7 +257,8 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     import pyarrow.parquet as pq
 
     content = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([{k: _plain(v) for k, v in row.items()} for row in rows]), content)
+    names = dict.fromkeys(name for row in rows for name in row)  # not every row has each
+    pq.write_table(pa.table({name: [_plain(row.get(name)) for row in rows] for name in names}), content)
     return content.getvalue()
 
 

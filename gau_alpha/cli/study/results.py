@@ -67,28 +67,34 @@ class Results:
             for row in rows
         ]
 
-    def methods(self, evaluation: str) -> list[str]:
-        """Names of an evaluation's methods, in their order.
+    def of(self, evaluation: str, metric: str) -> list[dict[str, Any]]:
+        """Those rows of an evaluation that have a metric: its gain is of the protocol ``copy``, all else of the other.
 
         Args:
             evaluation: Its name.
+            metric: A field of a result.
         """
-        return list(dict.fromkeys(row["method"] for row in self.rows if row["evaluation"] == evaluation))
+        return [row for row in self.rows if row["evaluation"] == evaluation and _has(row["protocol"], metric)]
 
-    def lengths(self, evaluation: str) -> dict[int, int]:
+    def lengths(self, evaluation: str, metric: str) -> dict[int, int]:
         """Length ratios of an evaluation, ascending, with their lengths in tokens.
 
         Args:
             evaluation: Its name.
+            metric: A field of a result.
         """
-        found = {row["length_ratio"]: row["length"] for row in self.rows if row["evaluation"] == evaluation}
-        return dict(sorted(found.items()))
+        return dict(sorted({row["length_ratio"]: row["length"] for row in self.of(evaluation, metric)}.items()))
 
-    def lines(self, evaluation: Evaluation) -> list[tuple[str, str]]:
-        """List what was measured in an evaluation: training and method, as the study orders them."""
-        known = {(row["training"], row["method"]) for row in self.rows if row["evaluation"] == evaluation.name}
-        methods = self.methods(evaluation.name)
-        return [(name, method) for name in evaluation.trainings for method in methods if (name, method) in known]
+    def lines(self, evaluation: Evaluation, metric: str) -> list[tuple[str, str]]:
+        """List what was measured in an evaluation: training and method, as the study orders them.
+
+        Args:
+            evaluation: The evaluation.
+            metric: A field of a result.
+        """
+        found = dict.fromkeys((row["training"], row["method"]) for row in self.of(evaluation.name, metric))
+        methods = dict.fromkeys(method for _, method in found)
+        return [(name, method) for name in evaluation.trainings for method in methods if (name, method) in found]
 
     def by_seed(self, side: Side, metric: str) -> dict[int, float]:
         """Numbers of a metric by seed; seeds without one are left out.
@@ -102,10 +108,10 @@ class Results:
             if (evaluation, training) != (side.evaluation, side.training):
                 continue
             for row in rows:
-                if (row.method, row.length_ratio) == (side.method, side.length_ratio) and row.status is Status.OK:
-                    value = getattr(row, metric)
-                    if value is not None:
-                        found[seed] = float(value)
+                is_it = (row.method, row.length_ratio) == (side.method, side.length_ratio)
+                value = getattr(row, metric) if is_it and _has(row.protocol, metric) else None
+                if value is not None and row.status is Status.OK:
+                    found[seed] = float(value)
         return found
 
     def mean(self, side: Side, metric: str = "loss") -> Mean | None:
@@ -129,28 +135,29 @@ class Results:
         ours, theirs = self.by_seed(first, metric), self.by_seed(second, metric)
         return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
 
-    def not_worse(self, evaluation: Evaluation, length_ratio: int) -> set[tuple[str, str]]:
+    def not_worse(self, evaluation: Evaluation, length_ratio: int, metric: str) -> set[tuple[str, str]]:
         """Find the best of a length, and what does not differ from it significantly.
 
-        The best is the lowest mean loss among what is not flagged; others stay if the 95 % interval of the paired
-        difference to it includes 0. With a single seed there is no interval, and the best stands alone.
+        The best is the lowest mean loss, or highest gain, among what is not flagged; others stay if the 95 % interval
+        of the paired difference to it includes 0. With a single seed there is no interval, and the best stands alone.
 
         Args:
             evaluation: The evaluation.
             length_ratio: Of the length.
+            metric: ``loss`` or ``gain``.
         """
         sides = {
             line: Side(*line, evaluation.name, length_ratio)
-            for line in self.lines(evaluation)
+            for line in self.lines(evaluation, metric)
             if line not in self.flags(evaluation.name)
         }
-        means = {line: found for line, side in sides.items() if (found := self.mean(side)) is not None}
+        means = {line: found for line, side in sides.items() if (found := self.mean(side, metric)) is not None}
         if not means:
             return set()
-        best = min(means, key=lambda line: means[line].value)
+        best = (max if metric == "gain" else min)(means, key=lambda line: means[line].value)
         equal = {best}
         for line, side in sides.items():
-            differences = self.differences(side, sides[best])
+            differences = self.differences(side, sides[best], metric)
             if line != best and len(differences) > 1 and not mean_of(differences).excludes_zero:
                 equal.add(line)
         return equal
@@ -186,6 +193,10 @@ class Results:
             )
             for (one, differences, p_value, said), p_adjusted in zip(found, adjusted, strict=True)
         ]
+
+
+def _has(protocol: str, metric: str) -> bool:
+    return (protocol == "copy") == (metric == "gain")
 
 
 def _tested(comparison: Comparison, differences: Sequence[float]) -> tuple[float | None, str]:

@@ -240,17 +240,20 @@ def _style(place: int) -> dict[str, Any]:
 
 
 def _lengths_across(axes: Axes, report: Results) -> None:
+    across = list(map(report.distance, report.lengths))
+    left, right = across[0] / 1.25, across[-1] * 1.25
     for train_length in sorted({row.length // row.length_ratio for row in report.rows}):
+        if not left <= train_length <= right:
+            continue
         axes.axvline(train_length, color="0.4", linestyle="--", linewidth=1, zorder=0)
         axes.annotate(
             f"trained at {train_length}", (train_length, 1), xycoords=("data", "axes fraction"),
             xytext=(3, -4), textcoords="offset points", rotation=90, va="top", color="0.4", fontsize=8,
         )  # fmt: skip
-    across = list(map(report.distance, report.lengths))
     axes.set_xscale("log", base=2)
     axes.set_xticks(across, [f"{length:,}" for length in across])
     axes.set_xticks([], minor=True)
-    axes.set_xlim(across[0] / 1.25, across[-1] * 1.25)
+    axes.set_xlim(left, right)
     axes.grid(alpha=0.25)
     axes.set_xlabel("distance of the passage (tokens)" if report.is_probe else "evaluated length (tokens)")
 
