@@ -160,7 +160,7 @@ def _perplexities(results: Results, evaluation: Evaluation) -> Table:
             cells.append(Cell(_perplexity(mean), line in best[ratio]))
         lines.append(cells)
     rows = list(_rows(results, evaluation))
-    figure = figures.perplexity(Report(rows)) if any(row.loss is not None for row in rows) else None
+    figure = Report(rows).figure() if any(row.loss is not None for row in rows) else None
     return Table(
         title=f"Perplexity: {evaluation.name}",
         name=f"{evaluation.name}-perplexity",
