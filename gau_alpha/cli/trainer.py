@@ -108,8 +108,8 @@ class GAUAlphaTrainer(Trainer):
                 such line: the first.
             calibrations: Tables of calibrated methods; default: those that lie next to the checkpoints.
             time_budget: Seconds; what would take longer is reported as "out of time", and can be gone on with.
-            output_dir: Where extrapolation.html, .json, .csv, .md and .png go. Default: the first checkpoint's run
-                folder.
+            output_dir: Where extrapolation.html, .json, .csv, .md, .png and .documents.parquet go. Default: the first
+                checkpoint's run folder.
             latex: Whether to write the rows of a LaTeX table, extrapolation.tex, too.
             **options: Fields of ``EvaluationOptions``.
 

@@ -249,6 +249,7 @@ class ExtrapolationEngine:
         out_of_memory: set[str] = set()
         for length in self.spans.lengths:
             examples = self.spans.examples(length)
+            documents = np.array(list(dict.fromkeys(one.document for one in examples)), np.int64)  # (D,)
             baseline: DocumentSums | None = None
             for candidate in candidates:
                 name, cost = candidate.name, self._cost(candidate.model, length)
@@ -275,15 +276,16 @@ class ExtrapolationEngine:
                 clock.advance(cost, description)
                 if candidate is candidates[0]:
                     baseline = sums
-                    yield self._result(candidate, length, status, sums)
+                    yield self._result(candidate, length, status, documents, sums)
                 else:
-                    yield self._result(candidate, length, status, sums, candidates[0].name, baseline)
+                    yield self._result(candidate, length, status, documents, sums, candidates[0].name, baseline)
 
     def _result(
         self,
         candidate: Candidate,
         length: int,
         status: Status,
+        documents: np.ndarray,
         sums: DocumentSums | None,
         baseline_name: str = "",
         baseline: DocumentSums | None = None,
@@ -311,6 +313,7 @@ class ExtrapolationEngine:
             "tokens_per_second": sums.num_tokens / sums.seconds,
             "peak_memory_bytes": sums.peak_memory_bytes,
             "note": "; ".join(notes(candidate, num_documents)),
+            "documents": sums.figures(documents),
         }
         if not sums.is_finite:
             return ExtrapolationResult(**known, status=Status.NOT_FINITE)

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+import numpy as np
 
 from gau_alpha.untrusted.registry import Registry, shown
 
@@ -24,6 +26,27 @@ class Status(StrEnum):
     """The time budget did not allow for it; the same command, given again, goes on from here."""
     NOT_FINITE = "not finite"
     """A target's loss is NaN or infinite. Such a number is reported, never averaged."""
+
+
+@dataclass(frozen=True)
+class DocumentFigures:
+    """What was measured of D documents for one method at one length.
+
+    Attributes:
+        document: (D,) places in the list of all documents.
+        targets: (D,) masked tokens.
+        positions: (D,) positions that they stand for.
+        loss: (D,) nats, summed over the positions.
+        correct: (D,) right predictions, likewise.
+        control_loss: (D,) nats with other text in the place of the earlier passage; NaN but under protocol ``copy``.
+    """
+
+    document: np.ndarray
+    targets: np.ndarray
+    positions: np.ndarray
+    loss: np.ndarray
+    correct: np.ndarray
+    control_loss: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -86,6 +109,7 @@ class ExtrapolationResult:
         note: What a reader should know before quoting the result.
         layers: Plain data by layer: ``attention_entropy``, ``near_share`` and ``sink_share``, a number each;
             ``distance_share``, the share of attention at distances from ``distance_from[b]`` up to the next.
+        documents: What was measured of each document. In a file of its own, no part of ``as_dict``.
     """
 
     method: str
@@ -138,10 +162,13 @@ class ExtrapolationResult:
     kernel: str = ""
     note: str = ""
     layers: dict[str, Any] | None = None
+    documents: DocumentFigures | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, in the order of the attributes."""
-        return asdict(self) | {"status": self.status.value}
+        values = asdict(replace(self, documents=None)) | {"status": self.status.value}
+        del values["documents"]
+        return values
 
     @classmethod
     def from_dict(cls, values: object, where: str = "row") -> "ExtrapolationResult":
@@ -157,7 +184,7 @@ class ExtrapolationResult:
         if not isinstance(values, Mapping):
             raise ValueError(f"{where} must be an object, got {shown(values)}.")
         others = {name: value for name, value in values.items() if name != "status"}
-        known = _PLAIN.arguments(cls, others, where, left_out=("status",))
+        known = _PLAIN.arguments(cls, others, where, left_out=("status", "documents"))
         if values.get("status") not in list(Status):
             choices = ", ".join(Status)
             raise ValueError(f"{where}.status must be one of: {choices}; got {shown(values.get('status'))}.")

@@ -17,6 +17,7 @@ import numpy as np
 from gau_alpha.extrapolation.candidates import Candidate
 from gau_alpha.extrapolation.diagnostics import Diagnostics, bin_starts
 from gau_alpha.extrapolation.protocols import philox
+from gau_alpha.extrapolation.result import DocumentFigures
 from gau_alpha.extrapolation.spans import MaskedExample
 
 FEW_DOCUMENTS = 10
@@ -159,6 +160,15 @@ class DocumentSums:
     def gain(self) -> np.ndarray:
         """(D,) loss of the controls minus ``loss``, in nats; only with ``has_controls``."""
         return self.array[:, 8] - self.array[:, 0]
+
+    def figures(self, document: np.ndarray) -> DocumentFigures:
+        """What was measured of each document.
+
+        Args:
+            document: (D,) their places in the list of all documents.
+        """
+        control_loss = self.array[:, 8] if self.has_controls else np.full(len(self.array), np.nan)
+        return DocumentFigures(document, self.targets, self.positions, self.loss, self.correct, control_loss)
 
     @property
     def is_finite(self) -> bool:

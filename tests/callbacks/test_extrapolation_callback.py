@@ -112,7 +112,8 @@ def test_measures_at_multiples_and_at_the_end(tmp_path):
     assert all(row["status"] == "ok" and row["num_documents"] == 4 for row in content["rows"])
     assert content["run"]["step"] == 6
     assert content["run"]["methods"]["infoscale"]["scaling"]["init_args"]["train_length"] == TRAIN_LENGTH
-    assert sorted(path.suffix for path in (folder / "step_6").iterdir()) == [".csv", ".html", ".json", ".md", ".png"]
+    suffixes = [".csv", ".documents.parquet", ".html", ".json", ".md", ".png"]
+    assert sorted(path.name for path in (folder / "step_6").iterdir()) == [f"extrapolation{one}" for one in suffixes]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """An evaluation as people and programs read it.
 
 - ``report.py``   rows and their run; the files JSON and CSV
+- ``documents.py`` sums of every document, in Parquet
 - ``groups.py``   mean and spread over checkpoints that differ in their seed
 - ``cells.py``    numbers and plain data as text
 - ``tables.py``   on screen, in Markdown, in LaTeX

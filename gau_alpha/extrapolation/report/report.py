@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.extrapolation import ExtrapolationResult
-from gau_alpha.extrapolation.report import figures, tables
+from gau_alpha.extrapolation.report import documents, figures, tables
 from gau_alpha.extrapolation.report.cells import json_text, without_nan
 from gau_alpha.extrapolation.report.groups import summaries
 from gau_alpha.extrapolation.report.page import page
@@ -23,10 +23,10 @@ from gau_alpha.untrusted.escaping import for_csv
 from gau_alpha.untrusted.reading import read_json
 
 NAME = "extrapolation"
-"""Files are called ``extrapolation.html``, ``.json``, ``.csv``, ``.md`` and ``.png``."""
+"""Files are called ``extrapolation.html``, ``.json``, ``.csv``, ``.md``, ``.png`` and ``.documents.parquet``."""
 
 _WIDTH = 100  # columns of a table that isn't printed on a terminal
-_NESTED = "layers"  # the one field of a row that no cell holds
+_NESTED = ("layers", "documents")  # fields of a row that no cell holds
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,17 @@ class Report:
         """Make a ``pandas.DataFrame``: a row per (protocol, method, length), columns as in ``extrapolation.csv``."""
         import pandas as pd  # comes with `datasets`; takes a while to import
 
-        return pd.DataFrame([{name: x for name, x in row.as_dict().items() if name != _NESTED} for row in self.rows])
+        return pd.DataFrame(
+            [{name: x for name, x in row.as_dict().items() if name not in _NESTED} for row in self.rows]
+        )
 
     def write(self, folder: str | Path, latex: bool = False) -> list[Path]:
         """Writes ``extrapolation.html``, ``.json``, ``.csv``, ``.md`` and ``.png``, each whole or not at all.
 
-        The JSON, which holds everything, comes first and what is drawn last: should a file fail, those before it lie
+        Of results that were measured, and not read from a file, there is ``extrapolation.documents.parquet``, too: what
+        was measured of each document, see ``documents.COLUMNS``.
+
+        The JSON, which holds all results, comes first and what is drawn last: should a file fail, those before it lie
         there.
 
         Args:
@@ -76,7 +81,10 @@ class Report:
         texts = {".json": self.json, ".csv": self.csv, ".md": self.markdown}
         if latex:
             texts[".tex"] = self.latex
-        makers: dict[str, Callable[[], str | bytes]] = {**texts, ".png": self.png, ".html": self.html}
+        makers: dict[str, Callable[[], str | bytes]] = dict(texts)
+        if any(row.documents is not None for row in self.rows):
+            makers[".documents.parquet"] = lambda: documents.parquet(self.rows)
+        makers |= {".png": self.png, ".html": self.html}
         return [
             write_atomic(Path(folder) / f"{NAME}{suffix}", partial(_write, content=make()))
             for suffix, make in makers.items()
@@ -118,7 +126,7 @@ class Report:
         Text that a spreadsheet would take for a formula has an apostrophe before it.
         """
         text = io.StringIO()
-        names = [one.name for one in fields(ExtrapolationResult) if one.name != _NESTED]
+        names = [one.name for one in fields(ExtrapolationResult) if one.name not in _NESTED]
         writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         for row in self.rows:

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine, Stat
 from gau_alpha.extrapolation.evaluate_length import evaluate_length
 from gau_alpha.extrapolation.protocols import CopyProbe
 from gau_alpha.extrapolation.report import Report
+from gau_alpha.extrapolation.report.documents import COLUMNS, parquet
 from gau_alpha.extrapolation.statistics import resampled_ratios
 from gau_alpha.scaling import InfoScale
 from gau_alpha.visibility import Window
@@ -256,6 +258,41 @@ def test_each_protocol_has_a_table_of_its_own(report, tmp_path):
     assert [line["gain"] != "" for line in lines] == [False] * 4 + [True] * 4
     assert json.loads(report.json())["rows"][-1]["distance"] == 128
     assert report.image().shape[2] == 3
+
+
+def test_figures_of_documents_give_the_numbers_of_the_report(report, tmp_path):
+    report.write(tmp_path)
+    table = pd.read_parquet(tmp_path / "extrapolation.documents.parquet")
+    assert tuple(table.columns) == COLUMNS
+    assert len(table) == 8 * 12
+    assert table[table.protocol == "mlm"].control_loss.isna().all()
+    for row in report.rows:
+        mine = table[(table.protocol == row.protocol) & (table.method == row.method) & (table.length == row.length)]
+        assert mine.document.tolist() == list(range(12))
+        assert mine.targets.sum() == mine.positions.sum() == row.num_targets
+        assert mine.loss.sum() / row.num_targets == row.loss
+        assert mine.correct.sum() / row.num_targets == row.accuracy
+        if row.protocol == "copy":
+            assert (mine.control_loss - mine.loss).sum() / row.num_targets == pytest.approx(row.gain, abs=1e-12)
+    read = Report.read(tmp_path / "extrapolation.json")
+    assert all(row.documents is None for row in read.rows)
+    assert not [path for path in read.write(tmp_path / "again") if path.suffix == ".parquet"]
+
+
+def test_documents_whose_loss_is_not_finite_have_none_and_others_stay():
+    docs = documents(64, 64, 64)
+    docs[1][:] = 39  # the one document with this token
+
+    class Failing(GAUAlphaForMaskedLM):
+        def forward(self, input_ids, **kwargs):
+            return super().forward(input_ids, **kwargs).where((input_ids != 39).all(), math.nan)
+
+    model = Failing(GAUAlphaConfig(40, 16, 24, 8, 1))
+    docs[0][docs[0] == 39] = docs[2][docs[2] == 39] = 5
+    engine = build_engine(docs, protocol="mlm", length_ratios=[1], tokens_per_batch=64)
+    rows = list(engine.evaluate(model, {"own": model.method}))
+    assert rows[0].status is Status.NOT_FINITE
+    assert pd.read_parquet(io.BytesIO(parquet(rows))).loss.isna().tolist() == [False, True, False]
 
 
 def test_the_best_gain_is_the_highest(report):
