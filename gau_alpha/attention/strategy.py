@@ -67,12 +67,15 @@ class Strategy(nn.Module):
 
     def __repr__(self) -> str:
         """Show the arguments that differ from their defaults, as in ``InfoScale(train_length=64)``."""
-        told = [
-            f"{name}={getattr(self, name)!r}"
-            for name, parameter in init_parameters(type(self)).items()
-            if getattr(self, name) != parameter.default
-        ]
-        return f"{type(self).__name__}({', '.join(told)})"
+        parameters = init_parameters(type(self))
+        return self._told([name for name, one in parameters.items() if getattr(self, name) != one.default])
+
+    def in_full(self) -> str:
+        """Show all arguments, as where one of them was swept and has its default once: ``CosScale(scale=16.0)``."""
+        return self._told(list(init_parameters(type(self))))
+
+    def _told(self, names: list[str]) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 def require_train_length(strategy: Strategy, value: Number | None) -> Number:

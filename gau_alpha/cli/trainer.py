@@ -110,7 +110,7 @@ class GAUAlphaTrainer(Trainer):
             time_budget: Seconds; what would take longer is reported as "out of time", and can be gone on with.
             output_dir: Where extrapolation.html, .json, .csv, .md, .png and .documents.parquet go. Default: the first
                 checkpoint's run folder.
-            latex: Whether to write the rows of a LaTeX table, extrapolation.tex, too.
+            latex: Whether to write a LaTeX table for the package booktabs, extrapolation.tex, too.
             **options: Fields of ``EvaluationOptions``.
 
         Returns:

@@ -213,7 +213,7 @@ def _groups(checkpoints: list[LoadedCheckpoint]) -> dict[str, str]:
     for one in checkpoints:
         members.setdefault(one.recipe, []).append(one)
     kinds = {
-        recipe: "" if len(members) == 1 else f" ({some[0].trained_method.similarity!r})"
+        recipe: "" if len(members) == 1 else f" ({some[0].trained_method.similarity.in_full()})"
         for recipe, some in members.items()
         if len(some) > 1
     }

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtr
 
-CONFIDENCE = 0.95
-"""Of all intervals."""
+from gau_alpha.extrapolation.statistics import student
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def mean_of(values: Sequence[float]) -> Mean:
     middle, count = float(array.mean()), len(array)
     if count < 2:
         return Mean(middle, None, None, count)
-    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * _error(array)
+    reach = student(count - 1) * _error(array)
     return Mean(middle, middle - reach, middle + reach, count)
 
 

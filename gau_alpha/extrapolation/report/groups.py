@@ -7,6 +7,7 @@ import numpy as np
 
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report.results import Results
+from gau_alpha.extrapolation.statistics import student
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Summary:
     def perplexity(self) -> float:
         """Exp of the mean loss: the geometric mean of the perplexities."""
         return math.exp(self.loss)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean loss over seeds (Student's t), in nats."""
+        reach = student(self.num_checkpoints - 1) * self.loss_deviation / math.sqrt(self.num_checkpoints)
+        return self.loss - reach, self.loss + reach
 
     def as_dict(self) -> dict[str, float | int | str]:
         """Plain data."""

@@ -25,7 +25,8 @@ from gau_alpha.untrusted.reading import read_json
 NAME = "extrapolation"
 """Files are called ``extrapolation.html``, ``.json``, ``.csv``, ``.md``, ``.png`` and ``.documents.parquet``."""
 
-_WIDTH = 100  # columns of a table that isn't printed on a terminal
+_WIDTH = 100  # columns at least where a table isn't printed on a terminal
+_ANY_WIDTH = 10_000
 _NESTED = ("layers", "documents")  # fields of a row that no cell holds
 
 
@@ -73,7 +74,7 @@ class Report:
 
         Args:
             folder: Created if it doesn't exist; files of these names in it are replaced.
-            latex: Whether to write ``extrapolation.tex`` too, the rows of a table.
+            latex: Whether to write ``extrapolation.tex`` too, a table for the package booktabs.
 
         Returns:
             The paths.
@@ -162,14 +163,16 @@ class Report:
         """Prints a table for each protocol.
 
         Args:
-            console: Where to. Standard output if None, 100 columns wide where that is no terminal.
+            console: Where to, standard output if None: as wide as the table where that is no terminal.
         """
+        shown = list(map(tables.screen, self.tables))
         if console is None:
             console = Console()
-            if not console.is_terminal:
-                console = Console(width=_WIDTH)
-        for table in self.tables:
-            console.print(tables.screen(table))
+            if not console.is_terminal:  # nothing is cut in a file or a pipe
+                wide = Console(width=_ANY_WIDTH)
+                console = Console(width=max(_WIDTH, *(wide.measure(table).maximum for table in shown)))
+        for table in shown:
+            console.print(table)
 
 
 def _write(path: Path, content: str | bytes) -> None:

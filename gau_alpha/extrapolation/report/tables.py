@@ -1,6 +1,7 @@
 """The result on screen, in Markdown and in LaTeX."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich import box
@@ -10,6 +11,7 @@ from rich.text import Text
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report.cells import json_text, number, with_interval
 from gau_alpha.extrapolation.report.groups import Summary, summaries
+from gau_alpha.extrapolation.report.latex import booktabs
 from gau_alpha.extrapolation.report.results import DAGGER, Results
 from gau_alpha.untrusted.escaping import for_latex, for_markdown, one_line
 
@@ -29,6 +31,7 @@ DETAILS = [
 ]  # fmt: skip
 """Columns of the table that shows every row in full; those without an entry are left out."""
 
+_LARGEST = 700.0  # exp of it is a float
 _TEXTS = ("method", "to", "note")  # those of them that hold what others wrote
 
 
@@ -90,25 +93,31 @@ def markdown(tables: Sequence[Results], run: dict[str, Any]) -> str:
 
 
 def latex(report: Results) -> str:
-    """The rows of a table, for a ``tabular`` with one column more than lengths, between the rules.
+    """A LaTeX table for the package booktabs: a line per method, then means where checkpoints differ in their seed.
 
     The best of a length is set bold; a dagger marks methods that are flagged, and lines below say why.
     """
-    lines = [
-        f"% {for_latex(report.caption())}",
-        " & ".join(["method", *(for_latex(report.heading(length)) for length in report.lengths)]) + r" \\",
-    ]
+    methods = []
     for method in report.methods:
         cells = []
         for length in report.lengths:
             cell, row = for_latex(report.cell(method, length)), report.row(method, length)
             cells.append(rf"\textbf{{{cell}}}" if row is not None and report.is_best(row) else cell)
-        name = for_latex(method) + (r"$^\dagger$" if method in report.flags else "")
-        lines.append(" & ".join([name, *cells]) + r" \\")
-    for note in report.footnotes():
-        said = for_latex(note.removeprefix(f"{DAGGER} "))
-        lines.append(rf"\multicolumn{{{len(report.lengths) + 1}}}{{l}}{{\footnotesize $^\dagger$ {said}}} \\")
-    return "\n".join(lines) + "\n"
+        methods.append([for_latex(method) + (r"$^\dagger$" if method in report.flags else ""), *cells])
+    groups = [
+        [for_latex(name).replace(DAGGER, r"$^\dagger$"), *map(for_latex, cells)]
+        for name, *cells in _lines_of_groups(report, _mean_and_interval)
+    ]
+    notes = [rf"$^\dagger$ {for_latex(note.removeprefix(f'{DAGGER} '))}" for note in report.footnotes()]
+    if groups:
+        notes.append("Means over checkpoints: the exponential of the mean loss, with its 95\\% interval over seeds.")
+    return booktabs(
+        heading=["method", *(for_latex(report.heading(length)) for length in report.lengths)],
+        blocks=[block for block in (methods, groups) if block],
+        caption=f"{report.measure.capitalize()} by length in tokens. {for_latex(report.caption())}",
+        label="tab:extrapolation-copy" if report.is_probe else "tab:extrapolation",
+        notes=notes,
+    )
 
 
 def overview(report: Results) -> list[list[str]]:
@@ -122,22 +131,28 @@ def overview(report: Results) -> list[list[str]]:
 
 def overview_of_groups(report: Results) -> list[list[str]]:
     """Mean perplexity and range over checkpoints: a line per group; no line where there is no group."""
+    return _lines_of_groups(report, _mean_and_range)
+
+
+def _lines_of_groups(report: Results, written: Callable[[Summary], str]) -> list[list[str]]:
     found: dict[str, dict[int, Summary]] = {}
     for one in summaries(report):
         found.setdefault(one.group, {})[one.length] = one
     lines = []
     for group, by_length in found.items():
         count = max(one.num_checkpoints for one in by_length.values())
-        cells = []
-        for length in report.lengths:
-            one_or_none = by_length.get(length)
-            cells.append("" if one_or_none is None else _mean_and_range(one_or_none))
+        cells = [written(by_length[length]) if length in by_length else "" for length in report.lengths]
         lines.append([f"{report.marked(group)}, {count} checkpoints", *cells])
     return lines
 
 
 def _mean_and_range(one: Summary) -> str:
     return f"{number(one.perplexity)} [{number(one.low)}–{number(one.high)}]"
+
+
+def _mean_and_interval(one: Summary) -> str:
+    low, high = (number(math.exp(min(end, _LARGEST))) for end in one.interval)
+    return f"{number(one.perplexity)} [{low}, {high}]"
 
 
 def details(report: Results) -> tuple[list[str], list[list[str]]]:

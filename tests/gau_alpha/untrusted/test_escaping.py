@@ -286,16 +286,20 @@ def set_by_latex(text: str) -> str:
 
 @nasty
 def test_latex_sets_names_literally(name):
-    caption, heading, first, second, *reasons = report_of(name).latex().splitlines()
-    assert caption.startswith("% ")
-    assert set_by_latex(caption[2:]) == named([PLAIN.tables[0].caption()], name)[0]
+    lines = [line.removeprefix("  ").removeprefix("  ") for line in report_of(name).latex().splitlines()]
+    caption = lines[2].removeprefix(r"\caption{Perplexity by length in tokens. ").removesuffix("}")
+    assert set_by_latex(caption) == named([PLAIN.tables[0].caption()], name)[0]
+    top, middle, bottom = (lines.index(rf"\{rule}") for rule in ("toprule", "midrule", "bottomrule"))
+    (heading,), (first, second, _, group) = lines[top + 1 : middle], lines[middle + 1 : bottom]
+    assert set_by_latex(group.split(r" $^\dagger$, 2 checkpoints & ")[0]) == one_line(name)
+    *reasons, _ = lines[bottom + 2 : -1]
     assert heading.startswith("method & ")
     for line, method in ((first, name), (second, f"{name}2")):
         assert line.endswith(r"$^\dagger$ & 0.50 & 0.50 \\")  # its note speaks against it
         assert set_by_latex(line.split("$^\\dagger$ & ")[0]) == one_line(method)
     assert len(reasons) == 2
     for line, method in zip(reasons, (name, f"{name}2"), strict=True):
-        said = line.removeprefix(r"\multicolumn{3}{l}{\footnotesize $^\dagger$ ").removesuffix(r"} \\")
+        said = line.removeprefix(r"\par\footnotesize $^\dagger$ ")
         assert set_by_latex(said).startswith(f"{one_line(method)}: ")
 
 
