@@ -5,9 +5,11 @@ trained model the axes that it leaves open stay as they are. This is the only pl
 the command line, in a YAML and in a checkpoint alike.
 """
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,18 @@ def load_preset(name: str) -> dict[str, Any]:
         known = ", ".join([TRAINED, *preset_names()])
         raise ValueError(f"Unknown method {name!r}; choose from: {known}; or give a YAML file of your own.")
     return build_strategies(preset(name), name)
+
+
+def explanation(name: str) -> str:
+    """Return the first sentence of the comment that a shipped preset's file begins with.
+
+    Args:
+        name: The preset.
+    """
+    text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.lstrip("# ").rstrip() for line in lines)
+    return re.split(r"\.\s+(?=[A-Z])", comment)[0].removesuffix(".")
 
 
 def display_name(method: str) -> str:
