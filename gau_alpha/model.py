@@ -5,6 +5,7 @@ Modules carry the names that weights have in Hugging Face GAU-α checkpoints, so
 B batch, L length, T target positions in each row, D key size, E value width, H hidden size, V vocabulary.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -213,12 +214,15 @@ class Encoder(nn.Module):
         Returns:
             (B, L, H), or (B, T, H) at ``target_positions``.
         """
-        planned, plan = None, None
         blocks = self.blocks()
+        to_come = Counter(block.gau.method for block in blocks)
+        plans: dict[AttentionMethod, AttentionPlan] = {}  # kept for as long as a layer needs them
         for number, block in enumerate(blocks):
-            if plan is None or block.gau.method is not planned:
-                planned = block.gau.method
-                plan = planned.plan(layout, self.key_size)
+            method = block.gau.method
+            plan = plans.pop(method, None) or method.plan(layout, self.key_size)
+            to_come[method] -= 1
+            if to_come[method]:
+                plans[method] = plan
             last = number == len(blocks) - 1
             only = target_positions if last and observer is None else None
             watching = None if observer is None else partial(observer, number)

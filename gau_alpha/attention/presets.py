@@ -1,19 +1,22 @@
 """Attention methods by name, and from plain data.
 
-A preset is a file ``configs/method/NAME.yaml`` with a strategy for some or all axes. On a trained model the axes that
-it leaves open stay as they are. This is the only place that turns a name into a method: on the command line, in a YAML
-and in a checkpoint alike.
+A preset is a file ``configs/method/NAME.yaml`` with a strategy for some or all axes, and for layers in turns. On a
+trained model the axes that it leaves open stay as they are. This is the only place that makes a method of a name: on
+the command line, in a YAML and in a checkpoint alike.
 """
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from gau_alpha import normalizer, position, scaling, similarity, visibility
 from gau_alpha.attention.method import AXES, FIXED_BY_TRAINING, AttentionMethod
 from gau_alpha.attention.strategy import Strategy
+from gau_alpha.attention.turns import Axes
 from gau_alpha.normalizer import Normalizer
 from gau_alpha.position import Position, Rotary
 from gau_alpha.scaling import Scaling
@@ -35,6 +38,7 @@ AXIS_TYPES = {
 METHODS = Registry(
     {
         AttentionMethod: [AttentionMethod],
+        Axes: [Axes],
         Similarity: exported(similarity, Similarity),
         Scaling: exported(scaling, Scaling),
         Position: [cls for cls in exported(position, Position) if cls is not Rotary],  # which gives no angles
@@ -43,6 +47,9 @@ METHODS = Registry(
     }
 )
 """The strategies that a file may name."""
+
+IN_TURNS = ("every", "local", "full")
+"""What a description says of layers in turns; see ``AttentionMethod``."""
 
 TRAINED = "trained"
 """The name under which a model's own method, as it was trained, is evaluated."""
@@ -71,7 +78,7 @@ def preset(name: str, where: str = "method") -> dict[str, Any]:
     return parse_yaml(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name)
 
 
-def load_preset(name: str) -> dict[str, Strategy]:
+def load_preset(name: str) -> dict[str, Any]:
     """Build the strategies of a preset.
 
     Args:
@@ -79,7 +86,7 @@ def load_preset(name: str) -> dict[str, Strategy]:
             Classes in Python files beside that file can be named by ``class_path``.
 
     Returns:
-        A strategy per axis that the preset fixes.
+        A strategy per axis that the preset fixes, as ``build_strategies`` has it.
 
     Raises:
         ValueError: If there is no such preset or file.
@@ -96,6 +103,18 @@ def load_preset(name: str) -> dict[str, Strategy]:
         known = ", ".join([TRAINED, *preset_names()])
         raise ValueError(f"Unknown method {name!r}; choose from: {known}; or give a YAML file of your own.")
     return build_strategies(preset(name), name)
+
+
+def explanation(name: str) -> str:
+    """Return the first sentence of the comment that a shipped preset's file begins with.
+
+    Args:
+        name: The preset.
+    """
+    text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.lstrip("# ").rstrip() for line in lines)
+    return re.split(r"\.\s+(?=[A-Z])", comment)[0].removesuffix(".")
 
 
 def display_name(method: str) -> str:
@@ -119,22 +138,34 @@ def resolve_method(name: str, base: AttentionMethod, train_length: int) -> Atten
     """
     if name == TRAINED:
         return base
+    chosen = load_preset(name)
+    turns = chosen.pop("turns", None)
     own = dict(base.axes())
-    axes = {
+    axes: dict[str, Any] = {
         axis: own[axis] if type(strategy) is type(own[axis]) and _is_trained(axis, own[axis]) else strategy
-        for axis, strategy in load_preset(name).items()
+        for axis, strategy in chosen.items()
     }
-    if "visibility" in axes:  # positions drawn for training are of no concern here, and no window goes with them
-        axes.setdefault("position", base.position.evaluated())
-    return base.replace(**axes).with_train_length(train_length)
+    evaluated = base.position.evaluated()
+    if "visibility" in axes and evaluated is not base.position:
+        # positions drawn for training are of no concern here, and no window goes with them
+        axes.setdefault("position", evaluated)
+    if turns is not None:
+        axes["turns"] = turns
+    method = base.replace(**axes).with_train_length(train_length)
+    return base if method.turns and method.describe() == base.describe() else method
 
 
-def build_strategies(description: object, where: str = "method") -> dict[str, Strategy]:
+def build_strategies(description: object, where: str = "method") -> dict[str, Any]:
     """Build strategies from plain data, as ``AttentionMethod.describe`` gives it.
 
     Args:
-        description: A class path, or ``{"class_path": …, "init_args": {…}}``, per axis; or the name of a preset.
+        description: A class path, or ``{"class_path": …, "init_args": {…}}``, per axis, and of layers in turns
+            ``every``, ``local`` and ``full``; or the name of a preset.
         where: What says so, for messages.
+
+    Returns:
+        A strategy per axis, under turns that of local layers; and ``turns``, where there are any: what
+        ``AttentionMethod.replace`` takes.
 
     Raises:
         ValueError: If an axis or a class is unknown, or an argument does not fit. Nothing that is unknown was imported.
@@ -143,12 +174,22 @@ def build_strategies(description: object, where: str = "method") -> dict[str, St
         description = preset(description, where)
     if not isinstance(description, Mapping):
         raise ValueError(f"{where} names no strategies; it should give some of the axes {', '.join(AXES)}.")
-    if unknown := [axis for axis in description if axis not in AXES]:
+    if unknown := [axis for axis in description if axis not in (*AXES, *IN_TURNS)]:
         raise ValueError(f"{where}: unknown axis {', '.join(map(shown, unknown))}; the axes are {', '.join(AXES)}.")
-    return {
+    strategies: dict[str, Any] = {
         axis: METHODS.describe(AXIS_TYPES[axis], stored, f"{where}.{axis}").build()
         for axis, stored in description.items()
+        if axis in AXES
     }
+    in_turns = {name: description[name] for name in IN_TURNS if description.get(name) is not None}
+    if in_turns:
+        described = METHODS.describe(AttentionMethod, in_turns, where)
+        method = described.build()
+        local = described.arguments.get("local")
+        replaced = [] if local is None else [axis for axis, one in local.arguments.items() if one is not None]
+        strategies |= {axis: getattr(method, axis) for axis in replaced}
+        strategies["turns"] = method.turns
+    return strategies
 
 
 def method_from(description: object, where: str = "method") -> AttentionMethod:
@@ -161,7 +202,7 @@ def method_from(description: object, where: str = "method") -> AttentionMethod:
     Raises:
         ValueError: If an axis or a class is unknown, or an argument does not fit.
     """
-    return AttentionMethod(**build_strategies(description, where))  # type: ignore[arg-type]
+    return AttentionMethod().replace(**build_strategies(description, where))
 
 
 def known_strategies() -> str:

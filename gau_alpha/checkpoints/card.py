@@ -75,6 +75,7 @@ def model_card(
         "| axis | strategy |",
         "|---|---|",
         *(f"| {axis} | {code_for_markdown(repr(strategy))} |" for axis, strategy in method.axes()),
+        *([f"| in turns | {code_for_markdown(repr(method.turns))} |"] if method.turns else []),
         "",
         f"Trained on rows of {train_length} tokens (`train_length`)."
         if train_length

@@ -264,7 +264,7 @@ def published_names(method: AttentionMethod) -> dict[str, Any]:
         for axis in ("position", "visibility", "normalizer")
     )
     similarity, normalization = method.similarity, _normalization(method.scaling)
-    if not rest_is_plain or normalization is None or type(similarity) not in (DotProduct, CosScale):
+    if not rest_is_plain or method.turns or normalization is None or type(similarity) not in (DotProduct, CosScale):
         return {"normalization": None}
     names: dict[str, Any] = {"normalization": normalization, "norm_method": "noCosScale"}
     if isinstance(similarity, CosScale):

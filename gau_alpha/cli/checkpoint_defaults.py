@@ -35,14 +35,17 @@ def defaults_to_start(path: Path) -> dict[str, Any]:
     defaults = {f"model.config.{name}": value for name, value in config.items() if name not in FILLED_IN}
     if described is not None:
         # It was made for the length of its training rows; now that of the data counts.
-        axes = {axis: _without_length(strategy) for axis, strategy in described.items()}
+        axes = _without_length(described)
         defaults["model.method"] = {"class_path": "gau_alpha.AttentionMethod", "init_args": axes}
     return defaults
 
 
-def _without_length(strategy: dict[str, Any]) -> dict[str, Any]:
-    arguments = {name: value for name, value in strategy["init_args"].items() if name != "train_length"}
-    return {**strategy, "init_args": arguments}
+def _without_length(described: Any) -> Any:
+    if isinstance(described, list):
+        return [_without_length(one) for one in described]
+    if not isinstance(described, dict):
+        return described
+    return {name: _without_length(value) for name, value in described.items() if name != "train_length"}
 
 
 def defaults_from(found: "CheckpointDefaults") -> dict[str, Any]:

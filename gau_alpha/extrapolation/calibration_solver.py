@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gau_alpha.attention.kernels import Blocked
 from gau_alpha.attention.layout import SequenceLayout
-from gau_alpha.attention.method import AttentionPlan
+from gau_alpha.attention.method import AttentionMethod, AttentionPlan
 from gau_alpha.extrapolation.calibration import Calibration
 from gau_alpha.extrapolation.evaluate_length import preserve_training_state
 from gau_alpha.extrapolation.options import require_ratios
@@ -92,18 +92,7 @@ def calibrate(
         )
     chosen = long_enough[-num_documents:]
     device = next(model.parameters()).device
-    everything = torch.full((1,), longest, device=device)
-    seen = model.method.visibility.num_visible_keys(SequenceLayout.of(longest, device))
-    if not bool((seen == everything).all()):
-        raise ValueError(
-            f"{model.method.visibility!r} lets a query see at most {int(seen.max())} of {longest} keys, so entropy "
-            f"does not grow with the length: there is nothing to calibrate."
-        )
-    normalizer = model.method.normalizer
-    if not normalizer.has_entropy_by_temperature:
-        raise ValueError(
-            f"Under {normalizer!r} attention has the same entropy at any temperature: there is nothing to calibrate."
-        )
+    _check_methods({block.gau.method for block in model.gau_alpha.encoder.blocks()}, longest, device)
     tokens = torch.stack(
         [_masked(np.asarray(documents[index], np.int64)[:longest], index, vocabulary, seed) for index in chosen]
     ).to(device)  # (documents, longest)
@@ -127,6 +116,22 @@ def calibrate(
             "torch": str(torch.__version__),
         },
     )
+
+
+def _check_methods(methods: set[AttentionMethod], length: int, device: torch.device) -> None:
+    """Refuse methods of layers under which no temperature restores an entropy at a length."""
+    for method in methods:
+        seen = method.visibility.num_visible_keys(SequenceLayout.of(length, device))
+        if not bool((seen == length).all()):
+            raise ValueError(
+                f"{method.visibility!r} lets a query see at most {int(seen.max())} of {length} keys, so entropy does "
+                f"not grow with the length: there is nothing to calibrate."
+            )
+        if not method.normalizer.has_entropy_by_temperature:
+            raise ValueError(
+                f"Under {method.normalizer!r} attention has the same entropy at any temperature: there is nothing to "
+                f"calibrate."
+            )
 
 
 class _Solver:

@@ -96,11 +96,14 @@ def open_checkpoints(paths: list[str], module: GAUAlphaModule) -> list[LoadedChe
     checkpoints, hashes = zip(*map(read_evaluated_hashed, paths), strict=True)
     _check_different(paths, checkpoints, hashes)
     read = [model_of(checkpoint, path) for checkpoint, path in zip(checkpoints, paths, strict=True)]
-    asked = {
-        axis: strategy
-        for axis, strategy in module.model.method.axes()
-        if strategy.describe() != getattr(read[0][1], axis).describe()
+    wanted, trained = module.model.method, read[0][1]
+    asked: dict[str, Any] = {
+        axis: strategy for axis, strategy in wanted.axes() if strategy.describe() != getattr(trained, axis).describe()
     }
+    if (asked and wanted.turns) or (wanted.turns and wanted.turns.describe()) != (
+        trained.turns and trained.turns.describe()
+    ):
+        asked["turns"] = wanted.turns
     loaded: list[LoadedCheckpoint] = []
     for path, label, checkpoint, sha256, (config, method, weights) in zip(
         paths, _labels(paths), checkpoints, hashes, read, strict=True

@@ -1,6 +1,7 @@
 """The commands as a user types them."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 import yaml
 from pages import ROOT, blocks, text
+from refusals import refused
 
-from gau_alpha.attention.presets import preset_names
+from gau_alpha.attention.method import AXES
+from gau_alpha.attention.presets import load_preset, method_from, preset_names
 from gau_alpha.cli import main
 from gau_alpha.cli.commands import COMMANDS
 from gau_alpha.cli.lightning import gather_lists
@@ -262,10 +265,73 @@ def test_lightnings_other_commands_run(run, command):
     assert main([command, "--ckpt_path", str(run.checkpoint), "--trainer.logger", "false"]) == 0
 
 
-def test_methods_lists_every_preset(capsys):
-    assert main(["methods"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def methods(capsys, *args):
+    assert main(["methods", *args]) == 0
+    return capsys.readouterr().out
+
+
+def test_methods_lists_every_preset_within_120_columns(capsys):
+    table, notes = methods(capsys).split("\n\n")
+    lines = table.splitlines()
     assert [line.split()[0] for line in lines[1:]] == preset_names()
+    assert max(map(len, (*lines, *notes.splitlines()))) <= 120
+    assert "…" not in table, "each has a sentence that fits"
+    assert all(len(re.split("  +", line)) == 3 for line in lines)
+    by_name = {line.split()[0]: line for line in lines}
+    assert by_name["infoscale"].endswith("training-free  InfoScale (arXiv 2501.08570) on dot-product attention")
+    assert "  trained        ALiBi (arXiv 2108.12409)" in by_name["alibi"]
+    assert "NoScaling" not in table
+
+
+def test_methods_shows_axes_where_there_is_room(capsys):
+    lines = methods(capsys, "--wide").split("\n\n")[0].splitlines()
+    assert lines[0].split() == ["method", "needs", *AXES, "turns", "paper"]
+    (swan,) = (line for line in lines if line.startswith("swan "))
+    for part in ("RoPE()", "Window()", "every 4 layers NoPosition() · Full()", "arXiv 2305.19466"):
+        assert part in swan
+
+
+def test_methods_as_json(capsys, tmp_path):
+    (tmp_path / "mine.yaml").write_text("scaling: InfoScale\n")
+    listed = json.loads(methods(capsys, "--json", "--train_length", "32", "mine.yaml"))
+    assert (listed["train_length"], listed["key_size"]) == (32, 128)
+    found = {one["method"]: one for one in listed["methods"]}
+    assert list(found) == [*preset_names(), "mine"]
+    assert found["mine"]["explanation"] == "InfoScale()"
+    assert found["pi"]["explanation"] == "Position interpolation (arXiv 2306.15595)"
+    assert found["mine"]["like"] == {"method": "infoscale", "difference": 0.0}
+    assert found["mine"]["similarity"] is None
+    assert found["softmax"]["needs"] == "training-free"
+    assert method_from({axis: found["swan"][axis] for axis in (*AXES, "every", "full") if found["swan"][axis]}).turns
+    assert found["kerple"]["needs"] == "trained"
+
+
+def test_methods_tells_which_temperatures_are_nearly_the_same(capsys):
+    """Llama 4's differs from InfoScale's by 2 % at 64 tokens; LogN by far more; other axes make another method."""
+    notes = methods(capsys).split("\n\n")[1].splitlines()
+    assert "  llama4 differs from infoscale by at most 2 %" in notes
+    assert not [note for note in notes if note.startswith(("  logn", "  pi_infoscale", "  ssmax", "  calibrated"))]
+    tau = {
+        name: load_preset(name)["scaling"].with_train_length(64).temperature(2 ** torch.arange(6, 13), 128)
+        for name in ("infoscale", "llama4")
+    }
+    assert 0.01 < (tau["llama4"] / tau["infoscale"] - 1).abs().max() < 0.02
+    assert "≈" not in methods(capsys, "--train_length", "2048")
+    later = methods(capsys, "--train_length", "512", "--key_size", "64")
+    assert "at train_length 512 and\nup to 64 times that length, key size 64:\n" in later
+    assert "  softmax_plus differs from logn by at most 0 %\n" in later
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--train_length", "1"], "train_length must be at least 2, got 1"),
+        (["--key_size", "0"], "key_size must be at least 2, got 0"),
+        (["nowhere.yaml"], "There is no method file 'nowhere.yaml'"),
+    ],
+)
+def test_methods_refuses_nonsense(capsys, args, message):
+    assert message in refused(capsys, ["methods", *args])
 
 
 def test_help_names_every_command(capsys):
