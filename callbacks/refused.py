@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
     BatchSizeFinder,
     GradientAccumulationScheduler,
     LearningRateFinder,
@@ -19,6 +20,7 @@ REFUSED: dict[type[Callback], str] = {
     "data.init_args.batch_size",
     StochasticWeightAveraging: "it replaces the learning rate's schedule, and a resumed run would lose its average. "
     "Use lightning.pytorch.callbacks.EMAWeightAveraging",
+    BackboneFinetuning: "it thaws a module's `backbone`, which ours have not: all layers are trained. Leave it out",
     GradientAccumulationScheduler: "the schedule could not know how many steps there will be. Set "
     "trainer.accumulate_grad_batches",
 }

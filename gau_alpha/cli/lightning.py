@@ -3,6 +3,7 @@
 What the user types or puts in a YAML wins over what a checkpoint remembers, and that over the defaults.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ from gau_alpha.cli.splits import with_splits
 from gau_alpha.cli.stored_data import announce, run_of
 from gau_alpha.cli.stored_tokenizer import carried_in_place_of, tokenizer_class_in
 from gau_alpha.cli.trainer import CheckpointData, GAUAlphaTrainer
-from gau_alpha.cli.trainer_limits import check_trainer
+from gau_alpha.cli.trainer_limits import check_environment, check_trainer
 from gau_alpha.cli.trust import TRUST, set_import_rules
 from gau_alpha.finetuning.module import GAUAlphaFineTuning
 from gau_alpha.training.module import GAUAlphaModule
@@ -62,6 +63,7 @@ def run(args: list[str]) -> None:
         SystemExit: With code 2, if the command line or a YAML does not parse.
     """
     set_import_rules()
+    check_environment(args[0], os.environ)
     fine_tunes = names_head(args)
     if fine_tunes and args[0] in EVALUATIONS:
         raise ValueError(

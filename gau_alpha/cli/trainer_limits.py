@@ -1,4 +1,4 @@
-"""Numbers of the trainer that Lightning would take, though nothing good can come of them."""
+"""Settings that Lightning would take, or pass over in silence, though nothing good can come of it."""
 
 import math
 import os
@@ -36,3 +36,23 @@ def check_trainer(config: Mapping[str, Any]) -> None:
         require_number("trainer.val_check_interval", interval, above=0)
     if config.get("gradient_clip_val") is not None:
         require_number("trainer.gradient_clip_val", config["gradient_clip_val"], least=0, most=math.inf)
+
+
+def check_environment(command: str, environment: Mapping[str, str]) -> None:
+    """Refuse settings in environment variables, as LightningCLI can read them: here they would do nothing.
+
+    Args:
+        command: What is run.
+        environment: Variables by name.
+
+    Raises:
+        ValueError: If there is one for this command: names it, and the option.
+    """
+    start = f"PL_{command.upper()}__"
+    for name in sorted(environment):
+        if name.startswith(start):
+            option = name.removeprefix(start).lower().replace("__", ".")
+            raise ValueError(
+                f"The environment has {name}, and settings are not read from there: a run would depend on what nobody "
+                f"sees. Unset it, and write --{option} on the command line or {option} in a YAML."
+            )

@@ -73,6 +73,7 @@ def test_time_alone_is_no_end(run, tmp_path, capsys):
         (named("LearningRateFinder"), "model.optimizer.init_args.learning_rate"),
         (named("BatchSizeFinder"), "batch_size"),
         (named("StochasticWeightAveraging", swa_lrs=0.1), "EMAWeightAveraging"),
+        (named("BackboneFinetuning"), "Leave it out"),
         (named("GradientAccumulationScheduler", scheduling={0: 1, 2: 4}), "trainer.accumulate_grad_batches"),
     ],
     ids=lambda value: value["class_path"].rsplit(".")[-1] if isinstance(value, dict) else "",
