@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-quick check docs drill bench gpu-check gpu-bench clean
+.PHONY: setup demo study test test-quick check docs drill bench gpu-check gpu-bench clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,10 @@ demo: setup
 		--ckpt_path runs/demo/softmax/checkpoints/last.ckpt runs/demo/cosscale/checkpoints/last.ckpt \
 		--methods softmax softmax_plus infoscale cosscale cosscale_infoscale windowed rerope_infoscale calibrated \
 		--span_position spread --max_tokens 40960 --entropy false --distances false --output_dir runs/demo
+
+# Hours of two cores, over several seeds; killed anywhere, the same line goes on. ARGS=--list says what is left.
+study: setup
+	$(BIN)/gau-alpha study configs/study/paper.yaml $(ARGS)
 
 # All tests: about half an hour on two cores.
 test: setup

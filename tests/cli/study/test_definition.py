@@ -2,10 +2,13 @@ import copy
 
 import pytest
 import yaml
+from pages import ROOT
 
+from gau_alpha.attention.presets import TRAINED, display_name, load_preset
 from gau_alpha.cli.study.definition import Side, read_study
 from gau_alpha.cli.study.runner import estimate, listed
 from gau_alpha.cli.study.tasks import FINAL, tasks_of
+from gau_alpha.extrapolation.calibration import is_calibrated
 
 GOOD = {
     "base": "demo.yaml",
@@ -152,3 +155,22 @@ def test_a_base_that_goes_on_from_a_checkpoint_is_refused(tmp_path):
     (tmp_path / "base.yaml").write_text("ckpt_path: somewhere.ckpt\n")
     with pytest.raises(ValueError, match="names a ckpt_path"):
         tasks_of(read(tmp_path, {**GOOD, "base": "base.yaml"}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "study").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_studies_name_what_there_is(path, tmp_path):
+    study = read_study(path)
+    tasks = tasks_of(study, tmp_path)
+    assert len(tasks) > 10
+    for evaluation in study.evaluations.values():
+        shown = {display_name(method) for method in evaluation.methods}
+        for method in evaluation.methods:
+            assert is_calibrated(method) or method == TRAINED or load_preset(located(method, path))
+        sides = [side for one in study.comparisons for side in (one.first, one.second)]
+        assert {side.method for side in sides if side.evaluation == evaluation.name} <= shown
+        assert evaluation.baseline["method"] in shown
+    assert len(study.comparisons) <= 12
+
+
+def located(method, study):
+    return str(study.parent / method) if method.endswith(".yaml") else method
