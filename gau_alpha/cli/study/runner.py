@@ -5,12 +5,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
 from types import FrameType
-from typing import IO
 
 import yaml
 
@@ -160,30 +158,21 @@ def _parents(task: Task) -> Iterator[Task]:
 
 
 def _run(command: Sequence[str], log: Path, lock: int) -> int:
-    """Run a command of ours to its end; signals that would end this process end the command first."""
+    """Run a command of ours to its end; what would end this process lets the command end first, in its own way."""
     words = [sys.executable, "-P", "-m", "gau_alpha.cli", *command]
-    with log.open("ab") as output, _ending_with_it(words, output, lock) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # which the command gets from the terminal, too: it saves, then ends
-                process.wait()
-                raise
-
-
-@contextmanager
-def _ending_with_it(words: Sequence[str], output: IO[bytes], lock: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command that SIGTERM, sent to this process alone, ends in its own way, before it ends this one."""
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[lock])
+    with log.open("ab") as output:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[lock])
 
     def end(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
-        process.wait()
-        raise SystemExit(128 + number)
+        process.send_signal(number)  # which may have been sent to this process alone
+        raise SystemExit(128 + number)  # no waiting here: the interrupted wait holds Popen's lock
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield process
+        return process.wait()
+    except (KeyboardInterrupt, SystemExit):  # the command gets Ctrl-C from the terminal, too
+        process.wait()
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

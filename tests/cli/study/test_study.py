@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from refusals import refused
 from tiny_data import tiny_run, write_texts
 
 from gau_alpha.cli import main
+from gau_alpha.cli.study.lock import TaskLock
+from gau_alpha.cli.study.runner import _run
 
 pytestmark = pytest.mark.slow
 
@@ -120,13 +123,29 @@ def test_killed_at_random_moments_it_ends_as_if_left_alone(study, undisturbed, t
     for kill in range(KILLS):
         process = start_cli(args, log, start_new_session=True)
         time.sleep(dice.uniform(4, 14))
-        if kill == 0:
+        if kill % 3 == 0:
             process.kill()  # the command that it has started lives on, and the next start waits for it
-        else:
+        elif kill % 3 == 1:
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        else:
+            process.terminate()  # this process alone; it lets the command end in its own way
+        assert process.wait(timeout=120) in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, 0)
     assert start_cli(args, log).wait() == 0, log.read_text()
     assert_the_same(output, undisturbed)
+
+
+def test_a_signal_to_a_study_alone_ends_its_command_then_itself(tmp_path):
+    lock = TaskLock(tmp_path / "task.lock")
+    assert lock.acquire(wait=False)
+    sent = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    sent.start()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        _run(["calibrate", "--help_all"], tmp_path / "log.txt", lock.descriptor)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+    lock.release()
+    assert TaskLock(tmp_path / "task.lock").acquire(wait=False), "what inherited the lock has ended"
 
 
 def test_tasks_in_any_order_twice_and_two_at_a_time(study, undisturbed, tmp_path):
