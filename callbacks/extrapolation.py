@@ -26,6 +26,8 @@ from gau_alpha.training.logging import log_image
 from gau_alpha.untrusted.limits import require_path, require_whole
 
 _METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
+_PROBED = {"copy": ("gain", "gain"), "recall": ("recall", "accuracy")}
+"""Under probes: what is logged, by which name, and the field of a result."""
 
 
 class ExtrapolationEvaluation(Callback, CatchUpCallback):
@@ -49,7 +51,8 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         max_tokens: At each length only the first so many documents that a method reads no more tokens; all if null.
         output_dir: Where to write; the log folder of the run if None.
         protocol: What is masked: ``mlm``, 15 % at once, or ``single-mask``, one position per pass; and ``copy``, beside
-            one of them or alone: some of a passage that was read before, to see what the model gains from that.
+            one of them or alone: some of a passage that was read before, to see what the model gains from that; or
+            ``recall``, likewise, for ``Synthetic`` texts of that task.
         **options: Further fields of ``gau_alpha.extrapolation.EvaluationOptions``.
 
     Raises:
@@ -147,7 +150,7 @@ class ExtrapolationEvaluation(Callback, CatchUpCallback):
         """Name the scalars by which runs are compared: of the first method, at the least and the largest length."""
         first = self.options[0]
         ratios = sorted({min(first.ratios), max(first.ratios)})
-        metric = "gain" if first.protocol == "copy" else "accuracy"
+        metric, _ = _PROBED.get(first.protocol, ("accuracy", ""))
         return [_tag(self.methods[0], ratio, metric) for ratio in ratios]
 
     def _build_engines(self, trainer: Trainer) -> list[ExtrapolationEngine]:
@@ -239,7 +242,9 @@ def _tag(method: str, ratio: int, name: str) -> str:
 
 def _scalars(result: ExtrapolationResult) -> dict[str, float]:
     """What there is a number for: a logger would draw NaN as a gap at best."""
-    values = {name: getattr(result, name) for name in (("gain",) if result.protocol == "copy" else _METRICS)}
+    values = {name: getattr(result, name) for name in _METRICS}
+    if result.protocol in _PROBED:  # whose other numbers are not to be taken for those of text as it was written
+        values = {_PROBED[result.protocol][0]: getattr(result, _PROBED[result.protocol][1])}
     return {
         _tag(result.method, result.length_ratio, name): value
         for name, value in values.items()

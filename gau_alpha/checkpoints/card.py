@@ -128,7 +128,7 @@ def _table(path: Path, sha256: str | None) -> list[str]:
     if sha256 is not None:
         measured = _mapping(_mapping(content.get("run")).get("checkpoints_sha256"))
         results = [one for one in results if measured.get(one.method) == sha256]
-    results = [one for one in results if one.protocol != "copy"]  # which is about gains, and has distances
+    results = [one for one in results if one.protocol not in ("copy", "recall")]  # which have distances
     results = [one for one in results if one.protocol == results[0].protocol]
     if not results:
         return []

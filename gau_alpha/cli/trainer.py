@@ -102,8 +102,9 @@ class GAUAlphaTrainer(Trainer):
                 ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for. ``calibrated``
                 and ``random_keys`` need its table for ``trained``.
             protocol: What is masked, one or more of ``mlm``, 15 % at once; ``single-mask``, one position per pass;
-                ``copy``, some of a passage that was read before, to see what a model gains from that. Each has tables
-                of its own, on one page.
+                ``copy``, some of a passage that was read before, to see what a model gains from that; ``recall``,
+                values whose keys were read before, for models trained on ``Synthetic`` texts of that task. Each has
+                tables of its own, on one page.
             baseline: The line of the table that all others are compared with. Default, and for tokenizers that have no
                 such line: the first.
             calibrations: Tables of calibrated methods; default: those that lie next to the checkpoints.

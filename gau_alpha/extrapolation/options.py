@@ -16,8 +16,8 @@ SHORT_DOCUMENTS = ("skip", "repeat")
 DEFAULT_RATIOS = (1, 2, 4, 8, 16, 32, 64)
 """Lengths that are evaluated unless others are named, as multiples of the training length."""
 
-COPY_RATIOS = (1, 2, 3, 7, 15, 31, 63)
-"""Likewise for the protocol ``copy``, whose passages are half of, and 1, 2, 6, 14, 30, 62 training lengths apart."""
+PROBED_RATIOS = (1, 2, 3, 7, 15, 31, 63)
+"""Likewise for the protocols ``copy`` and ``recall``: distances of a half, 1, 2, 6, 14, 30 and 62 training lengths."""
 
 
 _ANY_LENGTH = 2**20
@@ -29,9 +29,10 @@ class EvaluationOptions:
 
     Args:
         length_ratios: Evaluated lengths as multiples of train_length; measured in ascending order. If null: 1, 2, 4, …
-            64, and for the protocol copy 1, 2, 3, 7, … 63.
+            64, and for the protocols copy and recall 1, 2, 3, 7, … 63.
         protocol: Which positions are masked: ``mlm``, 15 % at once; ``single-mask``, one per forward pass; ``copy``, 8
-            of a passage that was read before, to see what a model gains from that.
+            of a passage that was read before, to see what a model gains from that; ``recall``, values whose keys were
+            read before, for models trained on ``Synthetic`` texts of that task.
         positions_per_document: For single-mask: how many positions to draw from each document, or ``all``
             (the default), which is exact.
         span_position: Where in a document the evaluated span lies. ``first``: its first tokens. ``spread``: anywhere,
@@ -76,7 +77,7 @@ class EvaluationOptions:
         build_protocol(self.protocol, self.positions_per_document, train_length=_ANY_LENGTH)
         ratios = self.length_ratios
         if ratios is None:
-            ratios = COPY_RATIOS if self.protocol == "copy" else DEFAULT_RATIOS
+            ratios = PROBED_RATIOS if self.protocol in ("copy", "recall") else DEFAULT_RATIOS
         require_ratios(ratios)
         object.__setattr__(self, "ratios", tuple(sorted(set(ratios))))
         for name, choices in (("span_position", SPAN_POSITIONS), ("short_documents", SHORT_DOCUMENTS)):

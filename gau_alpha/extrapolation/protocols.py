@@ -14,6 +14,10 @@ import numpy as np
 
 from gau_alpha.untrusted.limits import require_whole
 
+_QUESTIONS = 5
+_RECORD = 6  # tokens: ab=cd and a space
+_LETTERS = [0, 1, 3, 4]  # those of them that are letters
+
 
 @dataclass(frozen=True)
 class MaskedPositions:
@@ -25,12 +29,14 @@ class MaskedPositions:
         stratum_sizes: (H,) int64, how many positions each stratum has; None likewise.
         passage: (start, stop) of a passage of the span. Each pass is then made twice: with the passage standing at the
             beginning of the row, too, and with other text there. None: the span is read as it is.
+        rows: (2, L) int64, likewise, what is read in the place of the span in both passes.
     """
 
     positions: np.ndarray
     stratum: np.ndarray | None = None
     stratum_sizes: np.ndarray | None = None
     passage: tuple[int, int] | None = None
+    rows: np.ndarray | None = None
 
     @classmethod
     def nothing(cls) -> "MaskedPositions":
@@ -234,7 +240,84 @@ class CopyProbe(Protocol):
         return _describe(self, train_length=self.train_length, **sizes)
 
 
-PROTOCOLS = ("mlm", "single-mask", "copy")
+class RecallProbe(CopyProbe):
+    """Protocol ``recall``: does a model find, so many tokens before, the value that belongs to a key?
+
+    For models trained on ``Synthetic`` texts of the task ``recall``, read byte by byte: records such as ``ab=cd`` and a
+    space, six tokens each. A row is made of the letters of a held-out document: records with keys and values at random,
+    and five questions, whose keys stand nowhere else but in five records at the beginning of the row, with the same
+    values. The questions' values are masked. The control has other records at the beginning.
+
+    Distances are those of ``copy``, down to a whole number of records.
+
+    Args:
+        train_length: Tokens per training row.
+
+    Raises:
+        ValueError: If a training row does not hold the five records twice.
+    """
+
+    name = "recall"
+
+    def __init__(self, train_length: int) -> None:
+        super().__init__(train_length, passage_length=_QUESTIONS * _RECORD)
+
+    def distance(self, length: int) -> int:
+        """Tokens from a record to its question, a multiple of 6.
+
+        Args:
+            length: Tokens of the row, a multiple of ``train_length``.
+        """
+        return super().distance(length) // _RECORD * _RECORD
+
+    def targets(self, tokens: np.ndarray, document: int, seed: int, special_ids: tuple[int, ...]) -> MaskedPositions:
+        """Make a row and its control of the document's letters.
+
+        Returns:
+            (1, T) positions of the questions' values, and both rows.
+
+        Raises:
+            ValueError: If the document does not consist of records.
+        """
+        records = tokens[: tokens.size // _RECORD * _RECORD].reshape(-1, _RECORD)  # (R, 6)
+        letters = np.unique(records[:, _LETTERS])  # (A,)
+        marks = np.unique(records[:, [2, 5]], axis=0)
+        if len(marks) != 1 or len(letters) ** 2 <= _QUESTIONS or np.isin(marks, letters).any():
+            raise ValueError(
+                f"The protocol recall is for texts of datamodules.Synthetic(task='recall'), read by the ByteTokenizer "
+                f"from their beginning (span_position 'first'), and document {document} is none. Leave this protocol "
+                f"out."
+            )
+        num_keys, num_records = len(letters) ** 2, len(records)
+        words = philox(seed, document, tokens.size).random_raw(num_keys + 2 * num_records)
+        keys = np.argsort(words[:num_keys], kind="stable")  # the questions take the first
+        drawn = words[num_keys:].reshape(2, num_records)
+        key = keys[_QUESTIONS + (drawn[0] % np.uint64(num_keys - _QUESTIONS)).astype(np.int64)]  # (R,)
+        value = (drawn[1] % np.uint64(num_keys)).astype(np.int64)  # (R,)
+        first = np.arange(_QUESTIONS)
+        questions = first + self.distance(tokens.size) // _RECORD
+        key[questions] = keys[:_QUESTIONS]
+        control = _with_records(tokens, letters, key, value)
+        key[first], value[first] = key[questions], value[questions]
+        row = _with_records(tokens, letters, key, value)
+        positions = questions[:, None] * _RECORD + np.array([3, 4])  # (questions, 2)
+        return MaskedPositions(positions.reshape(1, -1), rows=np.stack([row, control]))
+
+    def describe(self) -> dict[str, Any]:
+        """``class_path`` and ``init_args``."""
+        return _describe(self, train_length=self.train_length)
+
+
+def _with_records(tokens: np.ndarray, letters: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """(L,) with the letters of other records in the place of those there: pairs by their number, (R,) each."""
+    row = tokens.copy()
+    records = row[: len(key) * _RECORD].reshape(-1, _RECORD)  # (R, 6), a view
+    numbers = np.stack([*np.divmod(key, len(letters)), *np.divmod(value, len(letters))], axis=1)  # (R, 4)
+    records[:, _LETTERS] = letters[numbers]
+    return row
+
+
+PROTOCOLS = ("mlm", "single-mask", "copy", "recall")
 """Names of the protocols."""
 
 
@@ -254,9 +337,10 @@ def build_protocol(name: str, positions_per_document: int | Literal["all"] | Non
     if name == "single-mask":
         return SingleMask(None if positions_per_document == "all" else positions_per_document)
     if positions_per_document is not None:
-        masks = "masks 15 % at once" if name == "mlm" else "masks 8 tokens of a passage"
-        raise ValueError(f"positions_per_document belongs to the protocol single-mask; {name} {masks}.")
-    return MaskedTokens() if name == "mlm" else CopyProbe(train_length)
+        raise ValueError(f"positions_per_document belongs to the protocol single-mask; {name} has its own.")
+    if name == "mlm":
+        return MaskedTokens()
+    return CopyProbe(train_length) if name == "copy" else RecallProbe(train_length)
 
 
 def philox(seed: int, document: int, length: int, stream: int = 0) -> np.random.Philox:

@@ -145,12 +145,14 @@ class EvaluationSpans:
         for document in map(int, self.selected(length)):
             tokens = self.tokens(document, target_length)
             masked = self.protocol.targets(tokens, document, self.options.seed, self.vocabulary.special_ids)
+            read, control = masked.rows if masked.rows is not None else (None, None)
             if masked.passage is not None:
-                passage = tokens[slice(*masked.passage)]
-                other = self._other_text(document, length, len(passage))
+                read = tokens[slice(*masked.passage)]
+                control = self._other_text(document, length, len(read))
+            if read is not None:
                 for positions in masked.positions:  # attention is looked at in rows as they were written alone
-                    examples.append(MaskedExample(document, positions, first=False, beginning=passage))
-                    examples.append(MaskedExample(document, positions, first=False, beginning=other, is_control=True))
+                    examples.append(MaskedExample(document, positions, first=False, beginning=read))
+                    examples.append(MaskedExample(document, positions, first=False, beginning=control, is_control=True))
                 continue
             for number, positions in enumerate(masked.positions):
                 stratum = None if masked.stratum is None else int(masked.stratum[number])
@@ -213,16 +215,16 @@ class EvaluationSpans:
         """
         if self.options.short_documents == "repeat":
             raise ValueError(
-                "short_documents='repeat' makes rows whose text can be copied from anywhere; the protocol copy "
-                "measures what is gained from one passage. Take 'skip'."
+                f"short_documents='repeat' makes rows whose text can be copied from anywhere; the protocol "
+                f"{probe.name} measures what is gained from one passage. Take 'skip'."
             )
         if self._aligned:
             raise ValueError(
-                "span_position='aligned' keeps targets in place at every length; those of the protocol copy lie as far "
-                "into the row as it measures. Take 'first' or 'spread'."
+                f"span_position='aligned' keeps targets in place at every length; those of the protocol {probe.name} "
+                f"lie as far into the row as it measures. Take 'first' or 'spread'."
             )
         enough = int((self._num_tokens >= probe.passage_length).sum())
-        if enough < 2:
+        if enough < 2 and probe.name == "copy":
             raise ValueError(
                 f"The protocol copy takes other text from another document, and {enough} of them has the "
                 f"{probe.passage_length} tokens of a passage. Evaluate two documents or more."

@@ -82,8 +82,8 @@ def test_an_interrupted_evaluation_of_two_protocols_is_gone_on_with(longer, monk
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["copy", "copy"], "protocol must name one or more of mlm, single-mask, copy, each once"),
-        (["mlm", "cpoy"], "Unknown protocol 'cpoy'; choose one of: mlm, single-mask, copy"),
+        (["copy", "copy"], "protocol must name one or more of mlm, single-mask, copy, recall, each once"),
+        (["mlm", "cpoy"], "Unknown protocol 'cpoy'; choose one of: mlm, single-mask, copy, recall"),
     ],
 )
 def test_wrong_protocols_are_named(run, given, message, capsys):

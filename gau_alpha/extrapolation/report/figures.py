@@ -99,7 +99,11 @@ def _perplexities_up(axes: Axes, report: Results) -> None:
 
 def _gains_up(axes: Axes, report: Results) -> None:
     axes.axhline(0, color="0.4", linewidth=1, zorder=0)
-    axes.set_ylabel("gain from the passage (nats per masked token)")
+    if report.measure == "gain":
+        axes.set_ylabel("gain from the passage (nats per masked token)")
+    else:
+        axes.set_ylabel("accuracy at the values of questions")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 @style.context("default")
@@ -255,7 +259,7 @@ def _lengths_across(axes: Axes, report: Results) -> None:
     axes.set_xticks([], minor=True)
     axes.set_xlim(left, right)
     axes.grid(alpha=0.25)
-    axes.set_xlabel("distance of the passage (tokens)" if report.is_probe else "evaluated length (tokens)")
+    axes.set_xlabel("distance (tokens)" if report.is_probe else "evaluated length (tokens)")
 
 
 def _by_distance(axes: Axes, report: Results) -> None:

@@ -99,8 +99,10 @@ def _interval(report: Results, row: ExtrapolationResult) -> str:
     low, high = (getattr(row, f"{report.measure}_{end}") for end in ("low", "high"))
     if low is None or high is None:
         return ""
-    written, dash = ("{:+.{}f}".format, " to ") if report.is_probe else (number, "–")
-    return f"<small>{dash.join(ends(low, high, written, most=2))}</small>"
+    written = {"gain": "{:+.{}f}".format, "accuracy": tables.percent}.get(report.measure, number)
+    dash = " to " if report.measure == "gain" else "–"
+    most = 4 if report.measure == "accuracy" else 2
+    return f"<small>{dash.join(ends(low, high, written, most))}</small>"
 
 
 def _legend(report: Results) -> str:
@@ -128,7 +130,7 @@ def _differences(report: Results) -> list[str]:
             cells.append("" if row is None else _difference(report, row))
         if method != baseline:
             lines.append(cells)
-    what = "Gain" if report.is_probe else "Loss"
+    what = report.measure.capitalize() if report.is_probe else "Loss"
     return [
         f"<h2>{what} minus that of {for_html(baseline)}</h2>",
         _table(["method", *map(report.heading, report.lengths)], lines),

@@ -18,7 +18,7 @@ class Results:
     """Rows of one or more evaluations by one protocol, which may stand in one table.
 
     What a table is about is the perplexity, the lower the better; under the protocol ``copy`` the gain, the higher the
-    better, and its columns are distances.
+    better, or ``recall`` the accuracy, and its columns are distances.
 
     Attributes:
         rows: One per (method, length). All of one protocol, span position and tokenizer.
@@ -53,13 +53,13 @@ class Results:
 
     @property
     def is_probe(self) -> bool:
-        """Whether the table is about what is gained from a passage far away, and not about perplexity."""
-        return self.rows[0].protocol == "copy"
+        """Whether the table is about what is found far away, and not about perplexity."""
+        return self.measure != "perplexity"
 
     @property
     def measure(self) -> str:
         """What the table is about: the name of a field of its rows."""
-        return "gain" if self.is_probe else "perplexity"
+        return {"copy": "gain", "recall": "accuracy"}.get(self.rows[0].protocol, "perplexity")
 
     @property
     def methods(self) -> list[str]:
@@ -118,9 +118,10 @@ class Results:
         Args:
             row: One of its rows.
         """
-        if not self.is_probe:
-            return number(row.perplexity)
-        return "" if row.gain is None else f"{row.gain:+.2f}"
+        value = getattr(row, self.measure)
+        if self.measure == "perplexity":
+            return number(value)
+        return "" if value is None else f"{value:+.2f}" if self.measure == "gain" else f"{value:.1%}"
 
     def accuracy(self, method: str, length: int) -> str:
         """Accuracy at a length in percent; empty if there is none.
@@ -154,7 +155,7 @@ class Results:
         return [f"{DAGGER} {name}: {self.flags[name]}." for name in self.methods if name in self.flags]
 
     def best(self, length: int) -> float | None:
-        """The lowest perplexity, or highest gain, at a length among methods that are not flagged; None if none has any.
+        """The lowest perplexity, or highest gain or accuracy, at a length, of methods without a flag.
 
         Args:
             length: Tokens.
@@ -173,14 +174,14 @@ class Results:
         return value is not None and row.method not in self.flags and value == self.best(row.length)
 
     def difference(self, row: ExtrapolationResult) -> tuple[float | None, float | None, float | None]:
-        """The loss, or gain, minus the baseline's, and both ends of its interval.
+        """The loss, gain or accuracy, minus the baseline's, and both ends of its interval.
 
         Args:
             row: One of the table's.
         """
-        if self.is_probe:
-            return row.gain_difference, row.gain_difference_low, row.gain_difference_high
-        return row.loss_difference, row.loss_difference_low, row.loss_difference_high
+        name = self.measure if self.is_probe else "loss"
+        low, high = (getattr(row, f"{name}_difference_{end}") for end in ("low", "high"))
+        return getattr(row, f"{name}_difference"), low, high
 
     def caption(self) -> str:
         """What the numbers come from: protocol, span position, targets, documents."""
@@ -197,7 +198,7 @@ class Results:
         of = "document" if documents == "1" else "documents"
         per = "distance" if self.is_probe else "length"
         text = f"{', '.join(parts)}; {targets} targets in {documents} {of} per {per}."
-        if self.is_probe:
+        if self.measure == "gain":
             text += " Gain: nats that a passage, read so many tokens before, takes off the loss at its tokens."
         if any(row.num_positions > row.num_targets for row in measured):
             text += " Positions were drawn: numbers are unbiased estimates."

@@ -52,6 +52,8 @@ def screen(report: Results) -> Table:
         table.add_row("[bold]mean, range[/bold]")
         for name, *numbers in groups:
             table.add_row(Text(one_line(name)), *(Text(cell.replace(" [", "\n[")) for cell in numbers))
+    if report.measure == "accuracy":
+        return table
     table.add_section()
     table.add_row("[bold]accuracy[/bold]")
     for method in report.methods:
@@ -184,7 +186,7 @@ def _details(report: Results, row: ExtrapolationResult) -> list[str]:
         with_interval(row.gain, row.gain_low, row.gain_high, "{:+.{}f}".format, 4),
         with_interval(row.loss, row.loss_low, row.loss_high, "{:.{}f}".format, 4),
         with_interval(row.perplexity, row.perplexity_low, row.perplexity_high, number, 2),
-        with_interval(row.accuracy, row.accuracy_low, row.accuracy_high, _percent, 4),
+        with_interval(row.accuracy, row.accuracy_low, row.accuracy_high, percent, 4),
         _written(row.attention_entropy, "{:.3f}"),
         _written(entropy_at_once, "{:.3f}"),
         _written(row.effective_keys, "{:.1f}"),
@@ -218,7 +220,13 @@ def difference(report: Results, row: ExtrapolationResult) -> str:
     return with_interval(value, low, high, "{:+.{}f}".format, 3)
 
 
-def _percent(value: float, decimals: int) -> str:
+def percent(value: float, decimals: int) -> str:
+    """Write a share in percent.
+
+    Args:
+        value: The share.
+        decimals: Of the share: two fewer of the percentage.
+    """
     return f"{value:.{max(0, decimals - 2)}%}"
 
 

@@ -179,7 +179,7 @@ def test_windows_gain_exactly_nothing_beyond_the_reach_of_their_layers():
     [
         ({"short_documents": "repeat"}, "short_documents='repeat'.*Take 'skip'"),
         ({"span_position": "aligned"}, "span_position='aligned'.*Take 'first' or 'spread'"),
-        ({"positions_per_document": 4}, "positions_per_document belongs to the protocol single-mask; copy masks 8"),
+        ({"positions_per_document": 4}, "positions_per_document belongs to the protocol single-mask; copy has its own"),
         ({"docs": documents(500)}, "1 of them has the 32 tokens.*two documents or more"),
         ({"train_length": 63}, "train_length is 63, and must be at least 64"),
     ],
