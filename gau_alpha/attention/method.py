@@ -96,9 +96,24 @@ class AttentionMethod(nn.Module):
         for axis in AXES:
             yield axis, getattr(self, axis)
 
-    def replace(self, **axes: Strategy) -> "AttentionMethod":
-        """Return this method with other strategies on some axes; the rest are the same objects."""
-        return AttentionMethod(**{**dict(self.axes()), **axes})  # type: ignore[arg-type]
+    def replace(self, **axes: Strategy | str) -> "AttentionMethod":
+        """Return this method with other strategies on some axes; the rest are the same objects.
+
+        Args:
+            **axes: Strategies by axis; or the names of their classes, as in a YAML: ``scaling="InfoScale"``.
+
+        Raises:
+            ValueError: If there is no such axis or class, which lists those that there are.
+        """
+        from gau_alpha.attention.presets import (
+            AXIS_TYPES,
+            build_strategies,
+        )  # they know methods, so none knows them here
+
+        if unknown := axes.keys() - set(AXES):
+            raise ValueError(f"There is no axis {', '.join(sorted(unknown))}; the axes are {', '.join(AXES)}.")
+        named = build_strategies({axis: one for axis, one in axes.items() if not isinstance(one, AXIS_TYPES[axis])})
+        return AttentionMethod(**{**dict(self.axes()), **axes, **named})  # type: ignore[arg-type]
 
     def with_train_length(self, train_length: int) -> "AttentionMethod":
         """Return this method with the data's ``train_length`` filled in where a strategy needs it.
@@ -107,6 +122,17 @@ class AttentionMethod(nn.Module):
             ValueError: If a strategy was built with another ``train_length``.
         """
         return self.replace(**{axis: strategy.with_train_length(train_length) for axis, strategy in self.axes()})
+
+    def with_open_train_length(self, train_length: int) -> "AttentionMethod":
+        """Return this method with ``train_length`` filled in where a strategy needs one and has none."""
+        own = {axis: getattr(strategy, "train_length", None) for axis, strategy in self.axes()}
+        return self.replace(
+            **{
+                axis: one.with_train_length(train_length)
+                for axis, one in self.axes()
+                if own[axis] in (None, train_length)
+            }
+        )
 
     def for_layers(self, num_layers: int) -> list["AttentionMethod"]:
         """Return the method of each layer: the same object, unless a strategy has learned or per-layer state."""
