@@ -44,7 +44,7 @@ class TrainingThroughput(Callback):
         if peak_flops is not None:
             require_number("peak_flops", peak_flops, above=0)
         self.peak_flops = peak_flops
-        self._resuming = ResumeClock(self)
+        self._clock = ResumeClock()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See that operations can be counted, and learn when other callbacks have done their work.
@@ -60,8 +60,8 @@ class TrainingThroughput(Callback):
                 f"leave it out, or use lightning.pytorch.callbacks.ThroughputMonitor."
             )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
-        if self._resuming not in callbacks:
-            callbacks.append(self._resuming)
+        if self._clock not in callbacks:
+            callbacks.append(self._clock)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out what the devices can do, and begin to count."""
@@ -76,11 +76,7 @@ class TrainingThroughput(Callback):
         self._last_step, self._begun = trainer.global_step, False
         self._profiler = FetchTimer(trainer.profiler)  # type: ignore[attr-defined]  # Lightning sets it
         trainer.profiler = self._profiler  # type: ignore[attr-defined]
-        self.resume()
-
-    def resume(self) -> None:
-        """Go on with the clock: what the next batch takes is the time of training."""
-        self._since = time.perf_counter()
+        self._clock.resume()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: dict[str, Tensor], batch_idx: int
@@ -92,7 +88,7 @@ class TrainingThroughput(Callback):
         due = bool(stepped and every and (not self._begun or trainer.global_step % every == 0))
         if due:
             wait_for(trainer.strategy.root_device)  # what it still has to do is the time of these steps
-        self._sums.seconds += time.perf_counter() - self._since
+        self._sums.seconds += time.perf_counter() - self._clock.since
         if not due:
             return
         self._sums.waited, self._profiler.seconds = self._profiler.seconds, 0.0
@@ -148,26 +144,29 @@ class TrainingThroughput(Callback):
 
 
 class ResumeClock(Callback):
-    """Lets the clock go on when all other callbacks have done what they do between batches: it is the last of them.
+    """Knows when all other callbacks had done what they do between batches: it is the last of them.
 
-    Args:
-        owner: Whose clock.
+    Attributes:
+        since: When that was; what passes from then on is the time of training.
     """
 
-    def __init__(self, owner: TrainingThroughput) -> None:
-        self._owner = owner
+    since: float = 0.0
+
+    def resume(self) -> None:
+        """Let the time of training begin."""
+        self.since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After the end of the epoch before."""
-        self._owner.resume()
+        self.resume()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """After evaluations, and after checkpoints are written."""
-        self._owner.resume()
+        self.resume()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After validation, unless it is the one before training."""
-        self._owner.resume()
+        """After validation."""
+        self.resume()
 
 
 class FetchTimer(Profiler):

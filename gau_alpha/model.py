@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from gau_alpha.attention.kernels import Kernel, Observer, build_kernel
 from gau_alpha.attention.layout import SequenceLayout, take
 from gau_alpha.attention.method import AttentionMethod, AttentionPlan
+from gau_alpha.attention.presets import TRAINED, load_preset, resolve_method
 from gau_alpha.config import GAUAlphaConfig
 from gau_alpha.untrusted.trust import trusting
 
@@ -275,7 +276,12 @@ class GAUAlphaModel(nn.Module):
         config: Sizes and rates.
         method: The attention method; default: dot product, no scaling, RoPE, everything visible.
         kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
+
+    Attributes:
+        train_length: Tokens per training row, which methods by name are made for; None where it is not known.
     """
+
+    train_length: int | None = None
 
     def __init__(self, config: GAUAlphaConfig, method: AttentionMethod | None = None, kernel: str = "auto") -> None:
         super().__init__()
@@ -328,18 +334,26 @@ class GAUAlphaModel(nn.Module):
     def set_method(self, method: AttentionMethod) -> None:
         """Replace the attention method of all layers.
 
-        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
+        Strategies that ``method`` took over from ``self.method`` keep what each layer learned. Those that were left
+        without a ``train_length`` get the model's.
         """
+        if self.train_length is not None:
+            method = method.with_open_train_length(self.train_length)
         self._put(method.inherit_layer_state(self._layer_methods()))
 
     @contextmanager
-    def using(self, method: AttentionMethod) -> Iterator[Self]:
+    def using(self, method: AttentionMethod | str) -> Iterator[Self]:
         """Use another method in a ``with`` block, and this model's own again afterwards.
 
-        Strategies that ``method`` took over from ``self.method`` keep what each layer learned.
+        Args:
+            method: A method, of which strategies that it took over from ``self.method`` keep what each layer learned;
+                or the name of a preset such as ``infoscale``, applied to this model's own, or a YAML file of yours.
+
+        Raises:
+            ValueError: If there is no such preset (those that there are are listed), or no ``train_length`` is known.
         """
         own = self._layer_methods()
-        self.set_method(method)
+        self.set_method(method if isinstance(method, AttentionMethod) else self._named(method))
         try:
             yield self
         finally:
@@ -351,6 +365,17 @@ class GAUAlphaModel(nn.Module):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+    def _named(self, name: object) -> AttentionMethod:
+        if not isinstance(name, str):
+            raise ValueError(f"The method must be an AttentionMethod or the name of a preset, got {name!r}.")
+        if self.train_length is None and name != TRAINED:
+            load_preset(name)  # what is misspelt is said first
+            raise ValueError(
+                f"The model does not know its train_length, which the method {name!r} may need: set it, as in "
+                f"model.train_length = 64, or pass an AttentionMethod."
+            )
+        return resolve_method(name, self.method, self.train_length or 0)
 
     def _layer_methods(self) -> list[AttentionMethod]:
         return [block.gau.method for block in self.gau_alpha.encoder.blocks()]

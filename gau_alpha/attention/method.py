@@ -123,10 +123,20 @@ class AttentionMethod(nn.Module):
         """Return this method with other strategies on some axes, in all layers; the rest are the same objects.
 
         Args:
-            **axes: A strategy per axis; and ``turns``, as the attribute, if full layers are to differ on other axes.
+            **axes: Strategies by axis, or the names of their classes, as in a YAML: ``scaling="InfoScale"``; and
+                ``turns``, as the attribute, if full layers are to differ on other axes.
+
+        Raises:
+            ValueError: If there is no such axis or class, which lists those that there are.
         """
+        # presets know methods, so none knows them here
+        from gau_alpha.attention.presets import AXIS_TYPES, build_strategies
+
         turns = axes.pop("turns") if "turns" in axes else self.turns and self.turns.without(axes)
-        return self._with(turns, {**dict(self.axes()), **axes})
+        if unknown := axes.keys() - set(AXES):
+            raise ValueError(f"There is no axis {', '.join(sorted(unknown))}; the axes are {', '.join(AXES)}.")
+        named = build_strategies({axis: one for axis, one in axes.items() if not isinstance(one, AXIS_TYPES[axis])})
+        return self._with(turns, {**dict(self.axes()), **axes, **named})
 
     def with_train_length(self, train_length: int) -> "AttentionMethod":
         """Return this method with the data's ``train_length`` filled in where a strategy needs it.
@@ -136,6 +146,18 @@ class AttentionMethod(nn.Module):
         """
         axes = {axis: strategy.with_train_length(train_length) for axis, strategy in self.axes()}
         return self._with(self.turns.with_train_length(train_length) if self.turns else None, axes)
+
+    def with_open_train_length(self, train_length: int) -> "AttentionMethod":
+        """Return this method with ``train_length`` filled in where a strategy needs one and has none."""
+
+        def filled(strategy: Strategy) -> Strategy:
+            is_open = getattr(strategy, "train_length", None) in (None, train_length)
+            return strategy.with_train_length(train_length) if is_open else strategy
+
+        turns = self.turns and Turns(
+            self.turns.every, {axis: filled(strategy) for axis, strategy in self.turns.full.items()}
+        )
+        return self._with(turns, {axis: filled(strategy) for axis, strategy in self.axes()})
 
     def for_layers(self, num_layers: int) -> list["AttentionMethod"]:
         """Return the method of each layer: the same object, unless a strategy has learned or per-layer state.

@@ -184,6 +184,7 @@ def load_folder(
         model = build(stored.config, stored.method)
     check_fit(model, stored.weights, str(folder))
     assign_weights(model, stored.weights, stored.method)
+    model.train_length = stored.train_length
     model.tie()
     return model.eval()
 

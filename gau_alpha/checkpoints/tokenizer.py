@@ -25,6 +25,7 @@ SPECIAL_MAP = "special_tokens_map.json"
 """The file in which ``transformers`` names special tokens once more."""
 
 _BYTES = "ByteTokenizer utf-8"
+_CHARACTERS = "CharacterTokenizer "  # the alphabet follows
 _ADDING = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 _ROLES = {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
 _LONGEST_WORD = 100  # BERT's own limit
@@ -38,7 +39,7 @@ def tokenizer_files(tokenizer: Any) -> dict[str, str]:
 
     Returns:
         Text by file name: ``tokenizer.json`` or ``vocab.txt``, and ``tokenizer_config.json`` with the names of special
-        tokens. Empty for a tokenizer that has no file and is not the one of bytes.
+        tokens. Empty for a tokenizer that has no file and is not one of bytes or characters.
     """
     special: dict[str, Any] = {
         "mask_token": getattr(tokenizer, "mask_token", "[MASK]"),
@@ -52,6 +53,9 @@ def tokenizer_files(tokenizer: Any) -> dict[str, str]:
         return {TOKENIZER if path.suffix == ".json" else VOCABULARY: path.read_text(encoding="utf-8"), **names}
     if tokenizer.fingerprint() == _BYTES:
         return {TOKENIZER: byte_tokenizer().to_str(pretty=True), **names}
+    if tokenizer.fingerprint().startswith(_CHARACTERS):
+        alphabet = tokenizer.fingerprint().removeprefix(_CHARACTERS)
+        return {TOKENIZER: character_tokenizer(alphabet).to_str(pretty=True), **names}
     return {}
 
 
@@ -155,6 +159,21 @@ def byte_tokenizer() -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["[PAD]", "[MASK]"])
+    return tokenizer
+
+
+def character_tokenizer(characters: str) -> tokenizers.Tokenizer:
+    """Build the tokenizer of characters in the form of the ``tokenizers`` library: then padding, unknown and mask.
+
+    Args:
+        characters: The alphabet, in the order of its ids.
+    """
+    special = ("[PAD]", "[UNK]", "[MASK]")
+    numbers = {piece: number for number, piece in enumerate((*characters, *special))}
+    tokenizer = tokenizers.Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(list(special))
     return tokenizer
 
 

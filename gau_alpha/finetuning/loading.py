@@ -77,6 +77,7 @@ def load_headed(
             stacklevel=3,
         )
     assign_weights(model, weights, stored.method)
+    model.train_length = stored.train_length
     return model.eval()
 
 

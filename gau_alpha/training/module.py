@@ -63,8 +63,7 @@ class GAUAlphaModule(LightningModule):
         schedule: How the rate moves over the run. Default: Cosine.
         kernel: How attention is computed: ``auto``, ``blocked`` or ``reference``.
         init_from: A Hugging Face folder or a checkpoint to start from: its weights, no optimizer state. It may have
-            more layers than ``config`` asks for. A checkpoint to go on with replaces these weights, and then there need
-            be nothing at ``init_from`` any more.
+            more layers than ``config`` asks for. Nothing need be there where a checkpoint to go on with is given.
         activation_checkpointing: Whether training keeps only each layer's input and computes the rest again for the
             gradient: a third more work, for rows that are too long otherwise.
 
@@ -105,6 +104,7 @@ class GAUAlphaModule(LightningModule):
         self._resumable_schedule = ResumableSchedule(schedule or self.default_schedule())
         bound = (method or AttentionMethod()).with_train_length(train_length)
         self.model = self._build_model(config, bound, kernel)
+        self.model.train_length = train_length
         self.model.gau_alpha.encoder.activation_checkpointing = activation_checkpointing
         # A checkpoint to go on with brings the weights; the run that wrote it may have started from what is gone now.
         self._missing_start = init_from if init_from is not None and not Path(init_from).exists() else None

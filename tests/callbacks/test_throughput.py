@@ -209,7 +209,7 @@ def test_several_processes_are_one_machine():
 
 def test_it_comes_before_what_evaluates_and_its_clock_goes_on_after_all():
     monitor = TrainingThroughput()
-    other, clock = Callback(), ResumeClock(monitor)
+    other, clock = Callback(), ResumeClock()
     assert in_order([clock, other, monitor]) == [monitor, other, clock]
 
 

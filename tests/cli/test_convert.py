@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from small_runs import train
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.cli import main
@@ -299,3 +300,26 @@ def test_what_of_a_folder_can_not_be_evaluated_is_said(run, there, data, tmp_pat
     assert "does not say how many tokens its training rows had" in capsys.readouterr().err
     assert main(["fit", "--config", str(run.config), "--ckpt_path", str(there)]) == 2
     assert "is a Hugging Face folder, no checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_folder_of_an_alphabet_is_evaluated_and_filled_in(run, data, tmp_path, capsys):
+    """Its tokenizer has no file of its own; the folder gets one."""
+    content = yaml.safe_load(data.read_text())
+    content["init_args"]["tokenizer"] = {
+        "class_path": "datamodules.CharacterTokenizer",
+        "init_args": {"characters": "abcdefgh "},
+    }
+    data.write_text(yaml.safe_dump(content))
+    checkpoint = train(run, tmp_path, "letters", data=content)
+    assert main(["convert", str(checkpoint), "letters"]) == 0
+    assert (tmp_path / "letters/tokenizer.json").is_file()
+    tables = []
+    for name, path in (("of_checkpoint", checkpoint), ("of_folder", tmp_path / "letters")):
+        assert extrapolate(path, name, data) == 0
+        rows = json.loads((tmp_path / name / "extrapolation.json").read_text())["rows"]
+        tables.append([(row["length"], row["loss"]) for row in rows])
+        capsys.readouterr()
+        assert main(["fill-mask", "ab[MASK]d", "--model", str(path)]) == 0
+        tables.append(capsys.readouterr().out.splitlines()[-5:])
+    assert tables[:2] == tables[2:]

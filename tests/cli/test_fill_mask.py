@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
-from datamodules import ByteTokenizer, TokenizerFile
+from datamodules import ByteTokenizer, CharacterTokenizer, TokenizerFile
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.checkpoints import TOKENIZER, tokenizer_files
 from gau_alpha.cli import main
@@ -175,4 +175,18 @@ def test_the_byte_tokenizers_file_agrees_with_it(tmp_path):
     for ours, theirs in zip(own.encode_batch(texts), file.encode_batch(texts), strict=True):
         assert ours.tolist() == theirs.tolist()
     for token in (65, 32, 255, 256, 257):
+        assert file.decode([token]) == own.decode([token])
+
+
+@pytest.mark.parametrize("own", [CharacterTokenizer(), CharacterTokenizer("ACGTN")], ids=["printable", "DNA"])
+def test_the_character_tokenizers_file_agrees_with_it(tmp_path, own):
+    (tmp_path / TOKENIZER).write_text(tokenizer_files(own)[TOKENIZER], encoding="utf-8")
+    file = TokenizerFile(str(tmp_path / TOKENIZER))
+    assert file.vocabulary == own.vocabulary
+    assert file.unknown_id == own.unknown_id
+    texts = ["", " a  b\n\t\x00\r\n", "[MASK] 中国 é", "GATTACA NN", "".join(map(chr, range(0x300)))]
+    for text, ours, theirs in zip(texts, own.encode_batch(texts), file.encode_batch(texts), strict=True):
+        assert ours.tolist() == theirs.tolist()
+        assert file.offsets(text).tolist() == own.offsets(text).tolist()
+    for token in range(own.vocabulary.size):
         assert file.decode([token]) == own.decode([token])

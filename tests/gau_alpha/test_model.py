@@ -5,6 +5,7 @@ import torch
 from strategy_cases import CASES
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+from gau_alpha.position import RoPE
 from gau_alpha.scaling import InfoScale, Scaling
 from gau_alpha.similarity import CosScale
 
@@ -134,6 +135,56 @@ class Learned(Scaling):
 
     def temperature(self, num_visible_keys, key_size):
         return self.weight * torch.ones_like(num_visible_keys, dtype=torch.float32)
+
+
+def test_methods_go_by_name(model):
+    own = model.method
+    model.train_length = 16
+    for name, expected in {
+        "infoscale": InfoScale(train_length=16),
+        "trained": own.scaling,
+        own.replace(scaling="InfoScale"): InfoScale(train_length=16),
+        own.replace(scaling="gau_alpha.scaling.InfoScale"): InfoScale(train_length=16),
+        own.replace(scaling=InfoScale(train_length=8)): InfoScale(train_length=8),
+    }.items():
+        with model.using(name):
+            assert model.method.scaling.describe() == expected.describe()
+            assert model.method.similarity is own.similarity
+    with model.using(own.replace(visibility="Window")):
+        assert model.method.visibility.radius == 8
+    assert model.method is own
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("infoscael", "Unknown method 'infoscael'; choose from: trained, .*infoscale"),
+        ("infoscale", "does not know its train_length, which the method 'infoscale' may need"),
+        (3, "must be an AttentionMethod or the name of a preset, got 3"),
+    ],
+)
+def test_a_method_that_there_is_not_is_refused_at_once(model, given, message):
+    own = model.method
+    with pytest.raises(ValueError, match=message), model.using(given):
+        pass
+    with model.using("trained"):  # which needs nothing
+        assert model.method is own
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"scaling": "InfoScael"}, "method.scaling names 'InfoScael'; what is known there is .*InfoScale, "),
+        ({"scaling": "Window"}, "method.scaling names 'Window'; what is known there is"),
+        ({"scaling": 3}, "method.scaling must name a class"),
+        ({"scaling": RoPE()}, "method.scaling must name a class"),
+        ({"scalings": "InfoScale"}, "There is no axis scalings; the axes are similarity, scaling, position, "),
+    ],
+    ids=str,
+)
+def test_a_strategy_that_there_is_not_is_refused_at_once(axes, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionMethod().replace(**axes)
 
 
 def test_learned_strategies_have_one_state_per_layer():

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from pages import ROOT, blocks, section
 
-from datamodules import ByteTokenizer, TokenizerFile, WordPieceVocab
+from datamodules import ByteTokenizer, CharacterTokenizer, TokenizerFile, WordPieceVocab
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.checkpoints import fast_tokenizer_files, tokenizer_files, write_folder
 from gau_alpha.finetuning import (
@@ -183,6 +183,19 @@ def test_the_fast_tokenizer_encodes_as_training_does(tmp_path):
     padded = tokenizer(texts, padding=True, return_tensors="pt")
     assert set(padded) == {"input_ids", "attention_mask"}
     assert padded["input_ids"][2, -1] == 256
+
+
+def test_an_alphabet_becomes_a_fast_tokenizer(tmp_path):
+    ours = CharacterTokenizer("ACGTN")
+    for name, text in fast_tokenizer_files(tokenizer_files(ours)).items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "config.json").write_text('{"model_type": "gau_alpha"}')
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["GATTACA", "NN x\nA", ""]
+    assert [ids.tolist() for ids in ours.encode_batch(texts)] == [tokenizer(text)["input_ids"] for text in texts]
+    assert tokenizer("A[MASK]C")["input_ids"] == [0, 7, 1]
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.mask_token_id) == (5, 6, 7)
+    assert tokenizer.decode([2, 0, 3]) == "GAT"
 
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s", "sat", ".", "é"]
