@@ -195,7 +195,8 @@ def _around(x: Tensor, size: int, radius: int) -> Tensor:
     blocks = _blocks(x, size)  # (B, N, Lq, D)
     rows = F.pad(blocks.flatten(0, 2), (0, 0, radius, radius))  # (B · N · Lq + 2 · radius, D)
     if torch.compiler.is_compiling():
-        # Of products with such a view torch 2.13 generates wrong gradients: findings/overlapping_view.py.
+        # Of products with such a view torch 2.13's inductor generates wrong gradients:
+        # findings/inductor_gradient_of_overlapping_view.sh.
         starts = torch.arange(0, blocks.shape[0] * blocks.shape[1] * size, size, device=x.device)  # (B · N,)
         keys = starts[:, None] + torch.arange(size + 2 * radius, device=x.device)  # (B · N, Lk)
         return rows[keys].unflatten(0, blocks.shape[:2])
