@@ -160,6 +160,15 @@ def test_the_printed_table_fits_into_100_columns(report):
     assert text.count("softmax") == 2  # perplexity and accuracy
 
 
+def test_nothing_is_cut_where_the_output_is_piped(capsys):
+    name = "a_method_of_a_name_as_long_as_those_of_files_can_be (and_a_run_of_a_long_name)"
+    Report([row(name, ratio) for ratio in range(1, 20)]).print()
+    lines = capsys.readouterr().out.splitlines()
+    (heading,) = (line.split() for line in lines if " 64 " in line)
+    assert heading == [f"{64 * ratio:,}" for ratio in range(1, 20)]
+    assert sum(line.startswith(f" {name} ") for line in lines) == 2
+
+
 def test_huge_numbers_stay_narrow():
     text = printed(Report([row(loss=12.0), row(ratio=2, loss=40.0), row(ratio=4, loss=2.0)]))
     assert "162,755" in text
