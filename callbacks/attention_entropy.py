@@ -19,9 +19,10 @@ class AttentionEntropy(Callback):
     """Logs how widely each layer attends on the training batch, every so many optimizer steps.
 
     Scalars ``attention/entropy/layer_<kk>`` in nats and ``attention/entropy/mean``, and with ``distances`` also
-    ``attention/near/…``, the share of attention on keys within half of the training length on either side, against the
-    optimizer step. All are means over the real tokens of all processes' batches. One more forward pass per logged step,
-    without dropout and gradients; training goes on exactly as if nothing had been measured.
+    ``attention/near/…``, the share of attention on keys within half of the training length on either side, and under
+    ``SinkSoftmax`` ``attention/sink/…``, against the optimizer step. All are means over the real tokens of all
+    processes' batches. One more forward pass per logged step, without dropout and gradients; training goes on exactly
+    as if nothing had been measured.
 
     Args:
         every_n_train_steps: Optimizer steps between measurements.
@@ -75,6 +76,8 @@ class AttentionEntropy(Callback):
         sums = ranks.total(meter.sums.sum(0).flatten().cpu().numpy())[None]  # (1, K · C)
         found = Diagnostics.from_sums(sums, int(ranks.total(np.array([num_queries]))[0]), num_layers)
         metrics = _scalars("attention/entropy", found.entropy.tolist())
+        if found.sink.any():
+            metrics |= _scalars("attention/sink", found.sink.tolist())
         if self.distances:
             metrics |= _scalars("attention/near", found.near.tolist())
         for logger in trainer.loggers:

@@ -25,7 +25,7 @@ from gau_alpha.scaling import CalibratedScale, RandomKeysScale
 from gau_alpha.training.logging import log_image
 from gau_alpha.untrusted.limits import require_path, require_whole
 
-_METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share")
+_METRICS = ("loss", "perplexity", "accuracy", "attention_entropy", "near_share", "sink_share")
 _PROBED = {"copy": ("gain", "gain"), "recall": ("recall", "accuracy")}
 """Under probes: what is logged, by which name, and the field of a result."""
 

@@ -11,7 +11,8 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from callbacks.attention_entropy import AttentionEntropy
-from gau_alpha import GAUAlphaConfig
+from gau_alpha import AttentionMethod, GAUAlphaConfig
+from gau_alpha.normalizer import SinkSoftmax
 from gau_alpha.training.module import GAUAlphaModule
 
 LENGTH = 16
@@ -35,11 +36,11 @@ class Rows(LightningDataModule):
         return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
-def fit(folder, *callbacks, max_steps=7):
+def fit(folder, *callbacks, max_steps=7, method=None):
     torch.manual_seed(1)
     random.seed(1)
     config = GAUAlphaConfig(30, 16, 24, 8, 2, initializer_range=0.5)
-    module = GAUAlphaModule(config, train_length=LENGTH)
+    module = GAUAlphaModule(config, LENGTH, method)
     trainer = Trainer(
         default_root_dir=folder, accelerator="cpu", logger=CSVLogger(folder), callbacks=list(callbacks),
         max_steps=max_steps, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -64,7 +65,8 @@ class Remembering(AttentionEntropy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("distances", [False, True])
-def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
+@pytest.mark.parametrize("method", [None, AttentionMethod(normalizer=SinkSoftmax(0.5))], ids=["softmax", "sink"])
+def test_logs_means_over_real_tokens_by_layer(tmp_path, method, distances):
     callback = Remembering(3, distances)
     rows = {}
     original = CSVLogger.log_metrics
@@ -76,17 +78,18 @@ def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CSVLogger, "log_metrics", note)
-        _, module = fit(tmp_path, callback)
+        _, module = fit(tmp_path, callback, method=method)
     assert list(rows) == [3, 6]
     for step, batch, weights, training in callback.seen:
         assert training, "train/eval flags are as before"
         module.model.load_state_dict(weights)
         module.eval()
-        entropy, near, count = np.zeros(2), np.zeros(2), 0
+        entropy, near, sink, count = np.zeros(2), np.zeros(2), np.zeros(2), 0
 
-        def observe(layer, block, queries, keys, *_, batch=batch, entropy=entropy, near=near):
+        def observe(layer, block, queries, keys, _, sinks, batch=batch, entropy=entropy, near=near, sink=sink):
             assert torch.equal(queries, keys)
             for row, query in batch["attention_mask"].nonzero().tolist():
+                sink[layer] += 0 if sinks is None else sinks[row, 0, query].item()
                 for key, a in enumerate(block[row, 0, query].tolist()):
                     entropy[layer] -= a * math.log(a) if a > 0 else 0
                     near[layer] += a if abs(query - key) <= LENGTH // 2 else 0
@@ -101,6 +104,8 @@ def test_logs_means_over_real_tokens_by_layer(tmp_path, distances):
                 assert rows[step][f"attention/near/layer_{layer:02}"] == pytest.approx(near[layer] / count, rel=1e-5)
         assert rows[step]["attention/entropy/mean"] == pytest.approx(entropy.mean() / count, rel=1e-5)
         assert ("attention/near/mean" in rows[step]) == distances
+        assert rows[step].get("attention/sink/mean", 0) == pytest.approx(sink.mean() / count, rel=1e-5)
+        assert ("attention/sink/layer_00" in rows[step]) == (method is not None) == bool(sink.all())
 
 
 @pytest.mark.slow
