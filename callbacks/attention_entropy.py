@@ -20,9 +20,9 @@ class AttentionEntropy(Callback):
 
     Scalars ``attention/entropy/layer_<kk>`` in nats and ``attention/entropy/mean``, and with ``distances`` also
     ``attention/near/…``, the share of attention on keys within half of the training length on either side, and under
-    ``SinkSoftmax`` ``attention/sink/…``, against the optimizer step. All are means over the real tokens of all processes'
-    batches. One more forward pass per logged step, without dropout and gradients; training goes on exactly as if nothing
-    had been measured.
+    ``SinkSoftmax`` ``attention/sink/…``, against the optimizer step. All are means over the real tokens of all
+    processes' batches. One more forward pass per logged step, without dropout and gradients; training goes on exactly
+    as if nothing had been measured.
 
     Args:
         every_n_train_steps: Optimizer steps between measurements.
