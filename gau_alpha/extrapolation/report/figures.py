@@ -149,6 +149,10 @@ def attention(report: Results, look: Look | None = None) -> Figure | None:
     """Entropy, share of attention that stays near, and attention by distance at the longest length; None if unknown.
 
     An even spread over all keys would have the entropy ln n, the dotted line.
+
+    Args:
+        report: The results of a protocol.
+        look: How methods are drawn; by default as ``look_of`` says.
     """
     if all(row.attention_entropy is None for row in report.rows):
         return None
