@@ -17,7 +17,14 @@ from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.cli.provenance import environment_info
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationResult, Status
 from gau_alpha.extrapolation.calibration import Calibration, calibration_path
-from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint, open_checkpoints, pair_up, run_folder
+from gau_alpha.extrapolation.candidates import (
+    Candidate,
+    LoadedCheckpoint,
+    expand_methods,
+    open_checkpoints,
+    pair_up,
+    run_folder,
+)
 from gau_alpha.extrapolation.options import DEFAULT_RATIOS, protocol_names
 from gau_alpha.extrapolation.report import NAME, Report
 from gau_alpha.extrapolation.result_cache import claimed
@@ -100,7 +107,8 @@ class GAUAlphaTrainer(Trainer):
             ckpt_path: Lightning checkpoints of GAUAlphaModule, or Hugging Face folders, one or more.
             methods: Presets (see ``gau-alpha methods``), ``trained`` for a checkpoint's own method, or
                 ``NAME_calibrated`` for a preset that ``gau-alpha calibrate --method NAME`` was run for. ``calibrated``
-                and ``random_keys`` need its table for ``trained``.
+                and ``random_keys`` need its table for ``trained``. ``training-free`` stands for ``trained`` and all
+                presets that no weights have to be trained for, ``all`` for all; what can't be evaluated is left out.
             protocol: What is masked, one or more of ``mlm``, 15 % at once; ``single-mask``, one position per pass;
                 ``copy``, some of a passage that was read before, to see what a model gains from that; ``recall``,
                 values whose keys were read before, for models trained on ``Synthetic`` texts of that task. Each has
@@ -130,6 +138,9 @@ class GAUAlphaTrainer(Trainer):
         checkpoints = open_checkpoints(ckpt_path, model)
         folder = Path(output_dir) if output_dir else run_folder(checkpoints[0].path)
         notes = {path: one.note for path, one in self.evaluations.items()}
+        methods, left_out = expand_methods(checkpoints, methods, calibrations)
+        for said in left_out if self.is_global_zero else ():
+            print(printable(f"note: {said}"))
         candidates = pair_up(checkpoints, methods, calibrations, notes)
         if baseline is not None and baseline not in (names := [one.name for one in candidates]):
             raise ValueError(f"baseline={baseline!r} is not evaluated; choose one of: {', '.join(names)}.")

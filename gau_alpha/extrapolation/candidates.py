@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gau_alpha.attention.method import FIXED_BY_TRAINING, AttentionMethod
-from gau_alpha.attention.presets import TRAINED, display_name, load_preset, resolve_method
+from gau_alpha.attention.presets import TRAINED, display_name, load_preset, preset_names, resolve_method
 from gau_alpha.checkpoints import is_folder, load_weights, model_of, read_evaluated_hashed, recipe
 from gau_alpha.checkpoints.chosen_weights import held_weights
 from gau_alpha.checkpoints.identity import RUN_KEY, has_recipe
@@ -146,6 +146,47 @@ def _check_different(paths: Sequence[str], checkpoints: Sequence[Mapping[str, An
 def run_folder(path: Path) -> Path:
     """Return the folder of the run that left a checkpoint, RUN/checkpoints/FILE; a Hugging Face folder is its own."""
     return path.resolve() if is_folder(path) else path.resolve().parent.parent
+
+
+GROUPS = ("training-free", "all")
+"""What stands for several methods: ``trained``, and the presets that no weights have to be trained for, or all."""
+
+
+def expand_methods(
+    checkpoints: list[LoadedCheckpoint], methods: Sequence[str], calibrations: list[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Write out the methods that a group stands for, but for those that can't be evaluated.
+
+    Args:
+        checkpoints: The checkpoints.
+        methods: Names, of methods or ``GROUPS``.
+        calibrations: As for ``pair_up``.
+
+    Returns:
+        Names of methods; and a note for each that is left out: that it has no table yet, or why it can't be put on a
+        checkpoint.
+    """
+    tables = None if calibrations is None else [(path, Calibration.read(path)) for path in calibrations]
+    names, left_out = [name for name in methods if name not in GROUPS], []
+    for group in (name for name in methods if name in GROUPS):
+        for name in [TRAINED, *preset_names()]:
+            suited = [one for one in checkpoints if one.suits(name)]
+            free = name == TRAINED or all(one.training_free for one in load_preset(name).values())
+            if name in names or (group == "training-free" and not (free and suited)):
+                continue
+            try:
+                for one in suited or checkpoints:
+                    if is_calibrated(name):
+                        _calibration(one, name, tables)
+                    else:
+                        resolve_method(name, one.model.method, one.train_length).for_layers(
+                            one.model.config.num_hidden_layers
+                        )
+                names.append(name)
+            except ValueError as error:
+                why = "it has no table yet; `gau-alpha calibrate` makes one" if is_calibrated(name) else error
+                left_out.append(f"{name} is left out: {why}")
+    return names, list(dict.fromkeys(left_out))
 
 
 def pair_up(

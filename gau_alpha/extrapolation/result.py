@@ -14,6 +14,10 @@ _PLAIN = Registry({})  # no field of a result holds an object
 _LARGEST = 2**53  # counts up to here are exact in any reader of JSON
 
 
+MEASURES = {"copy": "gain", "recall": "accuracy"}
+"""What a result is about under a protocol, the more the better; under others the loss, the less the better."""
+
+
 class Status(StrEnum):
     """What became of a method at a length."""
 
@@ -47,6 +51,14 @@ class DocumentFigures:
     loss: np.ndarray
     correct: np.ndarray
     control_loss: np.ndarray
+
+    def summed(self, measure: str) -> np.ndarray:
+        """(D,) what a measure is the mean of.
+
+        Args:
+            measure: ``loss``, ``gain`` or ``accuracy``.
+        """
+        return {"loss": self.loss, "gain": self.control_loss - self.loss, "accuracy": self.correct}[measure]
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,10 @@ class ExtrapolationResult:
         gain_difference: Likewise for the gain.
         gain_difference_low: As above.
         gain_difference_high: As above.
+        best_difference: The loss, or under a probe the gain or accuracy, minus that of the best method of this length,
+            of those that no note speaks against. A report fills it in.
+        best_difference_low: As above, paired by document; not corrected for how many methods are compared.
+        best_difference_high: As above.
         group: Shared by results of a length that differ only in the seed of training; empty where there is one.
         tokenizer: What cut the text into the tokens that losses are per; those of different ones are not comparable.
             Empty if the caller does not know.
@@ -148,6 +164,9 @@ class ExtrapolationResult:
     gain_difference: float | None = None
     gain_difference_low: float | None = None
     gain_difference_high: float | None = None
+    best_difference: float | None = None
+    best_difference_low: float | None = None
+    best_difference_high: float | None = None
     group: str = ""
     tokenizer: str = ""
     span_position: str = "first"

@@ -400,3 +400,19 @@ def test_shipped_files_are_found_by_name_and_the_users_own_come_first(tmp_path, 
     (tmp_path / "demo.yaml").rmdir()
     (tmp_path / "demo.yaml").write_text("")
     assert with_shipped_files(["--config", "demo.yaml"])[1] == "demo.yaml"
+
+
+def test_groups_of_methods_leave_out_what_has_no_table(run, tmp_path, capsys):
+    args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--length_ratios", "1", "--max_documents", "2"]
+    assert main([*args, "--methods", "training-free", "--output_dir", str(tmp_path), "--entropy", "false"]) == 0
+    said = capsys.readouterr().out
+    for name in ("calibrated", "random_keys"):
+        assert f"note: {name} is left out: it has no table yet; `gau-alpha calibrate` makes one" in said
+    assert "note: modernbert is left out: Every 3 layers one is full, but there are 2" in said
+    rows = json.loads((tmp_path / "extrapolation.json").read_text())["rows"]
+    methods = [row["method"] for row in rows]
+    assert methods[0] == "trained"
+    assert {"softmax", "infoscale", "windowed", "yarn_infoscale"} <= set(methods)
+    assert not {"cosscale", "alibi", "ssmax", "calibrated"} & set(methods), "nothing that has to be trained"
+    page = (tmp_path / "extrapolation.html").read_text()
+    assert "<th colspan='2'>fewer keys</th>" in page

@@ -1,6 +1,7 @@
 """An evaluation as people and programs read it.
 
 - ``report.py``   rows and their run; the files JSON and CSV
+- ``best.py``      the best of a length, and what is as good
 - ``documents.py`` sums of every document, in Parquet
 - ``groups.py``   mean and spread over checkpoints that differ in their seed
 - ``cells.py``    numbers and plain data as text

@@ -1,14 +1,13 @@
 """Plots: perplexity against length, and where attention goes.
 
-Okabe & Ito's colours are told apart with any colour vision; markers and dashes tell apart what the colours repeat.
-
 All is drawn under matplotlib's own defaults: a ``matplotlibrc`` that happens to lie in the working directory could ask
 for other fonts, or for a LaTeX preamble of its own.
 """
 
 import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -22,29 +21,36 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from gau_alpha.extrapolation import ExtrapolationResult
 from gau_alpha.extrapolation.report.results import Results
+from gau_alpha.extrapolation.report.series import Look, families, spread, styles
 from gau_alpha.untrusted.escaping import one_line
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", ":")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 _DPI = 120
 _PANELS_ACROSS = 3
 _LONGEST = 80  # characters of a name
+_FEW = 8  # methods whose bands can be told apart
+_NAME_SIZE = 8  # points, of names beside lines
+_NAME_GAP = 1.25 * _NAME_SIZE / 72  # inches from one to the next
 _LITERAL: dict[str, Any] = {"parse_math": False, "usetex": False}  # of text that others wrote: a $ in it is a $
 
 
 @style.context("default")
-def overview(tables: Sequence[Results]) -> Figure:
+def overview(tables: Sequence[Results], look: Look | None = None) -> Figure:
     """Perplexity against length, and gain against distance: a panel per table, a line per method, intervals as bands.
 
-    The dashed line marks the training length. A method's line has a gap where it has no number.
+    The dashed line marks the training length. A method's line has a gap where it has no number; its name stands to the
+    right.
 
     Args:
         tables: The results of each protocol.
+        look: How methods are drawn; by default as ``look_of`` says.
     """
-    figure = _figure(9 if len(tables) == 1 else 3 + 6 * len(tables), 5)
-    lines = _panels(figure, tables)
-    _legend(figure, list(lines.values()), list(lines), loc="outside right upper", fontsize=9)
+    look = look or look_of(tables)
+    longest = max(len(_short(name)) for table in tables for name in _marked(table))
+    height = max(5.0, 1.2 + _NAME_GAP * len(look))
+    figure = _figure((6.5 + 0.07 * longest) * len(tables), height)
+    panels = _panels(figure, tables, look)
+    for axes, lines, table in zip(figure.axes, panels, tables, strict=True):
+        _names_beside(axes, lines, table, height - 1)
     return figure
 
 
@@ -56,32 +62,64 @@ def thumbnail(tables: Sequence[Results]) -> Figure:
         tables: The results of each protocol.
     """
     figure = _figure(4.5 * len(tables), 3.1 + 0.2 * (len(tables[0].methods) // 2))
-    lines = _panels(figure, tables)
+    panels = _panels(figure, tables, look_of(tables))
     for axes, table in zip(figure.axes, tables, strict=True):
         axes.set_ylabel(table.measure)
         if len(table.lengths) > 5:
             axes.tick_params(axis="x", labelrotation=45)
+    lines = {
+        table.marked(name): line for table, panel in zip(tables, panels, strict=True) for name, line in panel.items()
+    }
     _legend(figure, list(lines.values()), list(lines), loc="outside lower center", ncols=2)
     return figure
 
 
-def _panels(figure: Figure, tables: Sequence[Results]) -> dict[str, Line2D]:
-    """Draw what each table is about; lines by their method's name, as tables write it."""
+def look_of(tables: Sequence[Results]) -> Look:
+    """How each method is drawn, family by family.
+
+    Args:
+        tables: The results of each protocol.
+    """
     methods = list(dict.fromkeys(method for table in tables for method in table.methods))
-    lines: dict[str, Line2D] = {}
+    return styles(families(methods, tables[0].run.get("methods")))
+
+
+def _panels(figure: Figure, tables: Sequence[Results], look: Look) -> list[dict[str, Line2D]]:
+    """Draw what each table is about; lines by their method."""
+    panels = []
     for axes, table in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
-        for method in table.methods:
-            lines[table.marked(method)] = _draw(axes, table, method, _style(methods.index(method)))
+        panels.append({method: _draw(axes, table, method, look[method]) for method in look if method in table.methods})
         (_gains_up if table.is_probe else _perplexities_up)(axes, table)
         _lengths_across(axes, table)
-    return lines
+    return panels
+
+
+def _names_beside(axes: Axes, lines: Mapping[str, Line2D], report: Results, height: float) -> None:
+    """Write each method's name to the right of its line; ``height`` is that of the axes in inches."""
+    to_share = axes.transScale + axes.transLimits
+    ends = []
+    for line in lines.values():
+        points = np.array(line.get_xydata(), np.float64)  # (L, 2)
+        drawn = points[np.isfinite(points[:, 1])]
+        ends.append(tuple(to_share.transform(drawn[-1])) if len(drawn) else (1.0, 0.0))
+    heights = spread([y for _, y in ends], _NAME_GAP / height)
+    for (method, line), (x, y), at in zip(lines.items(), ends, heights, strict=True):
+        alike: dict[str, Any] = {
+            "color": line.get_color(),
+            "transform": axes.transAxes,
+            "gid": line.get_gid(),
+            "clip_on": False,
+        }
+        axes.add_line(Line2D([x, 1.02], [y, at], linewidth=0.6, alpha=0.6, **alike))
+        axes.text(1.03, at, _short(report.marked(method)), va="center", fontsize=_NAME_SIZE, **alike, **_LITERAL)
 
 
 def _draw(axes: Axes, report: Results, method: str, style: dict[str, Any]) -> Line2D:
     rows = [report.row(method, length) for length in report.lengths]
     across = list(map(report.distance, report.lengths))
     low, high = _values(rows, f"{report.measure}_low"), _values(rows, f"{report.measure}_high")
-    axes.fill_between(across, low, high, alpha=0.15, linewidth=0, color=style["color"])
+    alpha = 0.15 if len(report.methods) <= _FEW else 0.05
+    axes.fill_between(across, low, high, alpha=alpha, linewidth=0, color=style["color"], gid=style["gid"])
     (line,) = axes.plot(across, _values(rows, report.measure), label=method, **style)
     return line
 
@@ -107,10 +145,14 @@ def _gains_up(axes: Axes, report: Results) -> None:
 
 
 @style.context("default")
-def attention(report: Results) -> Figure | None:
+def attention(report: Results, look: Look | None = None) -> Figure | None:
     """Entropy, share of attention that stays near, and attention by distance at the longest length; None if unknown.
 
     An even spread over all keys would have the entropy ln n, the dotted line.
+
+    Args:
+        report: The results of a protocol.
+        look: How methods are drawn; by default as ``look_of`` says.
     """
     if all(row.attention_entropy is None for row in report.rows):
         return None
@@ -118,13 +160,14 @@ def attention(report: Results) -> Figure | None:
     figure = _figure(13 if with_distances else 9, 4.4)
     panels = figure.subplots(1, 3 if with_distances else 1, squeeze=False)[0]
     lengths = report.lengths
+    look = look or look_of([report])
     lines = panels[0].plot(lengths, np.log(lengths), color="0.5", linestyle=":", label="even spread, ln n")
     panels[0].set_ylabel("attention entropy (nats)")
-    for place, method in enumerate(report.methods):
+    for method in report.methods:
         rows = [report.row(method, length) for length in lengths]
-        lines += panels[0].plot(lengths, _values(rows, "attention_entropy"), label=method, **_style(place))
+        lines += panels[0].plot(lengths, _values(rows, "attention_entropy"), label=method, **look[method])
         if with_distances:
-            panels[1].plot(lengths, _values(rows, "near_share"), **_style(place))
+            panels[1].plot(lengths, _values(rows, "near_share"), **look[method])
     _lengths_across(panels[0], report)
     panels[0].tick_params(axis="x", labelrotation=45)
     if with_distances:
@@ -132,7 +175,7 @@ def attention(report: Results) -> Figure | None:
         panels[1].tick_params(axis="x", labelrotation=45)
         panels[1].set_ylabel("attention within ± half of the training length")
         panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
-        _by_distance(panels[2], report)
+        _by_distance(panels[2], report, look)
     names = ["even spread, ln n", *_marked(report)]
     if with_distances:
         _legend(figure, lines, names, loc="outside lower center", fontsize=9, ncols=4)
@@ -207,7 +250,8 @@ def svg(figure: Figure, name: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}):
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     text = content.getvalue()
-    return text[text.index("<svg") :]
+    # One element has an id, but several draw a method, in several figures of a page.
+    return re.sub(r'id="(series\d+)"', r'class="\1"', text[text.index("<svg") :])
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -234,15 +278,6 @@ def _short(name: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[1 - _LONGEST // 2 :]}"
 
 
-def _style(place: int) -> dict[str, Any]:
-    return {
-        "color": _COLOURS[place % len(_COLOURS)],
-        "linestyle": _DASHES[place // len(_COLOURS) % len(_DASHES)],
-        "marker": _MARKERS[place % len(_MARKERS)],
-        "markersize": 5,
-    }
-
-
 def _lengths_across(axes: Axes, report: Results) -> None:
     across = list(map(report.distance, report.lengths))
     left, right = across[0] / 1.25, across[-1] * 1.25
@@ -262,10 +297,10 @@ def _lengths_across(axes: Axes, report: Results) -> None:
     axes.set_xlabel("distance (tokens)" if report.is_probe else "evaluated length (tokens)")
 
 
-def _by_distance(axes: Axes, report: Results) -> None:
+def _by_distance(axes: Axes, report: Results, look: Look) -> None:
     """Share of attention by distance, at the longest length that was measured for each method."""
     longest = 0
-    for place, method in enumerate(report.methods):
+    for method in report.methods:
         rows = [row for row in report.rows if row.method == method and row.layers and "distance_share" in row.layers]
         if not rows or rows[-1].layers is None:
             continue
@@ -274,7 +309,7 @@ def _by_distance(axes: Axes, report: Results) -> None:
         longest = max(longest, row.length)
         starts = np.array(row.layers["distance_from"])
         shares = np.array(row.layers["distance_share"], np.float64).mean(0)
-        axes.plot(np.maximum(starts, 0.5), shares, **_style(place))  # a logarithmic axis has no 0
+        axes.plot(np.maximum(starts, 0.5), shares, **look[method])  # a logarithmic axis has no 0
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: "0" if value < 1 else f"{value:,.0f}")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -15,6 +15,7 @@ from rich.console import Console
 from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.extrapolation import ExtrapolationResult
 from gau_alpha.extrapolation.report import documents, figures, tables
+from gau_alpha.extrapolation.report.best import beside_the_best
 from gau_alpha.extrapolation.report.cells import json_text, without_nan
 from gau_alpha.extrapolation.report.groups import summaries
 from gau_alpha.extrapolation.report.page import page
@@ -46,6 +47,7 @@ class Report:
     run: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", beside_the_best(self.rows))
         if not self.tables:
             raise ValueError("A report needs at least one row.")
 

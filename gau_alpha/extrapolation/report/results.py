@@ -7,6 +7,7 @@ from typing import Any
 
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report.cells import number, span
+from gau_alpha.extrapolation.result import MEASURES
 from gau_alpha.extrapolation.statistics import flags
 
 DAGGER = "†"
@@ -59,7 +60,7 @@ class Results:
     @property
     def measure(self) -> str:
         """What the table is about: the name of a field of its rows."""
-        return {"copy": "gain", "recall": "accuracy"}.get(self.rows[0].protocol, "perplexity")
+        return MEASURES.get(self.rows[0].protocol, "perplexity")
 
     @property
     def methods(self) -> list[str]:
@@ -172,6 +173,15 @@ class Results:
         """
         value = getattr(row, self.measure)
         return value is not None and row.method not in self.flags and value == self.best(row.length)
+
+    def is_as_good(self, row: ExtrapolationResult) -> bool:
+        """Whether a row does not differ significantly from the best of its length, and nothing speaks against it.
+
+        Args:
+            row: One of the table's.
+        """
+        low, high = row.best_difference_low, row.best_difference_high
+        return row.method not in self.flags and low is not None and high is not None and low <= 0 <= high
 
     def difference(self, row: ExtrapolationResult) -> tuple[float | None, float | None, float | None]:
         """The loss, gain or accuracy, minus the baseline's, and both ends of its interval.
