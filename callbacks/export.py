@@ -1,5 +1,7 @@
 """Leaves the trained model as a Hugging Face folder."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,37 @@ from gau_alpha.checkpoints import (
     write_folder,
 )
 from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.checkpoints.chosen_weights import RAW
+from gau_alpha.checkpoints.identity import TRAINING_DATA
 from gau_alpha.finetuning import HeadedModel
 from gau_alpha.training.module import GAUAlphaModule
 from gau_alpha.untrusted.limits import require_path
 
 
-class ExportHuggingFace(Callback, CatchUpCallback):
-    """Writes ``config.json``, ``model.safetensors``, the tokenizer and a model card when ``fit`` ends.
+class KnowsTrainingData:
+    """What a callback is that knows what a run's weights were trained on: the record that the command line keeps."""
 
-    The weights are those that training ends with, or their average where a ``WeightAveraging`` has begun one. For
-    others, ``gau-alpha convert`` turns any checkpoint into such a folder.
+    def training_data(
+        self, trainer: Trainer, pl_module: LightningModule, weights: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Say what they have been trained on so far; a collective.
+
+        Args:
+            trainer: The run's.
+            pl_module: Its module.
+            weights: ``raw`` or ``averaged``: which weights of it are meant.
+
+        Returns:
+            What a folder's ``training_data.json`` holds, and the section ``data`` of the run's config.
+        """
+        raise NotImplementedError
+
+
+class ExportHuggingFace(Callback, CatchUpCallback):
+    """Writes the folder that ``gau-alpha convert`` would make of the last checkpoint, when ``fit`` ends.
+
+    The weights are those that training ends with, or their average where a ``WeightAveraging`` has begun one. Without
+    the command line's record of the run, ``training_data.json`` is left out, and the card says less of the data.
 
     Args:
         folder: Where to write. Default: ``huggingface`` in the run's folder.
@@ -46,13 +69,14 @@ class ExportHuggingFace(Callback, CatchUpCallback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the card once for nothing: a mistake in its arguments should not wait for the end of training."""
-        self._card(trainer, pl_module, "")
+        self._card(pl_module, "", self._told(trainer, pl_module, RAW)[1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder, on the first process."""
-        with averaged_weights(trainer, pl_module):
+        with averaged_weights(trainer, pl_module) as which:
             weights = trainer.strategy.lightning_module_state_dict()  # sharded strategies gather it from all processes
             weights = {name: tensor.clone() for name, tensor in weights.items()}
+        said, described = self._told(trainer, pl_module, which)
         target = self.folder or shared_run_path(trainer) / "huggingface"
         if not trainer.is_global_zero:
             return
@@ -69,24 +93,38 @@ class ExportHuggingFace(Callback, CatchUpCallback):
             getattr(vocabulary, "pad_id", None),
             *((model.describe_head(), model.labels) if isinstance(model, HeadedModel) else (None, ())),
         )
-        for name, text in {**files, CARD: self._card(trainer, pl_module, folder.resolve().name)}.items():
+        files[CARD] = self._card(pl_module, folder.resolve().name, described)
+        (folder / TRAINING_DATA).unlink(missing_ok=True)  # of what was there before
+        if said is not None:
+            files[TRAINING_DATA] = json.dumps(said, indent=2) + "\n"
+        for name, text in files.items():
             write_atomic(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))  # type: ignore[misc]
 
     def run_if_already_trained(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make up for the folder, where a run was killed after its last step."""
         self.on_train_end(trainer, pl_module)
 
-    def _card(self, trainer: Trainer, pl_module: LightningModule, title: str) -> str:
-        assert isinstance(pl_module, GAUAlphaModule)
-        model, data = pl_module.model, _data(trainer)
+    def _told(
+        self, trainer: Trainer, pl_module: LightningModule, weights: str
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Return what ``KnowsTrainingData`` says; where nobody knows, None and the classes of the data module."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it
+        for one in callbacks:
+            if isinstance(one, KnowsTrainingData):
+                return one.training_data(trainer, pl_module, weights)
+        data = _data(trainer)
         parts = {name: getattr(data, name, None) for name in ("source", "examples", "tokenizer")}
         described = {
             "class_path": _path_of(data),
             "init_args": {name: {"class_path": _path_of(part)} for name, part in parts.items() if part is not None},
         }
-        known = None if data is None else described
+        return None, None if data is None else described
+
+    def _card(self, pl_module: LightningModule, title: str, data: Mapping[str, Any] | None) -> str:
+        assert isinstance(pl_module, GAUAlphaModule)
+        model = pl_module.model
         head = model.describe_head() if isinstance(model, HeadedModel) else None
-        return model_card(title, model.config, model.method, pl_module.train_length, self.licence, known, head=head)
+        return model_card(title, model.config, model.method, pl_module.train_length, self.licence, data, head=head)
 
 
 def _data(trainer: Trainer) -> Any:

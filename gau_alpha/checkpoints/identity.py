@@ -29,6 +29,9 @@ _NO_RECIPE = {"seed", "seed_everything", "cache_dir", "num_workers", "init_from"
 _TRAINER = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm", "precision")
 """What of the Trainer's settings a step of training depends on."""
 
+TRAINING_DATA = "training_data.json"
+"""The file of a Hugging Face folder that says what its weights were trained on."""
+
 SHORT = 24
 """Characters at most of a fingerprint that is no hash."""
 

@@ -40,8 +40,8 @@ from gau_alpha.checkpoints import (
     write_folder,
 )
 from gau_alpha.checkpoints.atomic_write import write_atomic
-from gau_alpha.checkpoints.identity import RUN_KEY, SPLITS_KEY
-from gau_alpha.cli.splits import TRAINING_DATA, started_from, training_data
+from gau_alpha.checkpoints.identity import RUN_KEY, SPLITS_KEY, TRAINING_DATA
+from gau_alpha.cli.splits import started_from, training_data
 from gau_alpha.cli.stored_data import data_of
 from gau_alpha.cli.stored_tokenizer import tokenizer_of
 from gau_alpha.config import GAUAlphaConfig

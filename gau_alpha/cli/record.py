@@ -10,15 +10,18 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from callbacks.export import KnowsTrainingData
 from callbacks.recovery.identity import identity_of
 from callbacks.run_path import run_path
 from gau_alpha.checkpoints import RUN_KEY, TOKENIZER_KEY, tokenizer_files
 from gau_alpha.checkpoints.atomic_write import write_atomic
+from gau_alpha.checkpoints.chosen_weights import WEIGHTS_KEY
 from gau_alpha.cli.past import Past
 from gau_alpha.cli.provenance import environment_info
+from gau_alpha.cli.splits import training_data
 
 
-class RunRecord(SaveConfigCallback):
+class RunRecord(SaveConfigCallback, KnowsTrainingData):
     """Saves the resolved config (``config.yaml``), surroundings and world layout (``run.json``).
 
     They lie beside the logs, and in every checkpoint.
@@ -64,9 +67,27 @@ class RunRecord(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the record into the checkpoint, as plain data."""
+        checkpoint[RUN_KEY] = self._of_run(trainer)
+
+    def training_data(
+        self, trainer: Trainer, pl_module: LightningModule, weights: str
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Say what the weights have been trained on so far, as a checkpoint that is saved now does; a collective.
+
+        Args:
+            trainer: The run's.
+            pl_module: Its module.
+            weights: ``raw`` or ``averaged``: which weights of it are meant.
+        """
+        run = self._of_run(trainer)
+        arguments = dict(pl_module.hparams)
+        saved = {"global_step": trainer.global_step, WEIGHTS_KEY: weights, "hyper_parameters": arguments, RUN_KEY: run}
+        return training_data(saved, "the run"), run["config"]["data"]
+
+    def _of_run(self, trainer: Trainer) -> dict[str, Any]:
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         read = {"tokenizer": self._tokenizer, TOKENIZER_KEY: self._fingerprint, "data": self._data}
-        checkpoint[RUN_KEY] = {"config": config, **read, **self._past.record(trainer), **_record(trainer)}
+        return {"config": config, **read, **self._past.record(trainer), **_record(trainer)}
 
 
 def changes(

@@ -7,13 +7,10 @@ from typing import Any
 from datamodules.split import Split
 from gau_alpha.checkpoints import WEIGHTS, read_checkpoint, recipe_digest
 from gau_alpha.checkpoints.checksum import read_hashed
-from gau_alpha.checkpoints.identity import RUN_KEY, SEEN_KEY, SPLITS_KEY
+from gau_alpha.checkpoints.identity import RUN_KEY, SEEN_KEY, SPLITS_KEY, TRAINING_DATA
 from gau_alpha.cli.stored_data import data_of, run_of
 from gau_alpha.untrusted.reading import read_json
 from gau_alpha.untrusted.registry import shown
-
-TRAINING_DATA = "training_data.json"
-"""The file of a folder that says what its weights were trained on."""
 
 
 def own_split(checkpoint: Mapping[str, Any], path: str) -> Split | None:

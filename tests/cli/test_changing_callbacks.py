@@ -122,6 +122,26 @@ def perplexities(path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("averages", [False, True], ids=["raw", "averaged"])
+def test_what_is_exported_is_what_convert_would_write(run, tmp_path, averages):
+    assert main(fit(run, tmp_path, EXPORT, *([average()] if averages else []))) == 0
+    folder = tmp_path / "run/first"
+    assert main(["convert", str(folder / "checkpoints/last.ckpt"), "there/huggingface", "--weights_only"]) == 0
+    exported, converted = (
+        {path.name: path.read_bytes() for path in place.iterdir()}
+        for place in (folder / "huggingface", tmp_path / "there/huggingface")
+    )
+    assert exported.keys() == converted.keys() > {"training_data.json", "README.md", "model.safetensors"}
+    for name, content in exported.items():
+        assert content == converted[name], name
+    # it is gone on from as the checkpoint is
+    next_run = fit(run, tmp_path / "next", EXPORT)
+    assert main([*next_run, "--model.init_from", str(folder / "huggingface")]) == 0
+    said = json.loads((tmp_path / "next/run/first/huggingface/training_data.json").read_text())
+    assert said["splits"] == json.loads(exported["training_data.json"])["splits"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_all_speak_of_the_averaged_weights(run, tmp_path, order, capsys):
     others = [EVALUATION, EXPORT]

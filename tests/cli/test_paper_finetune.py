@@ -70,7 +70,7 @@ def test_the_folder_that_training_leaves(published, tmp_path, capsys):
     cosine = ["--model.method.similarity", "CosScale", "--model.method.similarity.init_args.scale", "128"]
     fit(*cosine, "--trainer.max_epochs", "2")
     folder = tmp_path / "runs/paper_finetune/v"
-    names = {"config.json", "model.safetensors", "modeling_gau_alpha.py", "README.md"}
+    names = {"config.json", "model.safetensors", "modeling_gau_alpha.py", "README.md", "training_data.json"}
     names |= {"vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
     assert {path.name for path in (folder / "huggingface").iterdir()} == names
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
