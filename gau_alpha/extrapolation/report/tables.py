@@ -97,14 +97,16 @@ def markdown(tables: Sequence[Results], run: dict[str, Any]) -> str:
 def latex(report: Results) -> str:
     """A LaTeX table for the package booktabs: a line per method, then means where checkpoints differ in their seed.
 
-    The best of a length is set bold; a dagger marks methods that are flagged, and lines below say why.
+    The best of a length is set bold, and what does not differ from it significantly; a dagger marks methods that are
+    flagged, and lines below say why.
     """
     methods = []
     for method in report.methods:
         cells = []
         for length in report.lengths:
             cell, row = for_latex(report.cell(method, length)), report.row(method, length)
-            cells.append(rf"\textbf{{{cell}}}" if row is not None and report.is_best(row) else cell)
+            is_bold = row is not None and (report.is_best(row) or report.is_as_good(row))
+            cells.append(rf"\textbf{{{cell}}}" if is_bold else cell)
         methods.append([for_latex(method) + (r"$^\dagger$" if method in report.flags else ""), *cells])
     groups = [
         [for_latex(name).replace(DAGGER, r"$^\dagger$"), *map(for_latex, cells)]

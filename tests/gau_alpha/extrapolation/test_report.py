@@ -333,6 +333,10 @@ def test_latex_rows(rich_report, tmp_path):
     assert r"\begin{tabular}{lrrr}" in lines
     assert r"x\_\&\textless{}b\textgreater{} & \textbf{2.46} & \textbf{1,339} & out of time \\" in lines
     assert {line.count(" & ") for line in lines if line.endswith(r"\\")} == {3}
+    tied = rich_report.tables[0]
+    for one in tied.rows:
+        is_bold = any(rf"\textbf{{{tied.cell(one.method, one.length)}}}" in line for line in lines)
+        assert is_bold == (tied.is_best(one) or tied.is_as_good(one))
     rules = [line for line in lines if line.endswith("rule")]
     assert rules == [r"\toprule", *[r"\midrule"] * (len(rules) - 2), r"\bottomrule"]
     rich_report.write(tmp_path / "with", latex=True)
