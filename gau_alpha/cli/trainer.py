@@ -16,7 +16,7 @@ from callbacks.recovery import CatchUpCallback, in_order
 from gau_alpha.attention.presets import TRAINED, resolve_method
 from gau_alpha.cli.provenance import environment_info
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationResult, Status
-from gau_alpha.extrapolation.calibration import Calibration, calibration_path
+from gau_alpha.extrapolation.calibration import ENTROPY, OBJECTIVES, Calibration, calibration_path
 from gau_alpha.extrapolation.candidates import (
     Candidate,
     LoadedCheckpoint,
@@ -204,15 +204,17 @@ class GAUAlphaTrainer(Trainer):
         datamodule: LightningDataModule,
         ckpt_path: list[str],
         method: str = TRAINED,
+        objective: str = ENTROPY,
         length_ratios: Sequence[int] = DEFAULT_RATIOS,
         num_documents: int = 16,
         queries_per_document: int = 512,
         seed: int = 0,
         output: str | None = None,
     ) -> Calibration:
-        """Measure, per layer and length, the temperature at which attention entropy is what it was in training.
+        """Measure the temperatures at which attention entropy is what it was in training, or the loss is least.
 
-        ``gau-alpha extrapolate --methods calibrated`` then uses the table, and leaves out the documents it was made of.
+        ``gau-alpha extrapolate --methods calibrated`` (or ``fitted``, for the loss) then uses the table, and leaves out
+        the documents it was made of.
         The work is not shared: several processes would each do all of it.
 
         Args:
@@ -220,9 +222,11 @@ class GAUAlphaTrainer(Trainer):
             datamodule: Offers ``vocabulary``, ``train_length`` and ``evaluation_documents()``.
             ckpt_path: One Lightning checkpoint of GAUAlphaModule, or Hugging Face folder.
             method: The method to calibrate: a preset, or ``trained`` for the checkpoint's own.
+            objective: ``entropy``: what it was in training, a temperature per layer and length. ``loss``: the least at
+                hidden tokens, one temperature per length for all layers.
             length_ratios: Lengths of the table as multiples of train_length; others are interpolated.
             num_documents: Documents to read, the last that are long enough.
-            queries_per_document: Queries that are looked at; the more the more precise.
+            queries_per_document: Queries whose entropy is looked at; the more the more precise.
             seed: Of the masked positions.
             output: The file. Default: next to the checkpoint, where extrapolate finds it.
 
@@ -235,22 +239,26 @@ class GAUAlphaTrainer(Trainer):
         """
         if len(ckpt_path) != 1:
             raise ValueError(f"A calibration is of one checkpoint, got {len(ckpt_path)}: give --ckpt_path one file.")
+        if objective not in OBJECTIVES:
+            raise ValueError(f"objective={objective!r} is unknown; choose one of: {', '.join(OBJECTIVES)}.")
         if output is not None:
             require_path("output", output)
         (checkpoint,) = open_checkpoints(ckpt_path, model)
-        work = partial(
+        queries: dict[str, Any] = {"queries_per_document": queries_per_document} if objective == ENTROPY else {}
+        work: partial[Calibration] = partial(
             calibrate_checkpoint,
             name=method,
+            objective=objective,
             method=resolve_method(method, checkpoint.model.method, checkpoint.train_length),
             length_ratios=length_ratios,
             num_documents=num_documents,
-            queries_per_document=queries_per_document,
+            **queries,
             seed=seed,
         )
         step = OneStep([checkpoint], datamodule, work)
         self.test(step, verbose=False)
         assert step.result is not None, "the test has run"
         if self.is_global_zero:
-            path = step.result.write(output or calibration_path(checkpoint.path, method))
+            path = step.result.write(output or calibration_path(checkpoint.path, method, objective))
             print(f"temperatures: {path}")
         return step.result

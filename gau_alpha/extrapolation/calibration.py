@@ -18,6 +18,18 @@ RANDOM_KEYS = "random_keys"
 """The method ``random_keys``, made of the entropies that a calibration of ``trained`` has measured at train_length."""
 
 
+FITTED = "fitted"
+"""The method ``fitted``, whose temperatures were fitted to the loss; ``NAME_fitted`` likewise."""
+
+OBJECTIVE = "objective"
+"""What a calibration has aimed at, in its provenance; left out by those of entropy."""
+
+ENTROPY, LOSS = "entropy", "loss"
+
+OBJECTIVES = {ENTROPY: CALIBRATED, LOSS: FITTED}
+"""What temperatures can be measured for, and how methods that use them are called."""
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A table of temperatures and where it comes from.
@@ -31,6 +43,11 @@ class Calibration:
     method: str
     scale: CalibratedScale
     provenance: dict[str, Any]
+
+    @property
+    def objective(self) -> str:
+        """What it has aimed at, one of ``OBJECTIVES``."""
+        return LOSS if self.provenance.get(OBJECTIVE) == LOSS else ENTROPY
 
     def random_keys(self) -> RandomKeysScale:
         """Make the scale for random keys of the entropies that were measured at train_length.
@@ -78,22 +95,31 @@ class Calibration:
 
 def is_calibrated(method: str) -> bool:
     """Say whether a method's temperatures come from a calibration, or are derived from what one has measured."""
-    return method in (CALIBRATED, RANDOM_KEYS) or method.endswith(f"_{CALIBRATED}")
+    return method in (CALIBRATED, FITTED, RANDOM_KEYS) or method.endswith((f"_{CALIBRATED}", f"_{FITTED}"))
+
+
+def objective_of(method: str) -> str:
+    """Say what the temperatures of a calibrated method were measured for."""
+    return LOSS if method == FITTED or method.endswith(f"_{FITTED}") else ENTROPY
 
 
 def base_of(method: str) -> str:
     """Name the method that was calibrated; any other method is its own base."""
     if not is_calibrated(method):
         return method
-    return TRAINED if method in (CALIBRATED, RANDOM_KEYS) else method.removesuffix(f"_{CALIBRATED}")
+    if method in (CALIBRATED, FITTED, RANDOM_KEYS):
+        return TRAINED
+    return method.removesuffix(f"_{CALIBRATED}").removesuffix(f"_{FITTED}")
 
 
-def calibration_path(checkpoint: Path, base: str) -> Path:
+def calibration_path(checkpoint: Path, base: str, objective: str = ENTROPY) -> Path:
     """Where the calibration of a method lies if nothing else is said: next to the checkpoint.
 
     Args:
         checkpoint: The checkpoint.
         base: The method that was calibrated.
+        objective: What for, one of ``OBJECTIVES``.
     """
-    name = CALIBRATED if base == TRAINED else f"{base}_{CALIBRATED}"
+    kind = OBJECTIVES[objective]
+    name = kind if base == TRAINED else f"{base}_{kind}"
     return checkpoint.with_name(f"{checkpoint.stem}.{name}.json")

@@ -75,26 +75,14 @@ def calibrate(
         ValueError: If a number is out of range, no document is long enough, the method's visibility hides keys, its
             normalizer gives any temperature the same entropy, or no temperature restores the entropy.
     """
-    require_ratios(length_ratios)
-    ratios = sorted({1, *length_ratios})
-    if len(ratios) < 2:
-        raise ValueError(f"length_ratios={list(length_ratios)} must hold whole numbers above 1.")
-    for name, number in (("num_documents", num_documents), ("queries_per_document", queries_per_document)):
-        require_whole(name, number)
-    require_whole("seed", seed, least=0, most=2**64 - 1)
+    ratios = calibration_ratios(length_ratios)
+    require_whole("queries_per_document", queries_per_document)
     longest = ratios[-1] * train_length
-    long_enough = [index for index in range(len(documents)) if len(documents[index]) >= longest]
-    if not long_enough:
-        most = max((len(documents[index]) for index in range(len(documents))), default=0)
-        raise ValueError(
-            f"No document has the {longest} tokens of the longest length; the longest has {most}. Ask for smaller "
-            f"length_ratios; between and beyond them temperatures are interpolated."
-        )
-    chosen = long_enough[-num_documents:]
+    chosen = calibration_documents(documents, longest, num_documents, seed)
     device = next(model.parameters()).device
     _check_methods({block.gau.method for block in model.gau_alpha.encoder.blocks()}, longest, device)
     tokens = torch.stack(
-        [_masked(np.asarray(documents[index], np.int64)[:longest], index, vocabulary, seed) for index in chosen]
+        [masked(np.asarray(documents[index], np.int64)[:longest], index, vocabulary, seed) for index in chosen]
     ).to(device)  # (documents, longest)
     with preserve_training_state(model):
         queries = np.stack([_drawn(longest, queries_per_document, index, seed) for index in chosen])  # (documents, Q)
@@ -118,19 +106,74 @@ def calibrate(
     )
 
 
+def calibration_ratios(length_ratios: Sequence[int]) -> list[int]:
+    """The lengths of a table as multiples of the training length, ascending, 1 among them.
+
+    Args:
+        length_ratios: Those that are asked for.
+
+    Raises:
+        ValueError: If there is none above 1.
+    """
+    require_ratios(length_ratios)
+    ratios = sorted({1, *length_ratios})
+    if len(ratios) < 2:
+        raise ValueError(f"length_ratios={list(length_ratios)} must hold whole numbers above 1.")
+    return ratios
+
+
+def calibration_documents(documents: Sequence[np.ndarray], longest: int, num_documents: int, seed: int) -> list[int]:
+    """Places of the documents that are read: the last that are long enough.
+
+    Args:
+        documents: Indexable of (tokens,) integers.
+        longest: Tokens of the longest length.
+        num_documents: At most so many.
+        seed: Of what is drawn in them.
+
+    Raises:
+        ValueError: If none is long enough, or a number is out of range.
+    """
+    require_whole("num_documents", num_documents)
+    require_whole("seed", seed, least=0, most=2**64 - 1)
+    long_enough = [index for index in range(len(documents)) if len(documents[index]) >= longest]
+    if not long_enough:
+        most = max((len(documents[index]) for index in range(len(documents))), default=0)
+        raise ValueError(
+            f"No document has the {longest} tokens of the longest length; the longest has {most}. Ask for smaller "
+            f"length_ratios; between and beyond them temperatures are interpolated."
+        )
+    return long_enough[-num_documents:]
+
+
 def _check_methods(methods: set[AttentionMethod], length: int, device: torch.device) -> None:
     """Refuse methods of layers under which no temperature restores an entropy at a length."""
+    require_all_keys(methods, length, device)
+    for method in methods:
+        if not method.normalizer.has_entropy_by_temperature:
+            raise ValueError(
+                f"Under {method.normalizer!r} attention has the same entropy at any temperature: there is nothing to "
+                f"calibrate."
+            )
+
+
+def require_all_keys(methods: set[AttentionMethod], length: int, device: torch.device) -> None:
+    """Refuse methods of layers under which the number of visible keys does not grow with the length.
+
+    Args:
+        methods: Of layers.
+        length: Tokens of a row.
+        device: That of the model.
+
+    Raises:
+        ValueError: If a query does not see all keys.
+    """
     for method in methods:
         seen = method.visibility.num_visible_keys(SequenceLayout.of(length, device))
         if not bool((seen == length).all()):
             raise ValueError(
                 f"{method.visibility!r} lets a query see at most {int(seen.max())} of {length} keys, so entropy does "
                 f"not grow with the length: there is nothing to calibrate."
-            )
-        if not method.normalizer.has_entropy_by_temperature:
-            raise ValueError(
-                f"Under {method.normalizer!r} attention has the same entropy at any temperature: there is nothing to "
-                f"calibrate."
             )
 
 
@@ -163,7 +206,7 @@ class _Solver:
         for place, ratio in enumerate(self.ratios):
             layers = self._embedded(ratio * self.train_length)
             for number, block in enumerate(self.blocks):
-                trained = tau = self._trained_temperature(block)
+                trained = tau = _temperature(block, self.train_length, self.key_size)
                 layers.enter(block)
                 before[place, number] = after[place, number] = layers.entropy(trained)
                 if place:
@@ -178,10 +221,6 @@ class _Solver:
                 if self.progress is not None:
                     self.progress(done, total, f"length × {ratio}, layer {number}")
         return temperatures, before, after
-
-    def _trained_temperature(self, block: GAUBlock) -> float:
-        n = torch.full((1, 1), self.train_length, device=self.tokens.device)
-        return float(block.gau.method.scaling.temperature(n, self.key_size))
 
     def _embedded(self, length: int) -> "_Layers":
         per_document = self.tokens.shape[1] // length  # a length that does not divide the longest leaves a rest
@@ -259,12 +298,35 @@ class _Layers:
         return replace(self.plan, temperature=torch.full_like(self.plan.temperature, tau))
 
 
-def _masked(tokens: np.ndarray, document: int, vocabulary: Vocabulary, seed: int) -> Tensor:
-    """(L,) with 15 % of the ordinary tokens masked, as in evaluation."""
+def trained_temperature(model: GAUAlphaForMaskedLM, train_length: int) -> float:
+    """The τ of training: a scaling whose layers differ has no single one, and their mean stands for it.
+
+    Args:
+        model: The model under its method.
+        train_length: Tokens per training row.
+    """
+    blocks, key_size = model.gau_alpha.encoder.blocks(), model.config.attention_key_size
+    return sum(_temperature(block, train_length, key_size) for block in blocks) / len(blocks)
+
+
+def _temperature(block: GAUBlock, train_length: int, key_size: int) -> float:
+    n = torch.full((1, 1), train_length, device=next(block.parameters()).device)
+    return float(block.gau.method.scaling.temperature(n, key_size))
+
+
+def masked(tokens: np.ndarray, document: int, vocabulary: Vocabulary, seed: int) -> Tensor:
+    """(L,) tokens of which 15 % of the ordinary ones are masked, as in evaluation.
+
+    Args:
+        tokens: (L,) ids.
+        document: Place of their document.
+        vocabulary: The ids of their tokenizer.
+        seed: Of the masked positions.
+    """
     targets = MaskedTokens().targets(tokens, document, seed, vocabulary.special_ids)
-    masked = tokens.copy()
-    masked[targets.positions.flatten()] = vocabulary.mask_id
-    return torch.from_numpy(masked)
+    hidden = tokens.copy()
+    hidden[targets.positions.flatten()] = vocabulary.mask_id
+    return torch.from_numpy(hidden)
 
 
 def _drawn(length: int, count: int, document: int, seed: int) -> np.ndarray:

@@ -13,7 +13,15 @@ from gau_alpha.attention.presets import TRAINED, display_name, load_preset, pres
 from gau_alpha.checkpoints import is_folder, load_weights, model_of, read_evaluated_hashed, recipe
 from gau_alpha.checkpoints.chosen_weights import held_weights
 from gau_alpha.checkpoints.identity import RUN_KEY, has_recipe
-from gau_alpha.extrapolation.calibration import RANDOM_KEYS, Calibration, base_of, calibration_path, is_calibrated
+from gau_alpha.extrapolation.calibration import (
+    FITTED,
+    RANDOM_KEYS,
+    Calibration,
+    base_of,
+    calibration_path,
+    is_calibrated,
+    objective_of,
+)
 from gau_alpha.model import GAUAlphaForMaskedLM
 from gau_alpha.training.module import GAUAlphaModule
 
@@ -169,9 +177,9 @@ def expand_methods(
     tables = None if calibrations is None else [(path, Calibration.read(path)) for path in calibrations]
     names, left_out = [name for name in methods if name not in GROUPS], []
     for group in (name for name in methods if name in GROUPS):
-        for name in [TRAINED, *preset_names()]:
+        for name in [TRAINED, *preset_names(), FITTED]:
             suited = [one for one in checkpoints if one.suits(name)]
-            free = name == TRAINED or all(one.training_free for one in load_preset(name).values())
+            free = name in (TRAINED, FITTED) or all(one.training_free for one in load_preset(name).values())
             if name in names or (group == "training-free" and not (free and suited)):
                 continue
             try:
@@ -184,7 +192,8 @@ def expand_methods(
                         )
                 names.append(name)
             except ValueError as error:
-                why = "it has no table yet; `gau-alpha calibrate` makes one" if is_calibrated(name) else error
+                command = f"gau-alpha calibrate --objective {objective_of(name)}"
+                why = f"it has no table yet; `{command}` makes one" if is_calibrated(name) else error
                 left_out.append(f"{name} is left out: {why}")
     return names, list(dict.fromkeys(left_out))
 
@@ -269,15 +278,17 @@ def _groups(checkpoints: list[LoadedCheckpoint]) -> dict[str, str]:
 
 
 def _calibration(checkpoint: LoadedCheckpoint, name: str, tables: list[tuple[str, Calibration]] | None) -> Calibration:
-    base, path = base_of(name), str(calibration_path(checkpoint.path, base_of(name)))
+    base, objective = base_of(name), objective_of(name)
+    path = str(calibration_path(checkpoint.path, base, objective))
     found = [(path, Calibration.read(path))] if tables is None else tables
     for _, calibration in found:
-        if calibration.method == base and calibration.provenance.get("checkpoint_sha256") == checkpoint.sha256:
+        belongs = calibration.provenance.get("checkpoint_sha256") == checkpoint.sha256
+        if belongs and (calibration.method, calibration.objective) == (base, objective):
             return calibration
     raise ValueError(
         f"None of the calibrations {', '.join(path for path, _ in found)} was made for method {base!r} on "
         f"{checkpoint.path} as it is now. Make one with `gau-alpha calibrate --ckpt_path {checkpoint.path} "
-        f"--method {base}`."
+        f"--method {base} --objective {objective}`."
     )
 
 

@@ -18,10 +18,11 @@ from torch.nn import ModuleList
 from torch.utils.data import DataLoader
 
 from gau_alpha.attention.method import AttentionMethod
-from gau_alpha.extrapolation.calibration import Calibration
+from gau_alpha.extrapolation.calibration import LOSS, Calibration
 from gau_alpha.extrapolation.calibration_solver import calibrate
 from gau_alpha.extrapolation.candidates import Candidate, LoadedCheckpoint
 from gau_alpha.extrapolation.engine import ExtrapolationEngine, Progress
+from gau_alpha.extrapolation.loss_calibration import calibrate_loss
 from gau_alpha.extrapolation.options import EvaluationOptions
 from gau_alpha.extrapolation.result import ExtrapolationResult
 from gau_alpha.extrapolation.result_cache import ResultCache
@@ -195,7 +196,7 @@ def seconds_until(end: float | None) -> float | None:
 
 
 def calibrate_checkpoint(
-    step: OneStep, progress: Progress | None, *, name: str, method: AttentionMethod, **options: Any
+    step: OneStep, progress: Progress | None, *, name: str, method: AttentionMethod, objective: str, **options: Any
 ) -> Calibration:
     """Calibrate a method on a checkpoint. Every process does the same work and comes to the same table.
 
@@ -204,14 +205,16 @@ def calibrate_checkpoint(
         progress: Told how far it is.
         name: Name of the method.
         method: The method.
-        **options: Further arguments of ``calibrate``.
+        objective: What temperatures are measured for, ``entropy`` or ``loss``.
+        **options: Further arguments of ``calibrate`` or ``calibrate_loss``.
 
     Raises:
-        ValueError: As ``calibrate``.
+        ValueError: As these.
     """
     (checkpoint,) = step.checkpoints
+    measure: Callable[..., Calibration] = calibrate_loss if objective == LOSS else calibrate
     with checkpoint.model.using(method):
-        found = calibrate(
+        found = measure(
             checkpoint.model,
             step.documents,
             step.vocabulary,

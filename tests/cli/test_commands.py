@@ -406,8 +406,9 @@ def test_groups_of_methods_leave_out_what_has_no_table(run, tmp_path, capsys):
     args = ["extrapolate", "--ckpt_path", str(run.checkpoint), "--length_ratios", "1", "--max_documents", "2"]
     assert main([*args, "--methods", "training-free", "--output_dir", str(tmp_path), "--entropy", "false"]) == 0
     said = capsys.readouterr().out
-    for name in ("calibrated", "random_keys"):
-        assert f"note: {name} is left out: it has no table yet; `gau-alpha calibrate` makes one" in said
+    for name, objective in (("calibrated", "entropy"), ("random_keys", "entropy"), ("fitted", "loss")):
+        command = f"gau-alpha calibrate --objective {objective}"
+        assert f"note: {name} is left out: it has no table yet; `{command}` makes one" in said
     assert "note: modernbert is left out: Every 3 layers one is full, but there are 2" in said
     rows = json.loads((tmp_path / "extrapolation.json").read_text())["rows"]
     methods = [row["method"] for row in rows]
@@ -416,3 +417,30 @@ def test_groups_of_methods_leave_out_what_has_no_table(run, tmp_path, capsys):
     assert not {"cosscale", "alibi", "ssmax", "calibrated"} & set(methods), "nothing that has to be trained"
     page = (tmp_path / "extrapolation.html").read_text()
     assert "<th colspan='2'>fewer keys</th>" in page
+
+
+def test_temperatures_fitted_to_the_loss_stand_beside_those_of_entropy(run, tmp_path, capsys):
+    checkpoint = tmp_path / "copy" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(run.checkpoint.read_bytes())
+    common = ["--ckpt_path", str(checkpoint), "--length_ratios", "1", "4"]
+    common += ["--data.validation_fraction", "0.5", "--allow_mismatch", "true"]
+    for objective in ("entropy", "loss"):
+        assert main(["calibrate", *common, "--num_documents", "1", "--objective", objective]) == 0
+    fitted = json.loads(checkpoint.with_name("last.fitted.json").read_text())
+    assert fitted["provenance"]["objective"] == "loss"
+    assert len(fitted["scaling"]["init_args"]["temperatures"]) == 1, "one for all layers"
+    assert len(json.loads(checkpoint.with_name("last.calibrated.json").read_text())["scaling"]["init_args"]) == 2
+    assert main(["extrapolate", *common, "--methods", "trained", "calibrated", "fitted"]) == 0
+    content = json.loads((tmp_path / "copy" / "extrapolation.json").read_text())
+    losses = {(row["method"], row["length"]): row["loss"] for row in content["rows"]}
+    assert losses["trained", 16] == losses["fitted", 16]
+    assert len({losses[name, 64] for name in ("trained", "calibrated", "fitted")}) == 3
+    assert len(content["run"]["evaluations"]["mlm"]["left_out"]) == 1, "what was fitted on is not evaluated on"
+    used = content["run"]["methods"]["fitted"]["scaling"]["init_args"]
+    assert used["temperatures"] == fitted["scaling"]["init_args"]["temperatures"]
+    assert main(["calibrate", *common, "--objective", "lost"]) == 2
+    assert "objective='lost' is unknown; choose one of: entropy, loss" in capsys.readouterr().err
+    wrong = ["--calibrations", str(checkpoint.with_name("last.calibrated.json"))]
+    assert main(["extrapolate", *common, "--methods", "fitted", *wrong]) == 2
+    assert "--objective loss" in capsys.readouterr().err

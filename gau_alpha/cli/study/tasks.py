@@ -12,7 +12,7 @@ from gau_alpha.checkpoints.atomic_write import write_atomic
 from gau_alpha.cli.arguments import read_with_named
 from gau_alpha.cli.record import changes
 from gau_alpha.cli.study.definition import Evaluation, Study, Training
-from gau_alpha.extrapolation.calibration import base_of, is_calibrated
+from gau_alpha.extrapolation.calibration import ENTROPY, LOSS, base_of, is_calibrated, objective_of
 from gau_alpha.untrusted.reading import read_json
 
 FINAL = Path("checkpoints") / "final.ckpt"
@@ -210,13 +210,18 @@ def _evaluation(
     place = evaluation_folder(folder, evaluation.name, trained.name, trained.seed)
     checkpoint = ["--ckpt_path", str(trained.folder / FINAL)]
     methods = [_absolute(name, study.path.parent) for name in evaluation.methods]
-    tables = {name: place / f"{base_of(name)}.calibration.json" for name in methods if is_calibrated(name)}
-    tables = {base_of(name): path for name, path in tables.items()}
+    wanted = dict.fromkeys((base_of(name), objective_of(name)) for name in methods if is_calibrated(name))
+    kinds = {ENTROPY: "calibration", LOSS: "fitted"}
+    tables = {(base, objective): place / f"{base}.{kinds[objective]}.json" for base, objective in wanted}
     lengths = {name: evaluation.options[name] for name in ("length_ratios",) if name in evaluation.options}
     calibrate = {**lengths, **evaluation.calibrate}
     commands = [
-        ["calibrate", *checkpoint, "--method", base, "--output", str(path), *_options(calibrate), *extra]
-        for base, path in tables.items()
+        [
+            *("calibrate", *checkpoint, "--method", base, "--objective", objective, "--output", str(path)),
+            *_options(calibrate),
+            *extra,
+        ]
+        for (base, objective), path in tables.items()
     ]
     chosen = [f"--calibrations={json.dumps([str(path) for path in tables.values()])}"] if tables else []
     where = ["--output_dir", str(place), *_options(evaluation.options), *extra]

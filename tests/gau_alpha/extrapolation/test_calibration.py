@@ -11,7 +11,7 @@ from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.attention.kernels import Blocked, Reference
 from gau_alpha.extrapolation import EvaluationOptions, ExtrapolationEngine
 from gau_alpha.extrapolation.calibration import Calibration
-from gau_alpha.extrapolation.calibration_solver import PRECISION, _drawn, _masked, calibrate, solve
+from gau_alpha.extrapolation.calibration_solver import PRECISION, _drawn, calibrate, masked, solve
 from gau_alpha.extrapolation.spans import document_fingerprint
 from gau_alpha.normalizer import Entmax15, ReLUSquared, SinkSoftmax
 from gau_alpha.position import ALiBi, DynamicNTK, LeakyReRoPE, NoPosition, ReRoPE, RoPE, YaRN
@@ -140,7 +140,7 @@ def test_a_mean_over_sampled_queries_is_that_of_these_queries():
     model, docs = build(), documents(64, 64)
     calibration = found(model, docs, length_ratios=[1, 2], queries_per_document=7)
     places = [_drawn(16, 7, document, 0) for document in (0, 1)]
-    hidden = [_masked(document[:16], place, VOCABULARY, 0) for place, document in enumerate(docs)]
+    hidden = [masked(document[:16], place, VOCABULARY, 0) for place, document in enumerate(docs)]
     total = np.zeros(3)
     model.kernel = Reference()
     for tokens, wanted in zip(hidden, places, strict=True):
