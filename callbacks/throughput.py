@@ -3,13 +3,16 @@
 import time
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.throughput import Throughput
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
+from gau_alpha.extrapolation.distributed import Ranks
 from gau_alpha.training.flops import ModelFlops, computing_dtype, known_peak, measured_rate, wait_for
 from gau_alpha.training.logging import log_at_step
 from gau_alpha.training.module import GAUAlphaModule
@@ -67,7 +70,7 @@ class TrainingThroughput(Callback):
         """Find out what the devices can do, and begin to count."""
         assert isinstance(pl_module, GAUAlphaModule), "setup has checked it"
         peak, self._mfu_name = self._peak(trainer)
-        everywhere = _of_ranks(trainer, [peak]).sum().item()
+        everywhere = float(_of_ranks(trainer, [peak]).sum())
         self._flops = ModelFlops(pl_module.model)
         self._sums = _Sums()
         # A window of two: from one logged step to the next. It gets sums over processes, so to it there is one device.
@@ -121,13 +124,13 @@ class TrainingThroughput(Callback):
         rank_zero_info(f"throughput/{name}: of {(peak or rate) / 1e12:.4g} TFLOP/s a device in {dtype}, {why}.")
         return peak or rate, name
 
-    def _update(self, of_ranks: Tensor) -> dict[str, float]:
+    def _update(self, of_ranks: NDArray[np.float64]) -> dict[str, float]:
         """Compute rates and shares since the last time, all processes together.
 
         Args:
             of_ranks: (W, 7), ``_Sums.numbers`` of each process.
         """
-        seconds, waited = of_ranks[:, :2].amax(0).tolist()  # the slowest counts
+        seconds, waited = of_ranks[:, :2].max(0).tolist()  # the slowest counts
         batches, rows, tokens, places, flops = of_ranks[:, 2:].sum(0).tolist()
         self._totals = [total + x for total, x in zip(self._totals, (seconds, batches, rows, tokens), strict=True)]
         total_seconds, *counts = self._totals
@@ -222,10 +225,8 @@ class _Sums:
         return [self.seconds, self.waited, self._batches, self._rows, tokens, self._places, self._flops]
 
 
-def _of_ranks(trainer: Trainer, numbers: list[float]) -> Tensor:
-    """Gather numbers of all processes on the host: (W, len(numbers)) float64; a collective."""
-    own = torch.tensor(numbers, dtype=torch.float64)  # which not every device has
-    if trainer.world_size == 1:
-        return own[None]
-    gathered = trainer.strategy.all_gather(own.to(trainer.strategy.root_device))
-    return gathered.reshape(trainer.world_size, -1).cpu()
+def _of_ranks(trainer: Trainer, numbers: list[float]) -> NDArray[np.float64]:
+    """Gather numbers of all processes: (W, len(numbers)); a collective."""
+    of_ranks = np.zeros((trainer.world_size, len(numbers)))
+    of_ranks[trainer.global_rank] = numbers
+    return Ranks(trainer.strategy.root_device).gather_disjoint(of_ranks)

@@ -121,9 +121,12 @@ QUIET = ["--trainer.logger", "false", "--trainer.accelerator", "cpu", "--trainer
 def test_a_head_learns_by_its_yaml(task, name):
     entropy = {"class_path": "callbacks.attention_entropy.AttentionEntropy", "init_args": {"every_n_train_steps": 40}}
     more = [f"--trainer.callbacks+={json.dumps(entropy)}"]
+    more += ["--trainer.callbacks+=callbacks.throughput.TrainingThroughput", "--trainer.log_every_n_steps", "10"]
     folder = task(name, *more, suffix="parquet" if name == "token" else "jsonl")
     assert measured(folder, f"validation/{TASKS[name][1]}") > 0.95
     assert measured(folder, "attention/entropy/mean") > 0
+    assert measured(folder, "throughput/tokens_per_second") > 0
+    assert 0 < measured(folder, "throughput/mfu_of_measured_rate") < 1
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     arguments = saved["hyper_parameters"]
     # sizes and method are those of what it started from; the length that the method was made for is the data's
