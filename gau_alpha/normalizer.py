@@ -143,7 +143,7 @@ class ReLUSquared(Normalizer):
     """max(0, s_j / n)², n the number of visible keys (Hua et al. 2022, arXiv 2202.10447, code of the GAU).
 
     The gated attention unit's own, of which GAU-α is a descendant: n divides before the square is taken. Weights don't
-    add up to 1, and a query may give all keys 0. The paper's q·k has no 1/√d, which γ_q makes up for, and its bias is
+    add up to 1, and a query may give all keys 0. The paper's q·k has no 1/√d (``UnscaledDotProduct``), and its bias is
     added after the division. A temperature changes all weights of a query by the same factor τ², and no entropy. The
     model has to be trained with it.
     """

@@ -41,6 +41,21 @@ class DotProduct(Similarity):
         return query / math.sqrt(query.shape[-1]), key
 
 
+class UnscaledDotProduct(Similarity):
+    """q·k, as the gated attention unit was published (Hua et al. 2022, arXiv 2202.10447, code of the GAU).
+
+    For ``ReLUSquared``, whose weights would start 1 / d as large with the 1 / √d of ``DotProduct``. The model has to be
+    trained with it.
+    """
+
+    training_free = False
+    paper = "arXiv 2202.10447"
+
+    def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both as they are."""
+        return query, key
+
+
 class CosScale(Similarity):
     """scale · cos(q, k) ("Information Entropy Invariance", arXiv 2501.08570, CosScale).
 

@@ -13,7 +13,7 @@ from gau_alpha import normalizer, position, scaling, visibility
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.position import RoPE
 from gau_alpha.scaling import InfoScale, LogLength, NoScaling
-from gau_alpha.similarity import CosScale, DotProduct, LearnedCosScale
+from gau_alpha.similarity import CosScale, DotProduct, LearnedCosScale, UnscaledDotProduct
 from gau_alpha.visibility import Full, Window
 
 KEY_SIZE = 8
@@ -122,7 +122,11 @@ CASES = {
         sees=slow.window(3),
         normalize=slow.entmax15,
     ),
-    "relu_squared": Case(AttentionMethod(normalizer=normalizer.ReLUSquared()), normalize=slow.relu_squared),
+    "relu_squared": Case(
+        AttentionMethod(UnscaledDotProduct(), normalizer=normalizer.ReLUSquared()),
+        prepare=lambda q, k: (q, k),
+        normalize=slow.relu_squared,
+    ),
     "relu_squared alibi": Case(
         AttentionMethod(position=position.ALiBi(0.3), normalizer=normalizer.ReLUSquared()),
         score=slow.biased(lambda d: -0.3 * d),
