@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -60,7 +61,7 @@ def run_command(args: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, 2 after a mistake of the user, 1 if the disk is full or a loss is not finite, or 130 after
-        Ctrl-C; all are explained in one message on standard error.
+        Ctrl-C; all are explained in one message on standard error. 141 where nobody reads what it prints any more.
     """
     args = sys.argv[1:] if args is None else args
     if not args or args[0] in ("-h", "--help"):
@@ -91,6 +92,9 @@ def run_command(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gau-alpha: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 128 + signal.SIGPIPE
     except (NotWrittenError, NotFiniteError) as error:
         _refuse(str(error))
         return 1

@@ -102,8 +102,8 @@ def protocol_names(protocol: Sequence[str] | str) -> list[str]:
     Raises:
         ValueError: If there is none, or one is named twice.
     """
-    names = [protocol] if isinstance(protocol, str) else list(protocol)
-    if not names or len(set(names)) < len(names):
+    names = [protocol] if isinstance(protocol, str) else list(protocol) if isinstance(protocol, Sequence) else []
+    if not names or not all(isinstance(one, str) for one in names) or len(set(names)) < len(names):
         raise ValueError(f"protocol must name one or more of {', '.join(PROTOCOLS)}, each once, got {protocol!r}.")
     return names
 

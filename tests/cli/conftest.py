@@ -1,5 +1,6 @@
 """A tiny corpus and a tiny model trained on it through the command line, once for all tests of this folder."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,12 @@ from gau_alpha.cli import main
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    """Commands are typed in a folder of their own; what they leave must not land in the checkout."""
+    """Commands are typed in a folder of their own; what they leave must not land in the checkout, nor in later tests."""
     monkeypatch.chdir(tmp_path)
+    yield
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
+            del sys.modules[name]  # a class of the user's own, which another test must find unknown
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -101,3 +103,13 @@ def test_a_slurm_job_of_one_process_is_queued_again(run, tmp_path, monkeypatch):
     (ended,) = run_together(tmp_path, ["fit", "--config", str(tmp_path / "c.yaml")], 1, srun)
     assert ended.code == 128 + signal.SIGUSR1, ended
     assert (tmp_path / "told.txt").read_text() == "requeue 17\n"
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_seen_enough_ends_a_command_in_silence():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gau_alpha.cli", "methods", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.communicate()[1] == b""
+    assert process.returncode == 128 + signal.SIGPIPE
