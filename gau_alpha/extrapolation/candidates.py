@@ -179,7 +179,7 @@ def expand_methods(
     for group in (name for name in methods if name in GROUPS):
         for name in [TRAINED, *preset_names(), FITTED]:
             suited = [one for one in checkpoints if one.suits(name)]
-            free = name in (TRAINED, FITTED) or all(one.training_free for one in load_preset(name).values())
+            free = name in (TRAINED, FITTED) or all(_needs_no_training(name, one) for one in suited)
             if name in names or (group == "training-free" and not (free and suited)):
                 continue
             try:
@@ -196,6 +196,12 @@ def expand_methods(
                 why = f"it has no table yet; `{command}` makes one" if is_calibrated(name) else error
                 left_out.append(f"{name} is left out: {why}")
     return names, list(dict.fromkeys(left_out))
+
+
+def _needs_no_training(preset: str, checkpoint: LoadedCheckpoint) -> bool:
+    """Whether all that a preset chooses is training-free, or what the checkpoint was trained with."""
+    own = dict(checkpoint.trained_method.axes())
+    return all(one.training_free or type(one) is type(own.get(axis)) for axis, one in load_preset(preset).items())
 
 
 def pair_up(

@@ -118,8 +118,8 @@ def _draw(axes: Axes, report: Results, method: str, style: dict[str, Any]) -> Li
     rows = [report.row(method, length) for length in report.lengths]
     across = list(map(report.distance, report.lengths))
     low, high = _values(rows, f"{report.measure}_low"), _values(rows, f"{report.measure}_high")
-    alpha = 0.15 if len(report.methods) <= _FEW else 0.05
-    axes.fill_between(across, low, high, alpha=alpha, linewidth=0, color=style["color"], gid=style["gid"])
+    if len(report.methods) <= _FEW:
+        axes.fill_between(across, low, high, alpha=0.15, linewidth=0, color=style["color"], gid=style["gid"])
     (line,) = axes.plot(across, _values(rows, report.measure), label=method, **style)
     return line
 

@@ -122,7 +122,11 @@ class Results:
         value = getattr(row, self.measure)
         if self.measure == "perplexity":
             return number(value)
-        return "" if value is None else f"{value:+.2f}" if self.measure == "gain" else f"{value:.1%}"
+        if value is None:
+            return ""
+        if self.measure == "accuracy":
+            return f"{value:.1%}"
+        return f"{value:+.3f}" if value else "0"  # to the last digit: nothing so far away was seen
 
     def accuracy(self, method: str, length: int) -> str:
         """Accuracy at a length in percent; empty if there is none.

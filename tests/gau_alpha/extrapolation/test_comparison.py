@@ -4,6 +4,7 @@ import json
 import math
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from process_harness import holding
 
 from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
 from gau_alpha.extrapolation import Candidate, EvaluationOptions, ExtrapolationEngine, ResultCache, Status
+from gau_alpha.extrapolation.candidates import LoadedCheckpoint, expand_methods
 from gau_alpha.extrapolation.result_cache import claimed
 from gau_alpha.scaling import InfoScale
 from gau_alpha.similarity import CosScale
@@ -263,3 +265,18 @@ def test_what_would_end_too_late_is_not_begun_and_can_be_gone_on_with(tmp_path, 
     whole = list(engine.compare(candidates, cache=ResultCache(tmp_path / "unfinished", IDENTITY)))
     assert {row.status for row in whole} == {Status.OK}
     assert [row.loss for row in whole[:done]] == [row.loss for row in rows[:done]]
+
+
+def test_training_free_is_what_these_weights_need_no_training_for():
+    """On weights that were trained with cosine attention, presets of cosine attention are, and others' are not."""
+    model = GAUAlphaForMaskedLM(GAUAlphaConfig(40, 16, 24, 8, 4), AttentionMethod(similarity=CosScale()))
+    checkpoint = LoadedCheckpoint(Path("x.ckpt"), "x", model, model.method, 64, "", "", "raw")
+    names, left_out = expand_methods([checkpoint], ["training-free"])
+    assert names[0] == "trained"
+    assert {"cosscale", "cosscale_infoscale", "logn", "windowed", "yarn_infoscale"} <= set(names)
+    assert not {"softmax", "infoscale", "alibi", "ssmax", "calibrated", "fitted"} & set(names)
+    assert [line.split()[0] for line in left_out] == ["calibrated", "random_keys", "fitted"]
+    everything, _ = expand_methods([checkpoint], ["windowed", "all"])
+    assert everything[0] == "windowed"
+    assert {"softmax", "alibi", *names} <= set(everything)
+    assert len(set(everything)) == len(everything)

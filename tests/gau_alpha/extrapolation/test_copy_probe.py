@@ -234,7 +234,7 @@ def test_each_protocol_has_a_table_of_its_own(report, tmp_path):
     mlm, copy = report.tables
     assert ([row.protocol for row in mlm.rows], [row.protocol for row in copy.rows]) == (["mlm"] * 4, ["copy"] * 4)
     assert [copy.heading(length) for length in copy.lengths] == ["32 (0.5×)", "128 (2×)"]
-    assert copy.cell("windowed", 192) == "+0.00"
+    assert copy.cell("windowed", 192) == "0"
     page, text = report.html(), report.markdown()
     for written in (page, text, report.latex()):
         assert "Protocol mlm" in written.replace("\\_", "_")
