@@ -13,7 +13,7 @@ from gau_alpha.cli import main
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
-    """Commands are typed in a folder of their own; what they leave must not land in the checkout, nor in later tests."""
+    """Commands are typed in a folder of their own; what they leave must not land in the checkout or later."""
     monkeypatch.chdir(tmp_path)
     yield
     for name, module in list(sys.modules.items()):
