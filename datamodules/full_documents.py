@@ -4,7 +4,7 @@ B documents of a batch, L tokens of the longest.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from typing import TypedDict
 
 import numpy as np
@@ -92,13 +92,16 @@ def batch_bounds(lengths: NDArray[np.int64], tokens_per_batch: int) -> list[int]
     return [*bounds, len(lengths)] if len(lengths) else [0]
 
 
-def batches_left(bounds: Sequence[int], done: NDArray[np.int64], at_least: int) -> list[int]:
-    """List the batches that have rows which are not done yet.
+def batches_left(bounds: Sequence[int], done: NDArray[np.int64], num_processes: int) -> list[int]:
+    """List the batches that have rows which are not done yet, as many for each process.
+
+    Processes of a sharded strategy wait for each other in every pass, and Lightning wants a batch for each. So the list
+    is filled up to a multiple of them, with batches that are done, or else with some once more.
 
     Args:
         bounds: The first row of each batch, and the number of rows.
         done: (rows done,) their numbers.
-        at_least: So many are listed in any case, if there are so many: done ones fill the list up.
+        num_processes: Processes that take them in turns.
 
     Returns:
         Numbers of batches, in order.
@@ -107,5 +110,6 @@ def batches_left(bounds: Sequence[int], done: NDArray[np.int64], at_least: int) 
     is_done[done[done < bounds[-1]]] = True
     finished = [bool(is_done[first:last].all()) for first, last in pairwise(bounds)]
     left = [number for number, whole in enumerate(finished) if not whole]
-    again = [number for number, whole in enumerate(finished) if whole][: max(0, at_least - len(left))]
-    return sorted([*left, *again])
+    again = [number for number, whole in enumerate(finished) if whole] + left
+    missing = num_processes if not left else -len(left) % num_processes
+    return sorted([*left, *islice(cycle(again), missing)])

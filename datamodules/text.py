@@ -229,7 +229,6 @@ class TextDataModule(LightningDataModule):
         rows = FullDocuments(documents, self.vocabulary.pad_id, self.batch_size * self.train_length, longest)
         if longest is not None and (cut := int((documents.lengths > longest).sum())):
             rank_zero_info(f"predict: {cut} of {len(documents)} documents are cut to their first {longest} tokens.")
-        # Lightning wants a batch for every process.
         left = batches_left(rows.bounds, self.predicted_rows, self.trainer.world_size if self.trainer else 1)
         return DataLoader(rows, sampler=left, **loader_options(self.num_workers, torch.cuda.is_available()))
 

@@ -29,7 +29,12 @@ ALLOWED = {
     ("gau_alpha/cli/lightning.py", "instantiate_classes"),  # what the user types, over defaults that were looked up
     ("gau_alpha/cli/__main__.py", "sys.path"),  # takes the working directory out
 }
-ARGPARSE = {"gau_alpha/cli/convert.py", "gau_alpha/cli/fill_mask.py", "gau_alpha/cli/methods.py"}
+ARGPARSE = {
+    "gau_alpha/cli/convert.py",
+    "gau_alpha/cli/fill_mask.py",
+    "gau_alpha/cli/methods.py",
+    "gau_alpha/cli/study/__init__.py",
+}
 """Files that use the standard library's parser, which builds nothing."""
 
 

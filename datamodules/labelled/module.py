@@ -147,7 +147,7 @@ class LabelledTextDataModule(LightningDataModule):
         num_rows = len(self._rows("predict"))
         size = self.batch_size * (self.trainer.world_size if self.trainer else 1)  # of the batches of all processes
         bounds = [*range(0, num_rows, size), num_rows]
-        left = batches_left(bounds, self.predicted_rows, at_least=1)
+        left = batches_left(bounds, self.predicted_rows, num_processes=1)
         ranges = tuple((bounds[number], bounds[number + 1]) for number in left)
         return self._fixed("predict", [Group(0, self.batch_size, ranges)])
 

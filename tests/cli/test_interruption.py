@@ -34,7 +34,8 @@ def test_killed_ten_times_at_random_moments(run, tmp_path):
     folder = tmp_path / "results"
     assert main(command(run, folder)) == 0
     expected = results(folder)
-    assert expected[1] == {f"extrapolation.{suffix}" for suffix in ("html", "json", "csv", "md", "png", "tex")}
+    suffixes = ("html", "json", "csv", "md", "png", "tex", "documents.parquet")
+    assert expected[1] == {f"extrapolation.{suffix}" for suffix in suffixes}
     folder.rename(tmp_path / "uninterrupted")
 
     def finished() -> int:

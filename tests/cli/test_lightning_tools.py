@@ -191,9 +191,10 @@ def test_time_that_is_up_ends_a_run_and_a_resumed_one_at_once(base, tmp_path, ca
     step = read_checkpoint(checkpoints / "last.ckpt")["global_step"]
     assert 0 < step < 1_000_000
     fit(base, tmp_path, f"{args} 00:00:00:01 --auto_resume true")
-    assert read_checkpoint(checkpoints / "last.ckpt")["global_step"] <= step + 1
+    resumed = read_checkpoint(checkpoints / "last.ckpt")["global_step"]
+    assert resumed < step + 5, "time is looked at when a step ends"
     fit(base, tmp_path, f"{args} 00:00:00:03 --auto_resume true")
-    assert read_checkpoint(checkpoints / "last.ckpt")["global_step"] > step + 1
+    assert read_checkpoint(checkpoints / "last.ckpt")["global_step"] > resumed
 
 
 def test_anomalies_are_detected(base, tmp_path):

@@ -170,10 +170,10 @@ def test_a_plain_trainer_and_a_plain_loader_do(tmp_path):
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     module = GAUAlphaModule(CONFIG, train_length=12)
-    trainer.fit(module, DataLoader(rows(), 4), DataLoader(rows(), 4))
-    (measured,) = trainer.validate(module, DataLoader(rows(), 4), verbose=False)
+    trainer.fit(module, DataLoader(rows(), batch_size=4), DataLoader(rows(), batch_size=4))
+    (measured,) = trainer.validate(module, DataLoader(rows(), batch_size=4), verbose=False)
     assert math.isfinite(measured["validation/loss"])
-    found = trainer.predict(module, DataLoader(rows(), 4))
+    found = trainer.predict(module, DataLoader(rows(), batch_size=4))
     assert set(found[0]) == {"num_tokens", "mean", "first"}
     with torch.no_grad():
         hidden = module.model.eval()(torch.stack([row["input_ids"] for row in rows()]), head=False)
@@ -183,7 +183,7 @@ def test_a_plain_trainer_and_a_plain_loader_do(tmp_path):
 def test_positions_that_are_drawn_by_row_ask_for_the_numbers_of_rows():
     module = GAUAlphaModule(CONFIG, 12, AttentionMethod(position=PoSE(64)))
     with pytest.raises(ValueError, match=r"PoSE.* draws position ids by the number of a row: give batches sample_ids"):
-        module.training_step(next(iter(DataLoader(rows(), 4))), 0)
+        module.training_step(next(iter(DataLoader(rows(), batch_size=4))), 0)
 
 
 @pytest.mark.slow

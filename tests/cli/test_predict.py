@@ -233,11 +233,16 @@ def test_batches_keep_the_order_and_the_number_of_tokens():
 
 def test_batches_that_are_done_are_left_out():
     bounds, done = [0, 3, 5, 6, 9], np.array([0, 1, 2, 5, 6, 8, 20])
-    assert batches_left(bounds, done, at_least=1) == [1, 3]
-    assert batches_left(bounds, done, at_least=3) == [0, 1, 3]  # every process wants one
-    assert batches_left(bounds, np.arange(9), at_least=1) == [0]
-    assert batches_left(bounds, np.empty(0, dtype=np.int64), at_least=9) == [0, 1, 2, 3]
-    assert batches_left([0], np.empty(0, dtype=np.int64), at_least=1) == []
+    nothing = np.empty(0, dtype=np.int64)
+    assert batches_left(bounds, done, num_processes=1) == [1, 3]
+    assert batches_left(bounds, done, num_processes=3) == [0, 1, 3]  # as many for every process
+    assert batches_left(bounds, np.arange(9), num_processes=1) == [0]
+    assert batches_left(bounds, nothing, num_processes=3) == [0, 0, 1, 1, 2, 3]
+    assert batches_left([0], nothing, num_processes=2) == []
+    for processes in range(1, 10):
+        listed = batches_left(bounds, nothing, processes)
+        assert set(listed) == {0, 1, 2, 3}
+        assert len(listed) % processes == 0
 
 
 def test_long_documents_are_cut_where_a_cap_says_so(run, lines, caplog):

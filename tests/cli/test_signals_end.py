@@ -61,16 +61,16 @@ def test_predictions_that_are_finished_are_kept(run, tmp_path, number, capsys):
         str(output),
     ]
     assert ends(number, *args)
-    (part,) = tmp_path.glob("p.jsonl.part-*")
-    rows = pq.read_table(part)["row"].to_pylist()
-    assert rows == list(range(len(rows)))
-    assert f"{len(rows)} rows are kept in {part}" in capsys.readouterr().out
+    kept = tmp_path / "p.jsonl.unfinished"
+    rows = [row for piece in kept.glob("rows-*.parquet") for row in pq.read_table(piece)["row"].to_pylist()]
+    assert sorted(rows) == list(range(len(rows)))
+    assert f"kept in {kept}" in capsys.readouterr().out
     assert rows
-    mine = tmp_path / "p.jsonl.part-of-mine.parquet"
+    mine = kept / "of-mine.parquet"
     mine.write_text("mine")
     assert main(args) == 0
     assert output.exists()
-    assert {path.name for path in tmp_path.glob("p.jsonl.part-*")} == {mine.name}
+    assert [path.name for path in kept.iterdir()] == [mine.name]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from process_harness import alone, holding, run_together, torchrun
@@ -39,6 +40,20 @@ def test_what_was_read_is_counted_over_all_processes(runs):
     assert 0 < seen[0]["tokens"] <= 8 * 4 * 16
     exported = [json.loads((run / "huggingface/training_data.json").read_text())["seen"] for run in runs]
     assert exported == seen
+
+
+def test_sharded_processes_predict_a_number_of_batches_that_is_not_theirs(runs, tmp_path):
+    """They wait for each other in every pass: one that had a batch less would leave the other waiting."""
+    tables = []
+    for file, processes in (("cpu.yaml", 1), ("fsdp.yaml", 2)):
+        args = ["predict", "--ckpt_path", str(runs[0] / "checkpoints/last.ckpt"), *on_cpu(file, processes)]
+        args += ["--data.batch_size", "250", "--predictions.output", str(tmp_path / f"{processes}.parquet")]
+        done = run_together(tmp_path / file, args, processes, torchrun if processes > 1 else alone)
+        assert [one.code for one in done] == [0] * processes, done
+        tables.append(pq.read_table(tmp_path / f"{processes}.parquet"))
+    assert tables[0]["row"].to_pylist() == tables[1]["row"].to_pylist() == list(range(12))
+    means = [np.stack(table["mean"].to_pylist()) for table in tables]
+    np.testing.assert_allclose(*means, rtol=1e-5, atol=1e-5)
 
 
 def test_two_processes_claim_an_output_as_one(runs, tmp_path):
