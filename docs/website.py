@@ -22,8 +22,8 @@ from reference import PACKAGES, reference_pages
 ROOT = Path(__file__).parent.parent
 FRONT = ROOT / "README.md"
 GUIDES = [
-    "architecture", "measuring", "studies", "data", "distributed", "recovery", "hugging_face", "extending", "opening_files",
-    "what_is_checked", "published_code", "troubleshooting", "glossary",
+    "architecture", "measuring", "studies", "data", "distributed", "recovery", "hugging_face", "extending",
+    "opening_files", "what_is_checked", "published_code", "troubleshooting", "glossary",
 ]  # fmt: skip
 """Guides in the order of the front page."""
 

@@ -40,6 +40,7 @@ def refused(capsys):
     return lambda *args: refusal(capsys, ["fit", "--config", "demo.yaml", *args, "--print_config"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["softmax_plus", "pi_infoscale", "streaming_llm"])
 def test_a_preset_is_the_same_on_the_command_line_in_a_yaml_and_in_python(chosen, tmp_path, name):
     (tmp_path / "run.yaml").write_text(f"model: {{method: {name}}}\n")
@@ -59,11 +60,13 @@ def test_a_normalizer_is_chosen_like_any_other_axis(chosen):
     assert chosen("--model.method", "relu_squared")["normalizer"][0] == "ReLUSquared"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_known_by_its_name(name):
     assert method_from(method_named(name)).describe() == method_from(name).describe()
 
 
+@pytest.mark.slow
 def test_what_lies_in_the_working_directory_does_not_matter(chosen, tmp_path):
     (tmp_path / "cosscale").mkdir()
     (tmp_path / "infoscale").write_bytes(b"\xff\0")
@@ -92,6 +95,7 @@ def test_what_is_said_later_is_laid_over_a_preset(chosen, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_files_of_the_users_own_are_found_beside_the_yaml_that_names_them(chosen, tmp_path):
     folder = tmp_path / "elsewhere"
     folder.mkdir()

@@ -354,6 +354,7 @@ def test_batches_that_are_predicted_are_left_out(module, world_size, left):
     assert [loader.dataset.shape(request) for request in loader.sampler] == [x["input_ids"].shape for x in batches]
 
 
+@pytest.mark.slow
 def test_records_decide_the_identity_of_what_is_predicted(module):
     one, other, same = (
         module(SequenceExamples(["no", "yes"]), [{"text": text, "label": "no"}] * 2).predict_identity()

@@ -76,6 +76,7 @@ def test_other_lengths_in_between_leave_no_trace(model, name):
         assert torch.equal(model(short), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
 def test_finite_in_every_precision(model, name, precision):
@@ -87,6 +88,7 @@ def test_finite_in_every_precision(model, name, precision):
             assert model(torch.randint(1, 50, (1, length))).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_131072_tokens_in_every_precision(name):
     """One layer, so that only four queries are computed, but over all keys."""

@@ -31,6 +31,7 @@ def tau(scaling, n):
     return float(scaling.temperature(torch.tensor([n]), D))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharpness", [8.0, 16.0, 32.0, 64.0])
 def test_entropy_stays_where_it_was(sharpness):
     entropy = mean_entropy(drawn(TRAIN_LENGTH, 20_000), sharpness)
@@ -50,6 +51,7 @@ def test_infoscale_does_not_keep_it(sharpness, at_64, at_4096):
     assert growth == pytest.approx(many.max(1).mean() / few.max(1).mean(), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key_size", [2, 3, 8, 128])
 def test_cosines_are_quantiles(key_size):
     keys = np.random.default_rng(0).standard_normal((400_000, key_size))

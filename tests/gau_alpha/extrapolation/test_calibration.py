@@ -55,6 +55,7 @@ def entropies(model, method, tokens, length):
     return sums / count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

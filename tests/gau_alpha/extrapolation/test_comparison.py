@@ -125,6 +125,7 @@ def test_wrong_calls_are_named(wrong, message):
 IDENTITY = {"checkpoints": {"a": "1f"}, "options": {"seed": 0, "ratios": [1, 2]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop_after", "protocol"),
     [

@@ -72,6 +72,7 @@ def loss_by_hand(model, docs, length, tau):
     return total / count
 
 
+@pytest.mark.slow
 def test_the_temperature_of_each_length_is_that_of_the_least_loss(model):
     docs = documents(*[70] * 9)
     found = fitted(model, docs)

@@ -143,6 +143,7 @@ def test_json_is_read_back(name, tmp_path):
     assert not re.search(r"[^\S\n ]|[\x00-\x09\x0b-\x1f\x7f-\x9f]", text), "nothing that a terminal would obey"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("report", [ALL, *map(report_of, DRAWN_ALONE)], ids=["all", *map(ascii, DRAWN_ALONE)])
 def test_every_file_is_written(report, tmp_path):
     paths = report.write(tmp_path, latex=True)
@@ -521,6 +522,7 @@ def test_what_is_no_report_at_all_is_one_message(tmp_path):
     assert refused(Report.read, tmp_path / "missing.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["1", "null", "0.5"])
 def test_a_report_with_odd_but_possible_numbers_can_be_written(tmp_path, value):
     (tmp_path / "x.json").write_text(json.dumps({"rows": [PLAIN.rows[0].as_dict()], "run": {}}).replace("0.5", value))
