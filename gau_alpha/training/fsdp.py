@@ -19,9 +19,17 @@ def shard(model: GAUAlphaForMaskedLM, mesh: DeviceMesh | None) -> None:
     Args:
         model: Changed in place. A second call changes nothing.
         mesh: The processes, as ModelParallelStrategy lays them out; None under other strategies: nothing is done.
+
+    Raises:
+        ValueError: If a parameter is a single number, as those of ``ScalableSoftmax``: names it.
     """
     if mesh is None or isinstance(model, FSDPModule):
         return
+    if numbers := [name for name, parameter in model.named_parameters() if not parameter.dim()]:
+        raise ValueError(
+            f"FSDP can't deal a single number over processes, and the method has learned {', '.join(numbers)}: take "
+            f"DDP (--trainer ddp.yaml), or one process."
+        )
     processes = mesh["data_parallel"]
     for block in model.gau_alpha.encoder.blocks():
         fully_shard(block, mesh=processes)

@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from gau_alpha import GAUAlphaConfig, GAUAlphaModule
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.checkpoints import read_checkpoint
+from gau_alpha.scaling import ScalableSoftmax
+from gau_alpha.training.fsdp import shard
 
 
 @pytest.fixture
@@ -30,6 +32,15 @@ def test_the_command_that_is_named_puts_pieces_together(module, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     weights = GAUAlphaModule.load_from_checkpoint(command[-1]).state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_a_method_that_has_learned_single_numbers_is_not_sharded():
+    model = GAUAlphaForMaskedLM(
+        GAUAlphaConfig(20, 16, 24, 8, 2), AttentionMethod(scaling=ScalableSoftmax(train_length=12))
+    )
+    with pytest.raises(ValueError, match=r"single number .*scaling\.s.*--trainer ddp\.yaml"):
+        shard(model, mesh=object())
+    shard(model, mesh=None)
 
 
 def test_a_compiled_models_checkpoint_is_read(module, tmp_path):
