@@ -37,6 +37,9 @@ from gau_alpha.extrapolation.report import Report
 from gau_alpha.extrapolation.result_cache import ResultCache
 from gau_alpha.finetuning import GAUAlphaForSequenceClassification
 
+SHARE = float(os.environ.get("FUZZ_SHARE", "0.5"))
+"""Of the files that are spoiled field by field; `make drill` takes all."""
+
 LONGEST = 10
 """Seconds of computing that a case may take; nearly all take less than one."""
 
@@ -417,14 +420,15 @@ def test_every_field_of_every_file(trained, here, corpus, capsys, monkeypatch):
     }
     faults, dice, counts = Faults(capsys, [here.parent / "outside", corpus]), random.Random(0), Counter()
     for name, file in files.items():
-        for place, rule, value in fuzzing.drawn(list(fuzzing.changes(file.content, file.left_out)), file.count, dice):
+        drawn = fuzzing.drawn(list(fuzzing.changes(file.content, file.left_out)), int(file.count * SHARE), dice)
+        for place, rule, value in drawn:
             way = dice.choice(file.chosen(place))
             file.write(fuzzing.changed(file.content, place, value))
             faults.run(f"{name}: {'.'.join(map(str, place))}: {rule}: {way}", file.ways[way])
             counts.update(["all", rule])
     assert not faults.found, f"{len(faults.found)} of {counts['all']}\n" + "\n".join(faults.found)
     assert counts["all"] >= 1000
-    assert min(counts.values()) >= 10, counts
+    assert min(counts.values()) >= 5, counts
 
 
 # ---- bytes of a checkpoint ----
