@@ -171,6 +171,7 @@ def evaluate_candidates(
         raise ValueError(refusal)
     run = {
         "evaluations": evaluations,
+        "documents_sha256": identity["documents"],
         "baseline": baseline or candidates[0].name,
         "methods": methods,
         "checkpoints": {name: str(checkpoint.path) for name, checkpoint in checkpoints.items()},

@@ -56,50 +56,44 @@ def mean_of(values: Sequence[float]) -> Mean:
     return Mean(middle, middle - reach, middle + reach, count)
 
 
-def p_of_difference(differences: Sequence[float]) -> float | None:
+def p_of_difference(differences: Sequence[float]) -> float:
     """Test that paired differences have the mean 0: Student's t, two-sided.
 
     Args:
-        differences: (S,) one per seed.
+        differences: (S,) one per seed, of two seeds or more.
 
     Returns:
-        The p-value; None for a single seed.
+        The p-value.
     """
     array = np.asarray(differences, np.float64)
-    if len(array) < 2:
-        return None
     return 2 * _tail(-abs(array.mean()), array)
 
 
-def p_of_equivalence(differences: Sequence[float], margin: float) -> float | None:
+def p_of_equivalence(differences: Sequence[float], margin: float) -> float:
     """Test that the mean is not within ±margin, by two one-sided tests (Schuirmann 1987): small if it is within.
 
     Args:
-        differences: (S,) one per seed.
+        differences: (S,) one per seed, of two seeds or more.
         margin: What counts as no difference.
 
     Returns:
-        The p-value; None for a single seed.
+        The p-value.
     """
     array = np.asarray(differences, np.float64)
-    if len(array) < 2:
-        return None
     return max(_tail(-margin - array.mean(), array), _tail(array.mean() - margin, array))
 
 
-def p_of_excess(differences: Sequence[float], margin: float) -> float | None:
+def p_of_excess(differences: Sequence[float], margin: float) -> float:
     """Test that the mean is within ±margin: small if it is outside, on whichever side.
 
     Args:
-        differences: (S,) one per seed.
+        differences: (S,) one per seed, of two seeds or more.
         margin: What counts as no difference.
 
     Returns:
-        The p-value; None for a single seed.
+        The p-value.
     """
     array = np.asarray(differences, np.float64)
-    if len(array) < 2:
-        return None
     return min(1.0, 2 * _tail(margin - abs(float(array.mean())), array))
 
 

@@ -26,7 +26,7 @@ class Verdict:
         p_value: Of the test; None for fewer than two seeds.
         adjusted: The same after Holm's correction over all comparisons.
         verdict: ``confirmed``, ``refuted``, ``undecided``; without an expectation ``lower``, ``higher``, ``undecided``;
-            ``not measured`` while numbers are missing.
+            ``not measured`` while numbers are missing; ``other documents`` where both sides have some, of other text.
     """
 
     comparison: Comparison
@@ -48,14 +48,15 @@ class Results:
         self.study = study
         self.missing = [task for task in tasks if not task.is_done]
         self._rows: dict[tuple[str, str, int], list[ExtrapolationResult]] = {}
-        self.runs: list[dict[str, Any]] = []
+        self._documents: dict[tuple[str, str, int], dict[str, Any]] = {}
         done = {task.folder: task for task in tasks if task.kind == "evaluation" and task.is_done}
         for task in done.values():
             assert task.parent is not None, "an evaluation is of a training"
             report = Report.read(task.folder / f"{NAME}.json")
             evaluation = task.folder.parent.parent.name
             self._rows[evaluation, task.parent.name, task.seed] = list(report.rows)
-            self.runs.append(dict(report.run))
+            read = report.run.get("documents_sha256")
+            self._documents[evaluation, task.parent.name, task.seed] = read if isinstance(read, dict) else {}
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -125,7 +126,7 @@ class Results:
         return mean_of(list(values.values())) if values else None
 
     def differences(self, first: Side, second: Side, metric: str = "loss") -> list[float]:
-        """Differences first − second of the seeds that both have.
+        """Differences first − second of the seeds that both have, at one length only if both read the same documents.
 
         Args:
             first: Of what.
@@ -133,7 +134,18 @@ class Results:
             metric: A field of a result.
         """
         ours, theirs = self.by_seed(first, metric), self.by_seed(second, metric)
-        return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        shared = [seed for seed in ours if seed in theirs]
+        return [ours[seed] - theirs[seed] for seed in shared if self._is_paired(first, second, seed, metric)]
+
+    def _is_paired(self, first: Side, second: Side, seed: int, metric: str) -> bool:
+        """Say whether two numbers may be subtracted: those of one length have to be of the same documents."""
+        if first.length_ratio != second.length_ratio:
+            return True  # of which nothing is paired but the seed
+        ours, theirs = (
+            {protocol: sha256 for protocol, sha256 in known.items() if _has(protocol, metric)}
+            for known in (self._documents[side.evaluation, side.training, seed] for side in (first, second))
+        )
+        return ours == theirs
 
     def not_worse(self, evaluation: Evaluation, length_ratio: int, metric: str) -> set[tuple[str, str]]:
         """Find the best of a length, and what does not differ from it significantly.
@@ -189,10 +201,16 @@ class Results:
                 difference=mean_of(differences) if differences else None,
                 p_value=p_value,
                 adjusted=None if p_value is None else p_adjusted,
-                verdict="not measured" if not differences else said if p_adjusted < SIGNIFICANT else "undecided",
+                verdict=self._verdict(one, differences, said if p_adjusted < SIGNIFICANT else "undecided"),
             )
             for (one, differences, p_value, said), p_adjusted in zip(found, adjusted, strict=True)
         ]
+
+    def _verdict(self, comparison: Comparison, differences: Sequence[float], said: str) -> str:
+        if differences:
+            return said
+        sides = (self.by_seed(side, comparison.metric) for side in (comparison.first, comparison.second))
+        return "other documents" if set.intersection(*map(set, sides)) else "not measured"
 
 
 def _has(protocol: str, metric: str) -> bool:
@@ -205,8 +223,6 @@ def _tested(comparison: Comparison, differences: Sequence[float]) -> tuple[float
         return None, "undecided"
     if comparison.margin is not None:
         inside, outside = (test(differences, comparison.margin) for test in (p_of_equivalence, p_of_excess))
-        assert inside is not None, "there are two seeds"
-        assert outside is not None, "there are two seeds"
         return (inside, "confirmed") if inside < outside else (outside, "refuted")
     found = "lower" if sum(differences) < 0 else "higher"
     if comparison.expect is not None:

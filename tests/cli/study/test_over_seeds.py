@@ -25,9 +25,6 @@ def test_a_single_seed_has_no_interval():
     found = mean_of([2.0])
     assert (found.value, found.low, found.high, found.half_width) == (2.0, None, None, None)
     assert not found.excludes_zero
-    assert p_of_difference([1.0]) is None
-    assert p_of_equivalence([1.0], 0.1) is None
-    assert p_of_excess([1.0], 0.1) is None
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():

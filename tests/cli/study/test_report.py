@@ -35,6 +35,13 @@ STUDY = {
     "trainings": {"a": {}, "b": {}},
     "evaluations": {"main": {"methods": ["plain", "better"], "options": {"protocol": ["mlm", "copy"]}}},
     "comparisons": [
+        {
+            "name": "of other text",
+            "length_ratio": 4,
+            "method": "plain",
+            "first": {"training": "a"},
+            "second": {"training": "b"},
+        },
         comparison("lower as expected", "better", "plain", expect="lower"),
         comparison("lower, but expected higher", "better", "plain", expect="higher"),
         comparison("open", "better", "plain"),
@@ -65,7 +72,9 @@ def results(tmp_path):
                     gain = GAIN[method] + NOISE[task.seed] * (method == "better")
                     rows.append(made(method, 4, "copy", loss=9.0, distance=48, gain=gain))
         task.begin()
-        (task.folder / "extrapolation.json").write_text(Report(rows, {"seed": task.seed}).json())
+        (task.folder / "extrapolation.json").write_text(
+            Report(rows, {"documents_sha256": {"mlm": task.parent.name, "copy": "all"}}).json()
+        )
         task.finish(1.0, resumed=False)
     return Results(study, tasks)
 
@@ -78,6 +87,7 @@ def made(method, ratio, protocol, **numbers):
 def test_verdicts(results):
     found = {one.comparison.name: one for one in results.verdicts}
     assert {name: one.verdict for name, one in found.items()} == {
+        "of other text": "other documents",
         "lower as expected": "confirmed",
         "lower, but expected higher": "refuted",
         "open": "lower",
@@ -88,6 +98,7 @@ def test_verdicts(results):
     }
     assert found["lower as expected"].difference.value == pytest.approx(-0.5)
     assert found["gains"].difference.value == pytest.approx(0.5)
+    assert found.pop("of other text").difference is None
     for one in found.values():
         assert one.p_value <= one.adjusted <= 1
 
