@@ -112,7 +112,7 @@ def _report(study: Study, tasks: list[Task], folder: Path) -> None:
     lock = TaskLock(folder / _LOCK)
     lock.acquire(wait=True)
     try:
-        results = Results(study, tasks)
+        results = Results.of_tasks(study, tasks)
         if not results.rows:
             print("no report: no evaluation is finished")
             return

@@ -121,7 +121,7 @@ def _means(results: Results, evaluation: Evaluation, metric: str, measure: str) 
 
     def cell(line: tuple[str, str], ratio: int) -> Cell:
         mean = results.mean(Side(*line, evaluation.name, ratio), metric)
-        return Cell(_perplexity(mean) if metric == "loss" else _shown(mean), line in best[ratio])
+        return Cell(perplexity_shown(mean) if metric == "loss" else number_shown(mean), line in best[ratio])
 
     drawn = any(getattr(row, measure) is not None for row in rows)
     return Table(
@@ -138,7 +138,7 @@ def _differences(results: Results, evaluation: Evaluation, metric: str) -> Table
     def cell(line: tuple[str, str], ratio: int) -> Cell:
         side, baseline = Side(*line, evaluation.name, ratio), _baseline(evaluation, ratio)
         differences = results.differences(side, baseline, metric) if side != baseline else []
-        return Cell(_shown(mean_of(differences), "+") if differences else "")
+        return Cell(number_shown(mean_of(differences), "+") if differences else "")
 
     named = _named((evaluation.baseline["training"], evaluation.baseline["method"]))
     return Table(
@@ -152,7 +152,7 @@ def _differences(results: Results, evaluation: Evaluation, metric: str) -> Table
 
 def _diagnostic(results: Results, evaluation: Evaluation, metric: str, title: str) -> Table:
     def cell(line: tuple[str, str], ratio: int) -> Cell:
-        return Cell(_shown(results.mean(Side(*line, evaluation.name, ratio), metric)))
+        return Cell(number_shown(results.mean(Side(*line, evaluation.name, ratio), metric)))
 
     return Table(
         title=f"{title}: {evaluation.name}",
@@ -177,7 +177,7 @@ def _comparisons(results: Results) -> Table:
     lines = []
     for one in results.verdicts:
         adjusted = "" if one.adjusted is None else f"{one.adjusted:.2g}"
-        difference = "" if one.difference is None else _shown(one.difference, "+")
+        difference = "" if one.difference is None else number_shown(one.difference, "+")
         cells = [one.comparison.name, _statement(one.comparison), difference, adjusted, one.verdict]
         lines.append([Cell(cell) for cell in cells])
     return Table(
@@ -234,14 +234,25 @@ def _marked(line: tuple[str, str], flags: dict[tuple[str, str], str]) -> str:
     return f"{_named(line)} {DAGGER}" if line in flags else _named(line)
 
 
-def _perplexity(mean: Mean | None) -> str:
+def perplexity_shown(mean: Mean | None) -> str:
+    """Write a mean loss as perplexity with the interval over seeds; nothing where there is none.
+
+    Args:
+        mean: In nats.
+    """
     if mean is None:
         return ""
     value, *ends = (None if one is None else number(_exp(one)) for one in (mean.value, mean.low, mean.high))
     return str(value) if None in ends else f"{value} [{', '.join(map(str, ends))}]"
 
 
-def _shown(mean: Mean | None, sign: str = "") -> str:
+def number_shown(mean: Mean | None, sign: str = "") -> str:
+    """Write a mean with the half of its interval over seeds; nothing where there is none.
+
+    Args:
+        mean: In whatever unit.
+        sign: ``+`` to write it in front of what is above 0.
+    """
     if mean is None:
         return ""
     text = f"{mean.value:{sign}.3f}"
@@ -258,12 +269,8 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 
     content = io.BytesIO()
     names = dict.fromkeys(name for row in rows for name in row)  # not every row has each
-    pq.write_table(pa.table({name: [_plain(row.get(name)) for row in rows] for name in names}), content)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), content)
     return content.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Status) else value
 
 
 def _pdf(figure: Any) -> bytes:

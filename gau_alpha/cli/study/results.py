@@ -1,14 +1,15 @@
 """What a study has measured so far, and what its seeds say of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from gau_alpha.cli.study.definition import Comparison, Evaluation, Side, Study
 from gau_alpha.cli.study.over_seeds import Mean, holm, mean_of, p_of_difference, p_of_equivalence, p_of_excess
 from gau_alpha.cli.study.tasks import Task
-from gau_alpha.extrapolation import ExtrapolationResult, Status
+from gau_alpha.extrapolation import Status
 from gau_alpha.extrapolation.report import NAME, Report
 from gau_alpha.extrapolation.statistics import flags
 
@@ -37,36 +38,54 @@ class Verdict:
 
 
 class Results:
-    """The finished evaluations of a study.
+    """What a study has measured.
 
     Args:
         study: The study.
-        tasks: Its tasks.
+        rows: A row per evaluation, training, seed, method and length: those three, the fields of a result, and
+            ``documents_sha256``, a fingerprint of what was read.
+        missing: The tasks that are left.
     """
 
-    def __init__(self, study: Study, tasks: Sequence[Task]) -> None:
+    def __init__(self, study: Study, rows: Sequence[dict[str, Any]], missing: Sequence[Task] = ()) -> None:
         self.study = study
-        self.missing = [task for task in tasks if not task.is_done]
-        self._rows: dict[tuple[str, str, int], list[ExtrapolationResult]] = {}
-        self._documents: dict[tuple[str, str, int], dict[str, Any]] = {}
-        done = {task.folder: task for task in tasks if task.kind == "evaluation" and task.is_done}
-        for task in done.values():
+        self.rows = rows
+        self.missing = missing
+
+    @classmethod
+    def of_tasks(cls, study: Study, tasks: Sequence[Task]) -> "Results":
+        """Read the finished evaluations of a study.
+
+        Args:
+            study: The study.
+            tasks: Its tasks.
+        """
+        rows: list[dict[str, Any]] = []
+        for task in tasks:
+            if task.kind != "evaluation" or not task.is_done:
+                continue
             assert task.parent is not None, "an evaluation is of a training"
             report = Report.read(task.folder / f"{NAME}.json")
-            evaluation = task.folder.parent.parent.name
-            self._rows[evaluation, task.parent.name, task.seed] = list(report.rows)
+            known = {"evaluation": task.folder.parent.parent.name, "training": task.parent.name, "seed": task.seed}
             read = report.run.get("documents_sha256")
-            self._documents[evaluation, task.parent.name, task.seed] = read if isinstance(read, dict) else {}
+            for row in report.rows:
+                values = known | row.as_dict()
+                del values["layers"]
+                sha256 = read.get(row.protocol) if isinstance(read, dict) else None
+                rows.append(values | {"documents_sha256": None if sha256 is None else str(sha256)})
+        return cls(study, rows, [task for task in tasks if not task.is_done])
 
-    @cached_property
-    def rows(self) -> list[dict[str, Any]]:
-        """All that was measured: the fields of a result behind evaluation, training and seed."""
-        return [
-            {"evaluation": evaluation, "training": training, "seed": seed}
-            | {name: value for name, value in row.as_dict().items() if name != "layers"}
-            for (evaluation, training, seed), rows in self._rows.items()
-            for row in rows
-        ]
+    @classmethod
+    def read(cls, study: Study, path: Path) -> "Results":
+        """Read the ``results.parquet`` of a study's report.
+
+        Args:
+            study: The study.
+            path: The file.
+        """
+        import pyarrow.parquet as pq
+
+        return cls(study, pq.read_table(path).to_pylist())
 
     def of(self, evaluation: str, metric: str) -> list[dict[str, Any]]:
         """Those rows of an evaluation that have a metric: its gain is of the protocol ``copy``, all else of the other.
@@ -104,16 +123,15 @@ class Results:
             side: Of what.
             metric: A field of a result.
         """
-        found: dict[int, float] = {}
-        for (evaluation, training, seed), rows in self._rows.items():
-            if (evaluation, training) != (side.evaluation, side.training):
-                continue
-            for row in rows:
-                is_it = (row.method, row.length_ratio) == (side.method, side.length_ratio)
-                value = getattr(row, metric) if is_it and _has(row.protocol, metric) else None
-                if value is not None and row.status is Status.OK:
-                    found[seed] = float(value)
-        return found
+        return {row["seed"]: float(row[metric]) for row in self._rows_of(side, metric)}
+
+    def _rows_of(self, side: Side, metric: str) -> Iterator[dict[str, Any]]:
+        for row in self.of(side.evaluation, metric):
+            is_it = (row["training"], row["method"], row["length_ratio"]) == (
+                side.training, side.method, side.length_ratio,
+            )  # fmt: skip
+            if is_it and row["status"] == Status.OK and row[metric] is not None:
+                yield row
 
     def mean(self, side: Side, metric: str = "loss") -> Mean | None:
         """Average a metric over seeds; None where there is no number.
@@ -133,19 +151,15 @@ class Results:
             second: From what.
             metric: A field of a result.
         """
-        ours, theirs = self.by_seed(first, metric), self.by_seed(second, metric)
+        ours, theirs = ({row["seed"]: row for row in self._rows_of(side, metric)} for side in (first, second))
         shared = [seed for seed in ours if seed in theirs]
-        return [ours[seed] - theirs[seed] for seed in shared if self._is_paired(first, second, seed, metric)]
-
-    def _is_paired(self, first: Side, second: Side, seed: int, metric: str) -> bool:
-        """Say whether two numbers may be subtracted: those of one length have to be of the same documents."""
-        if first.length_ratio != second.length_ratio:
-            return True  # of which nothing is paired but the seed
-        ours, theirs = (
-            {protocol: sha256 for protocol, sha256 in known.items() if _has(protocol, metric)}
-            for known in (self._documents[side.evaluation, side.training, seed] for side in (first, second))
-        )
-        return ours == theirs
+        return [
+            ours[seed][metric] - theirs[seed][metric]
+            for seed in shared
+            # of two lengths nothing is paired but the seed
+            if first.length_ratio != second.length_ratio
+            or ours[seed]["documents_sha256"] == theirs[seed]["documents_sha256"]
+        ]
 
     def not_worse(self, evaluation: Evaluation, length_ratio: int, metric: str) -> set[tuple[str, str]]:
         """Find the best of a length, and what does not differ from it significantly.

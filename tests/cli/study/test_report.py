@@ -76,7 +76,7 @@ def results(tmp_path):
             Report(rows, {"documents_sha256": {"mlm": task.parent.name, "copy": "all"}}).json()
         )
         task.finish(1.0, resumed=False)
-    return Results(study, tasks)
+    return Results.of_tasks(study, tasks)
 
 
 def made(method, ratio, protocol, **numbers):
@@ -143,7 +143,7 @@ def test_numbers_that_are_missing_are_said_to_be(results, tmp_path):
     for task in (tmp_path / "out" / "evaluations").rglob("done.json"):
         if "/b/" not in task.as_posix():
             task.unlink()
-    left = Results(results.study, tasks_of(results.study, tmp_path / "out"))
+    left = Results.of_tasks(results.study, tasks_of(results.study, tmp_path / "out"))
     assert {one.verdict for one in left.verdicts} == {"not measured"}
     assert len(left.rows) == 9
     write_report(left, tmp_path / "report", "Made up")
@@ -154,4 +154,4 @@ def test_a_report_that_is_no_report_is_named(results, tmp_path):
     path = next((tmp_path / "out").rglob("extrapolation.json"))
     path.write_text(json.dumps({"rows": 1}))
     with pytest.raises(ValueError, match="is not a report of this software"):
-        Results(results.study, tasks_of(results.study, tmp_path / "out"))
+        Results.of_tasks(results.study, tasks_of(results.study, tmp_path / "out"))
