@@ -3,12 +3,14 @@
 from argparse import Action
 from typing import Any, NoReturn
 
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from gau_alpha.attention.method import AXES
 from gau_alpha.attention.presets import known_strategies
 from gau_alpha.cli.help import SECTIONS, section_of, short_help
 from gau_alpha.cli.shipped import method_named
+from gau_alpha.cli.stored_data import DATA
 from gau_alpha.training.compatibility import FORMER, MODULES
 from gau_alpha.training.optimizers import OptimizerFactory
 from gau_alpha.training.schedules import Schedule
@@ -64,6 +66,9 @@ class Parser(LightningArgumentParser):
         for place, base in (("optimizer", OptimizerFactory), ("schedule", Schedule)):
             if f"model.{place}" in message:
                 message = f"{message}\nknown {place}s: {', '.join(MODULES.names(base))}"
+        if message.startswith('Parser key "data":'):
+            known = ", ".join(DATA.names(LightningDataModule))
+            message = f"{message}\nknown data modules: {known}; a source is named by --data.source"
         if any(f"model.{name}" in message for name in FORMER):
             message = f"{message}\nrates are arguments of the optimizer, as in --model.optimizer.learning_rate 1e-3"
         self.exit(2, printable(f"gau-alpha: error: {message}\n"))

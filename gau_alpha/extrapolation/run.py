@@ -77,7 +77,8 @@ class OneStep(LightningModule):
                 raise ValueError(
                     f"{checkpoint.path} was trained on rows of {checkpoint.train_length} tokens, but the data has "
                     f"train_length {data.train_length}: length ratios would be wrong. Leave the data's "
-                    f"train_length as it was in training; other lengths are asked for with --length_ratios."
+                    f"train_length as it was in training; other lengths are asked for with --length_ratios. "
+                    f"Checkpoints of different lengths are evaluated one by one."
                 )
         self.train_length: int = data.train_length
         self.vocabulary: Vocabulary = data.vocabulary

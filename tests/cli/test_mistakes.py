@@ -55,6 +55,10 @@ def tokenizer_without_mask(run, tmp_path):
     return fit(run, tokenizer={"class_path": "datamodules.TokenizerFile", "init_args": init_args})
 
 
+def source_as_data_module(run, tmp_path):
+    return ["fit", "--data", "datamodules.TextFiles"]
+
+
 def unknown_strategy(run, tmp_path):
     return [*fit(run), "--model.method.scaling", "InfoScal"]
 
@@ -177,6 +181,7 @@ MISTAKES = {
     missing_field: ["a.jsonl", "line 1", "'text'"],
     not_utf8: ["latin.txt", "3"],
     tokenizer_without_mask: ["t.json", "[MASK]"],
+    source_as_data_module: ["datamodules.TextFiles", "StreamingTextDataModule", "--data.source"],
     unknown_strategy: ["InfoScal", "LogLength", "CosScale"],
     config_that_is_a_list: ["model.config", "list"],
     unknown_strategy_in_yaml: ["CosineScale", "LogLength", "CosScale"],
