@@ -50,7 +50,7 @@ docs: setup
 	$(BIN)/python docs/website.py build/site
 
 # Kills a small run 20 times and interrupts it 5 times, and a study 10 times: they must end as those left alone. Some
-# fifteen minutes, with twice as many spoiled files as the tests have.
+# fifteen minutes, with four times as many spoiled files as the tests have.
 drill: setup
 	$(BIN)/python tests/distributed/preemption_stress.py
 	FUZZ_SHARE=1 $(BIN)/python -m pytest tests/cli/test_file_fuzz.py -q -k every_field

@@ -203,7 +203,6 @@ def drawn(known: Mapping[str, Numbers]) -> dict[str, Figure]:
         Figures by the name of their file.
     """
     paper = known["paper"]
-    six = [(name, paper.side(*side)) for name, side in SIX.items()]
     scales = [(name, paper.side(name)) for name in SCALES]
     entropies = [
         (f"{training}, {method}", paper.side(training, method))
@@ -216,11 +215,15 @@ def drawn(known: Mapping[str, Numbers]) -> dict[str, Figure]:
         for method in ("trained", "infoscale", "windowed")
     ]
     return {
-        "perplexity": paper.plotted(six),
+        "perplexity": paper.plotted(_six(paper)),
         "gain": paper.plotted(copies),
         "entropy": paper.against_length(entropies, "attention_entropy", "attention entropy (nats)"),
         "near_share": paper.against_length(scales, "near_share", "share of attention at most 32 tokens away"),
     }
+
+
+def _six(paper: Numbers) -> Lines:
+    return [(name, paper.side(*side)) for name, side in SIX.items()]
 
 
 def take_over(run: Path) -> Path:
@@ -270,7 +273,10 @@ def pages(known: Mapping[str, Numbers]) -> dict[Path, str]:
     environment = Environment(
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
-    page, front = (environment.get_template(f"{name}.md.jinja2").render(known) for name in ("study", "front"))
+    page, front = (
+        environment.get_template(f"{name}.md.jinja2").render(known, six=_six(known["paper"]))
+        for name in ("study", "front")
+    )
     before, _, rest = FRONT.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     return {PAGE: page, FRONT: f"{before}{BEGIN}{front}{END}{after}"}

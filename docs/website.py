@@ -22,7 +22,7 @@ from reference import PACKAGES, reference_pages
 ROOT = Path(__file__).parent.parent
 FRONT = ROOT / "README.md"
 GUIDES = [
-    "architecture", "measuring", "studies", "data", "distributed", "recovery", "hugging_face", "extending",
+    "study", "architecture", "measuring", "studies", "data", "distributed", "recovery", "hugging_face", "extending",
     "opening_files", "what_is_checked", "published_code", "troubleshooting", "glossary",
 ]  # fmt: skip
 """Guides in the order of the front page."""

@@ -37,7 +37,7 @@ from gau_alpha.extrapolation.report import Report
 from gau_alpha.extrapolation.result_cache import ResultCache
 from gau_alpha.finetuning import GAUAlphaForSequenceClassification
 
-SHARE = float(os.environ.get("FUZZ_SHARE", "0.5"))
+SHARE = float(os.environ.get("FUZZ_SHARE", "0.25"))
 """Of the files that are spoiled field by field; `make drill` takes all."""
 
 LONGEST = 10
