@@ -174,12 +174,17 @@ def _lines(
 
 
 def _comparisons(results: Results) -> Table:
-    lines = []
+    lines: list[list[Cell]] = []
+    flagged: dict[str, None] = {}
     for one in results.verdicts:
         adjusted = "" if one.adjusted is None else f"{one.adjusted:.2g}"
         difference = "" if one.difference is None else number_shown(one.difference, "+")
-        cells = [one.comparison.name, _statement(one.comparison), difference, adjusted, one.verdict]
+        cells = [one.comparison.name, _statement(results, one.comparison), difference, adjusted, one.verdict]
         lines.append([Cell(cell) for cell in cells])
+        for side in (one.comparison.first, one.comparison.second):
+            line = (side.training, side.method)
+            if said := results.flags(side.evaluation).get(line):
+                flagged[f"{DAGGER} {_named(line)}: {said}."] = None
     return Table(
         title="Comparisons named beforehand",
         name="comparisons",
@@ -187,15 +192,17 @@ def _comparisons(results: Results) -> Table:
         lines=lines,
         notes=[
             f"Paired by seed, Student's t; p after Holm's correction over these {len(lines)}. A verdict needs p below "
-            f"{SIGNIFICANT}. Everything else in this report is exploratory."
+            f"{SIGNIFICANT}. Everything else in this report is exploratory.",
+            *flagged,
         ],
     )
 
 
-def _statement(one: Comparison) -> str:
+def _statement(results: Results, one: Comparison) -> str:
     sides = []
     for side in (one.first, one.second):
-        sides.append(f"{side.training}: {side.method} at {side.length_ratio}× ({side.evaluation})")
+        named = _marked((side.training, side.method), results.flags(side.evaluation))
+        sides.append(f"{named} at {side.length_ratio}× ({side.evaluation})")
     expected = {"lower": ", expected below 0", "higher": ", expected above 0"}.get(one.expect or "", "")
     expected = f", expected within ±{one.margin:g}" if one.margin is not None else expected
     claim = f"{one.claim} " if one.claim else ""

@@ -139,6 +139,17 @@ def test_the_files(results, tmp_path):
     assert one.loss != one.loss  # that of the probe's rows is no result
 
 
+def test_a_comparison_of_what_the_weights_were_not_trained_for_says_so(results, tmp_path):
+    said = "similarity DotProduct() overridden: the weights were trained for another one"
+    for row in results.rows:
+        if row["method"] == "better":
+            row["note"] = said
+    write_report(results, tmp_path / "report", "Made up")
+    (table,) = re.findall(r"## Comparisons.*?\n## ", (tmp_path / "report" / "study.md").read_text(), re.S)
+    assert "a: better † at 4× (main) − a: plain at 4× (main)" in table
+    assert table.count("† a: better:") == 1
+
+
 def test_numbers_that_are_missing_are_said_to_be(results, tmp_path):
     for task in (tmp_path / "out" / "evaluations").rglob("done.json"):
         if "/b/" not in task.as_posix():
