@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ SIX = {
     "softmax": ("softmax",),
     "softmax, infoscale": ("softmax", "infoscale"),
     "softmax, rerope_infoscale": ("softmax", "rerope_infoscale"),
-    "alibi": ("alibi",),
+    "softmax, windowed": ("softmax", "windowed"),
     "cosscale_16": ("cosscale_16",),
-    "cosscale_16, infoscale": ("cosscale_16", "infoscale"),
+    "cosscale_16, infoscale": ("cosscale_16", "cosscale_infoscale"),
 }
 """The front page's methods: training and, where it is another than the training's, method."""
 
@@ -120,9 +121,16 @@ class Numbers:
         known = [method for name, method in measured if name == training]
         return self.lines([(name, self.side(training, name, 1, evaluation)) for name in methods or known], metric)
 
-    def trained(self, names: Sequence[str], metric: str = "loss", method: str = "trained") -> str:
-        """A table of trainings, each under its own method, or all under another."""
-        return self.lines([(name, self.side(name, method)) for name in names], metric, "training")
+    def trained(self, names: Sequence[str], metric: str = "loss", infoscale: bool = False) -> str:
+        """A table of trainings, each under its own method, or all with InfoScale in the place of their scaling."""
+        return self.lines([(name, self.own(name, infoscale)) for name in names], metric, "training")
+
+    def own(self, name: str, infoscale: bool = False) -> Side:
+        """A training under its own method, or with InfoScale in the place of its scaling."""
+        side = self.side(name)
+        methods = self.study.evaluations[side.evaluation].methods
+        with_infoscale = next((one for one in ("infoscale", "cosscale_infoscale") if one in methods), "trained")
+        return replace(side, method=with_infoscale) if infoscale else side
 
     def lines(self, lines: Lines, metric: str = "loss", heading: str = "method") -> str:
         """A table of whatever was measured at the same lengths."""
@@ -185,7 +193,7 @@ class Numbers:
 
 
 def _at(side: Side, ratio: int) -> Side:
-    return Side(side.training, side.method, side.evaluation, ratio)
+    return replace(side, length_ratio=ratio)
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:
@@ -205,14 +213,16 @@ def drawn(known: Mapping[str, Numbers]) -> dict[str, Figure]:
     paper = known["paper"]
     scales = [(name, paper.side(name)) for name in SCALES]
     entropies = [
-        (f"{training}, {method}", paper.side(training, method))
-        for training in ("softmax", "cosscale_16")
-        for method in ("trained", "infoscale")
+        (f"{name}{', infoscale' * infoscale}", paper.own(name, infoscale))
+        for name in ("softmax", "cosscale_16")
+        for infoscale in (False, True)
     ]
     copies = [
-        (f"{training}, {method}", paper.side(training, method, FAR, "copy"))
-        for training in ("softmax", "cosscale_16")
-        for method in ("trained", "infoscale", "windowed")
+        ("softmax", paper.side("softmax", "trained", FAR, "copy")),
+        ("softmax, infoscale", paper.side("softmax", "infoscale", FAR, "copy")),
+        ("cosscale_16", paper.side("cosscale_16", "trained", FAR, "cosine_copy")),
+        ("cosscale_16, infoscale", paper.side("cosscale_16", "cosscale_infoscale", FAR, "cosine_copy")),
+        ("softmax, windowed", paper.side("softmax", "windowed", FAR, "copy")),
     ]
     return {
         "perplexity": paper.plotted(_six(paper)),

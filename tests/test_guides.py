@@ -260,21 +260,3 @@ def test_the_quick_tour_does_what_it_says_in_ten_lines(demo, capsys):
     assert set(said) == {"source", "tokenizer", "train_length", "batch_size"}
     assert said["train_length"] == names["data"].train_length
     assert said["tokenizer"].endswith(type(names["data"].tokenizer).__name__)
-
-
-def test_the_front_pages_table_is_part_of_the_full_one():
-    def rows(content):
-        lines = re.findall(r"^\| (.+) \|$", content, re.M)
-        return [line.split(" | ") for line in lines if not line.startswith("-")]
-
-    (heading, *full), (short_heading, *short) = (
-        rows(content)
-        for content in (
-            section(MEASURING, "The demo's table"),
-            text(ROOT / "README.md").partition("\n## ")[0],
-        )
-    )
-    known = {row[0]: dict(zip(heading, row, strict=True)) for row in full}
-    assert len(short) >= 5
-    for row in short:
-        assert dict(zip(short_heading, row, strict=True)).items() <= known[row[0]].items()

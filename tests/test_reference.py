@@ -41,7 +41,7 @@ def public_names() -> dict[str, list[str]]:
 def pages(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("site")
     website.build(folder)
-    assert (folder / "docs" / "demo.png").is_file()
+    assert (folder / "docs" / "study" / "perplexity.png").is_file()
     texts = [path for path in folder.rglob("*.*") if path.suffix in (".html", ".js")]
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in texts}
 
@@ -123,7 +123,7 @@ def test_guides_are_pages_and_the_search_box_finds_their_sections(pages):
     guides = {f"docs/{page.stem}.html" for page in GUIDES}
     assert guides <= pages.keys()
     assert all(f'href="{guide}"' in pages["index.html"] for guide in guides), "in the menu of the front page"
-    assert "docs/demo.png" in pages["index.html"]
+    assert "docs/study/perplexity.png" in pages["index.html"]
     index = json.loads(re.search(r"docs = (.*);$", pages["search.js"], re.M)[1])
     entries = index if isinstance(index, list) else index["documentStore"]["docs"].values()
     found = {(entry["modulename"], entry.get("qualname")) for entry in entries}
