@@ -61,15 +61,16 @@ def test_the_paper_study_cut_down(tmp_path):
 
 def cut_down(study: dict[str, Any]) -> dict[str, Any]:
     """Two trainings, two seeds, two methods."""
-    trainings, methods = ["softmax", "cosscale_16"], ["trained", "infoscale"]
+    trainings = ["softmax", "cosscale_16"]
+    methods = {"baselines": ["trained", "infoscale"], "cosine_baselines": ["trained", "cosscale_infoscale"]}
     study["base"].append("small.yaml")
     study["trainings"] = {name: {**study["trainings"][name], "seeds": [0, 1]} for name in trainings}
-    study["evaluations"] = {"baselines": {**study["evaluations"]["baselines"], "methods": methods}}
+    study["evaluations"] = {name: {**study["evaluations"][name], "methods": chosen} for name, chosen in methods.items()}
     kept = []
     for one in study["comparisons"]:
         common = {name: value for name, value in one.items() if name not in ("first", "second")}
         sides = [common | one[name] for name in ("first", "second")]
-        if all(side["evaluation"] == "baselines" and side["method"] in methods for side in sides):
+        if all(side["method"] in methods.get(side["evaluation"], ()) for side in sides):
             kept.append(one)
     study["comparisons"] = kept
     return study
