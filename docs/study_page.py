@@ -79,20 +79,10 @@ class Numbers:
         """Any metric with half of its interval."""
         return self._known(number_shown(self.results.mean(self.side(*side), metric)), side)
 
-    def spread(self, *side: Any) -> str:
-        """The lowest and the highest perplexity of all seeds."""
-        losses = self.results.by_seed(self.side(*side), "loss").values()
-        return " to ".join(perplexity_shown(mean_of([loss])) for loss in (min(losses), max(losses)))
-
-    def difference(self, first: Side, second: Side, metric: str = "loss") -> str:
-        """First − second, paired by seed, with half of its interval."""
-        differences = self.results.differences(first, second, metric)
+    def difference(self, first: Side, second: Side) -> str:
+        """Loss of the first − loss of the second, paired by seed, with half of its interval."""
+        differences = self.results.differences(first, second)
         return number_shown(mean_of(differences), "+") if differences else self._known("", (first, second))
-
-    def verdict(self, name: str) -> str:
-        """Say what came out of a comparison, by the beginning of its name."""
-        (found,) = [one for one in self.results.verdicts if one.comparison.name.startswith(f"{name}. ")]
-        return f"**{found.verdict}** ({number_shown(found.difference, '+')}, p = {found.adjusted:.2g})"
 
     def verdicts(self) -> str:
         """A table of all comparisons."""
@@ -115,11 +105,11 @@ class Numbers:
             )
         return _table(cells)
 
-    def table(self, training: str, evaluation: str, metric: str = "loss", methods: Sequence[str] = ()) -> str:
+    def table(self, training: str, evaluation: str, metric: str = "loss") -> str:
         """A table of a training: a line per method, a column per length."""
         measured = self.results.lines(self.study.evaluations[evaluation], metric)
-        known = [method for name, method in measured if name == training]
-        return self.lines([(name, self.side(training, name, 1, evaluation)) for name in methods or known], metric)
+        methods = [method for name, method in measured if name == training]
+        return self.lines([(name, self.side(training, name, 1, evaluation)) for name in methods], metric)
 
     def trained(self, names: Sequence[str], metric: str = "loss", infoscale: bool = False) -> str:
         """A table of trainings, each under its own method, or all with InfoScale in the place of their scaling."""
@@ -251,8 +241,10 @@ def take_over(run: Path) -> Path:
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     kept = {name: info[name] for name in ("python", "versions", "git")}
     (folder / "versions.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    (folder / "study.yaml").write_bytes((run / "study.yaml").read_bytes())
     configs = []
-    for path in sorted(run.glob("trainings/*/seed_0/config.yaml")):
+    for training in sorted(run.glob("trainings/*/")):
+        path = min(training.glob("seed_*/config.yaml"))  # they differ in their seeds
         text = path.read_text(encoding="utf-8")
         part = path.parent.relative_to(run).as_posix()
         there = re.search(rf"default_root_dir: (.*)/{re.escape(part)}", text)
@@ -266,7 +258,7 @@ def studies() -> dict[str, Numbers]:
     """Read the numbers of all studies that were taken over, by name."""
     found = {}
     for path in sorted(FOLDER.glob("*/results.parquet")):
-        study = read_study(ROOT / "configs" / "study" / f"{path.parent.name}.yaml")
+        study = read_study(path.parent / "study.yaml")  # what was named before, whatever the shipped one says now
         found[path.parent.name] = Numbers(study, Results.read(study, path))
     return found
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from pages import ROOT
 from study_page import BEGIN, END, FOLDER, FRONT, PAGE, UNITS, pages, studies
 
 NUMBER = re.compile(r"\d+\.\d+")
@@ -40,9 +41,14 @@ def test_numbers_follow_the_results(written):
         assert same < 0.1 * len(before)  # versions, p-values, differences of nothing
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*/study.yaml")), ids=lambda path: path.parent.name)
+def test_what_was_run_is_what_is_shipped(path):
+    assert path.read_text(encoding="utf-8") == (ROOT / "configs/study" / f"{path.parent.name}.yaml").read_text("utf-8")
+
+
 def test_results_are_small_and_name_no_machine():
     paths = [path for path in FOLDER.rglob("*") if path.is_file()]
-    assert {path.name for path in paths} >= {"results.parquet", "configs.yaml", "versions.json"}
+    assert {path.name for path in paths} >= {"results.parquet", "study.yaml", "configs.yaml", "versions.json"}
     assert all(path.stat().st_size < 2 * 2**20 for path in paths)
     for path in paths:
         if path.suffix in (".yaml", ".json"):

@@ -1,11 +1,12 @@
 """Makes JSON lines, one document per page, of handbooks that Debian ships in English and in Chinese: a corpus each.
 
-    apt install debian-handbook debian-reference-en debian-reference-zh-cn installation-guide-amd64 maint-guide maint-guide-zh-cn
+    apt install debian-handbook debian-reference-en debian-reference-zh-cn
+    apt install installation-guide-amd64 maint-guide maint-guide-zh-cn
     python handbooks.py handbooks          # writes handbooks/english.jsonl and handbooks/chinese.jsonl
 
 The same books in both languages, sentences only: no menus, tables of contents, or program text. Their licences (GPL,
 GFDL, Creative Commons) differ, so the text is not shipped.
-"""  # noqa: E501
+"""
 
 import argparse
 import json
