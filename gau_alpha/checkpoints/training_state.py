@@ -78,6 +78,30 @@ def check_training_state(checkpoint: Mapping[str, Any], where: str) -> None:
         _check_saver(state, f"{where}: callbacks: {shown(name)}")
 
 
+def ended_inside_epoch(checkpoint: Mapping[str, Any]) -> int | None:
+    """Return the epoch that a checkpoint counts as done though batches of it were left; None if there is none.
+
+    Where ``max_steps`` ends a run inside an epoch, Lightning runs the hooks of the epoch's end all the same, and a
+    checkpoint that they save goes on with the next epoch. One that was saved after a step goes on inside of it.
+
+    Args:
+        checkpoint: As ``read_checkpoint`` returns it.
+    """
+    processed, ready = (
+        _entry(checkpoint, "loops", "fit_loop", "epoch_progress", "current", count) for count in ("processed", "ready")
+    )
+    is_last_batch = _entry(checkpoint, "loops", "fit_loop", "epoch_loop.batch_progress", "is_last_batch")
+    ended = processed is not None and processed == ready and is_last_batch is False
+    return processed - 1 if ended else None
+
+
+def _entry(state: Any, *names: str) -> Any:
+    """Return what lies below names, one in the other; None if nothing does."""
+    for name in names:
+        state = state.get(name) if isinstance(state, Mapping) else None
+    return state
+
+
 def _check_progress(loops: Mapping[Any, Any], where: str) -> None:
     for name, value in loops.items():
         place = f"{where}.{name}" if isinstance(name, str) else f"{where}[{shown(name)}]"

@@ -28,6 +28,7 @@ from callbacks.recovery.start import OVERWRITE, start_run
 from callbacks.refused import check_callbacks
 from gau_alpha.checkpoints import is_folder, read_checkpoint, read_evaluated, read_training_state
 from gau_alpha.checkpoints.io import WholeCheckpointIO
+from gau_alpha.checkpoints.training_state import ended_inside_epoch
 from gau_alpha.cli.arguments import checkpoint_in, replacing_data, start_in
 from gau_alpha.cli.checkpoint_defaults import checkpoint_defaults, defaults_from, defaults_to_start, names_head
 from gau_alpha.cli.help import HelpAll
@@ -308,6 +309,10 @@ class GAUAlphaCLI(LightningCLI):
         if path and Path(path).is_file():
             for line in self._changes_since(path):
                 print(printable(f"changed since {path} was saved: {line}"))
+            epoch = ended_inside_epoch(read_checkpoint(path))
+            if epoch is not None:
+                left = f"training goes on with epoch {epoch + 1}, and what was left of epoch {epoch} is not read"
+                print(printable(f"{path} was saved at the end of a run that ended inside epoch {epoch}: {left}"))
 
     def _check_data(self, config: Any) -> None:
         """Hold the data against every checkpoint that the command names."""
@@ -343,6 +348,11 @@ class GAUAlphaCLI(LightningCLI):
         if not isinstance(before, dict):
             return []
         now = yaml.safe_load(self._parser(self.subcommand).dump(self.config.fit, skip_unset=False))
+        model = before.get("model")
+        if isinstance(model, dict) and model.get("method") is None:
+            # None was asked for, which is what a config then says; which one that was stands beside the weights.
+            model["method"] = checkpoint_defaults(Path(path)).arguments["method"].build().summary()
+            now["model"]["method"] = self.model.model.method.summary()
         asked = (
             "ckpt_path",
             "auto_resume",

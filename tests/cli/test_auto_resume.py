@@ -134,3 +134,49 @@ def test_another_number_of_steps_never_raises_the_rate(folder, run, steps):
     assert Rates.seen[0] == read_checkpoint(asked)["optimizer_states"][0]["param_groups"][0]["lr"]
     assert all(later <= before for before, later in pairwise(Rates.seen))
     assert Rates.seen[-1] < Rates.seen[0]
+
+
+@pytest.mark.slow
+def test_more_steps_for_a_run_that_ended_inside_an_epoch(tmp_path, run, capsys):
+    """It goes on inside the epoch, like a run that was longer from the start; not if the epoch's end was saved."""
+    saver = "lightning.pytorch.callbacks.ModelCheckpoint"
+
+    def fit(folder, steps, options, batches=8):
+        command = config(folder, run, steps)
+        path = folder / "c.yaml"
+        content = yaml.safe_load(path.read_text())
+        content["trainer"] |= {"accumulate_grad_batches": 1, "limit_train_batches": batches, "val_check_interval": 1}
+        content["trainer"]["callbacks"] = [{"class_path": saver, "init_args": {"save_last": True, **options}}]
+        constant = {"warmup": 0, "final": 1.0}
+        content["model"]["schedule"] = {"class_path": "gau_alpha.training.schedules.Cosine", "init_args": constant}
+        path.write_text(yaml.safe_dump(content))
+        capsys.readouterr()
+        assert main(command) == 0
+        return capsys.readouterr().out
+
+    each_step = {"every_n_train_steps": 1}
+    fit(tmp_path / "whole", 6, each_step)
+    fit(tmp_path / "extended", 3, each_step)
+    assert "is not read" not in fit(tmp_path / "extended", 6, each_step)
+    assert differences(final(tmp_path / "whole"), final(tmp_path / "extended")) == []
+
+    each_epoch = {"every_n_epochs": 1, "save_on_train_epoch_end": True}
+    fit(tmp_path / "epochs", 3, each_epoch)
+    told = "saved at the end of a run that ended inside epoch 0: training goes on with epoch 1, and what was left of"
+    assert told in fit(tmp_path / "epochs", 6, each_epoch)
+    loader = read_checkpoint(final(tmp_path / "epochs"))["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+    assert (loader["epoch"], loader["batches"]) == (1, 3)
+    fit(tmp_path / "ends", 3, each_epoch, batches=3)
+    assert "is not read" not in fit(tmp_path / "ends", 6, each_epoch, batches=3)
+
+
+@pytest.mark.slow
+def test_a_method_that_nobody_named_is_no_change(tmp_path, run, uninterrupted, capsys):
+    """A config without one says None; the command that goes on takes what the checkpoint has."""
+    path = uninterrupted / "run/first/checkpoints/epoch=0-step=4.ckpt"
+    args = [*config(tmp_path / "runs", run), "--auto_resume", "false", "--ckpt_path", str(path)]
+    assert "method" not in yaml.safe_load((tmp_path / "runs/c.yaml").read_text())["model"]
+    assert main(args) == 0
+    assert "model.method" not in capsys.readouterr().out
+    assert main([*args, "--model.method", "rerope", "--overwrite", "true"]) == 0
+    assert "model.method: 'DotProduct() ·" in capsys.readouterr().out
