@@ -13,7 +13,8 @@ from matplotlib.colors import to_hex
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-_LIGHTNESS = (0.28, 0.46, 0.62)
+_LUMINANCES = (0.05, 0.13, 0.27)
+"""Of one colour and the next: relative luminances, all dark enough for a name on white (a contrast of 3 to 1)."""
 
 _FAMILIES = {
     "every": "layers in turns",
@@ -71,7 +72,7 @@ def styles(grouped: Mapping[str, Sequence[str]]) -> Look:
     else:
         share = 1 / len(grouped)  # of the hues; a fifth of it is left free between one family and the next
         colours = [
-            _colour((place + 0.8 * number / max(1, len(members))) * share, _LIGHTNESS[number % len(_LIGHTNESS)])
+            _colour((place + 0.8 * number / max(1, len(members))) * share, _LUMINANCES[number % len(_LUMINANCES)])
             for place, members in enumerate(grouped.values())
             for number in range(len(members))
         ]
@@ -87,8 +88,24 @@ def styles(grouped: Mapping[str, Sequence[str]]) -> Look:
     }
 
 
-def _colour(hue: float, lightness: float) -> str:
-    return to_hex(colorsys.hls_to_rgb(hue % 1.0, lightness, 0.85))
+def _colour(hue: float, luminance: float) -> str:
+    """Mix a colour of a hue; at one lightness yellow is far brighter than blue, so it is found by its luminance."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        lightness = (low + high) / 2
+        colour = colorsys.hls_to_rgb(hue % 1.0, lightness, 0.85)
+        low, high = (lightness, high) if relative_luminance(colour) < luminance else (low, lightness)
+    return to_hex(colour)
+
+
+def relative_luminance(colour: tuple[float, float, float]) -> float:
+    """How bright a colour is seen, from 0 (black) to 1 (white), as WCAG 2.2 defines it.
+
+    Args:
+        colour: Red, green and blue in sRGB, from 0 to 1.
+    """
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour)
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:

@@ -5,13 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from gau_alpha import AttentionMethod
 from gau_alpha.attention.presets import resolve_method
 from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report import Report
-from gau_alpha.extrapolation.report.series import families, spread, styles
+from gau_alpha.extrapolation.report.series import families, relative_luminance, spread, styles
 from gau_alpha.extrapolation.result import DocumentFigures
 from gau_alpha.extrapolation.statistics import resampled_ratios
 
@@ -67,6 +67,15 @@ def test_no_colour_is_given_twice(sizes):
     assert len(look) == sum(sizes)
     assert len({one["color"] for one in look.values()}) == sum(sizes)
     assert len({one["gid"] for one in look.values()}) == sum(sizes)
+
+
+@pytest.mark.parametrize("sizes", [[8], [1, 12, 20, 9], [60]])
+def test_names_in_their_colours_can_be_read_on_white(sizes):
+    assert relative_luminance(to_rgb("#808080")) == pytest.approx(0.2159, abs=1e-4)
+    assert relative_luminance(to_rgb("#ffff00")) == pytest.approx(0.9278, abs=1e-4)
+    grouped = {f"f{place}": [f"{place}-{number}" for number in range(size)] for place, size in enumerate(sizes)}
+    brightest = max(relative_luminance(to_rgb(one["color"])) for one in styles(grouped).values())
+    assert 1.05 / (brightest + 0.05) > 3, "WCAG's contrast of large text and of parts of a picture"
 
 
 def test_names_keep_their_distance_and_move_as_little_as_need_be():
