@@ -1,6 +1,8 @@
 """What a study has measured so far, and what its seeds say of it."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +11,15 @@ from typing import Any
 from gau_alpha.cli.study.definition import Comparison, Evaluation, Side, Study
 from gau_alpha.cli.study.over_seeds import Mean, holm, mean_of, p_of_difference, p_of_equivalence, p_of_excess
 from gau_alpha.cli.study.tasks import Task
-from gau_alpha.extrapolation import Status
+from gau_alpha.extrapolation import ExtrapolationResult, Status
 from gau_alpha.extrapolation.report import NAME, Report
 from gau_alpha.extrapolation.statistics import flags
 
 SIGNIFICANT = 0.05
 """Familywise error of all comparisons together."""
+
+_CHOOSES = ("protocol", "span_position", "short_documents", "seed", "train_length")
+"""What, of an evaluation's settings, decides which spans and targets of a document are measured at a length."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,10 @@ class Results:
             assert task.parent is not None, "an evaluation is of a training"
             report = Report.read(task.folder / f"{NAME}.json")
             known = {"evaluation": task.folder.parent.parent.name, "training": task.parent.name, "seed": task.seed}
-            read = report.run.get("documents_sha256")
             for row in report.rows:
                 values = known | row.as_dict()
                 del values["layers"]
-                sha256 = read.get(row.protocol) if isinstance(read, dict) else None
-                rows.append(values | {"documents_sha256": None if sha256 is None else str(sha256)})
+                rows.append(values | {"documents_sha256": _fingerprint(row, report.run)})
         return cls(study, rows, [task for task in tasks if not task.is_done])
 
     @classmethod
@@ -225,6 +228,23 @@ class Results:
             return said
         sides = (self.by_seed(side, comparison.metric) for side in (comparison.first, comparison.second))
         return "other documents" if set.intersection(*map(set, sides)) else "not measured"
+
+
+def _fingerprint(row: ExtrapolationResult, run: Mapping[str, Any]) -> str | None:
+    """Return SHA-256 of the documents that a row was measured on, and of what decides which tokens of them."""
+    documents, settings = (
+        known.get(row.protocol) if isinstance(known := run.get(name), dict) else None
+        for name in ("documents_sha256", "evaluations")
+    )
+    if documents is None:
+        return None
+    settings = settings if isinstance(settings, dict) else {}
+    chosen = {name: settings.get(name) for name in _CHOOSES}
+    if settings.get("span_position") == "aligned":  # the longest and the shortest length say where
+        chosen["length_ratios"] = settings.get("length_ratios")
+    # of all documents, a length has the first so many that are long enough
+    content = json.dumps([documents, chosen, row.num_documents], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _has(protocol: str, metric: str) -> bool:

@@ -103,6 +103,41 @@ def test_verdicts(results):
         assert one.p_value <= one.adjusted <= 1
 
 
+SETTINGS = {"protocol": {"name": "mlm"}, "span_position": "spread", "seed": 0, "train_length": 16, "entropy": True}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "are_paired"),
+    [
+        ({}, {"entropy": False, "length_ratios": [1, 8]}, True),
+        ({}, {"span_position": "first"}, False),
+        ({}, {"seed": 1}, False),
+        ({}, {"protocol": {"name": "single-mask"}}, False),
+        ({}, {"train_length": 32}, False),
+        ({}, {"num_documents": 2}, False),
+        ({"span_position": "aligned"}, {"span_position": "aligned", "length_ratios": [1, 8]}, False),
+    ],
+)
+def test_the_same_documents_are_paired_only_at_the_same_targets(tmp_path, ours, theirs, are_paired):
+    path = tmp_path / "study.yaml"
+    evaluations = {"ours": {"methods": ["plain"]}, "theirs": {"methods": ["plain"]}}
+    content = {**STUDY, "trainings": {"a": {}}, "evaluations": evaluations, "comparisons": []}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    study = read_study(path)
+    tasks = tasks_of(study, tmp_path / "out")
+    for task in tasks:
+        if task.kind == "evaluation":
+            settings = {**SETTINGS, **(ours if task.name.startswith("ours") else theirs)}
+            rows = [made("plain", 4, "mlm", loss=1.0, num_documents=settings.pop("num_documents", 3))]
+            task.begin()
+            run = {"documents_sha256": {"mlm": "all"}, "evaluations": {"mlm": settings}}
+            (task.folder / "extrapolation.json").write_text(Report(rows, run).json())
+            task.finish(1.0, resumed=False)
+    first, second = (Side("a", "plain", name, 4) for name in evaluations)
+    found = Results.of_tasks(study, tasks).differences(first, second)
+    assert len(found) == (len(SEEDS) if are_paired else 0)
+
+
 def test_the_best_and_what_does_not_differ_from_it(results):
     evaluation = results.study.evaluations["main"]
     assert results.not_worse(evaluation, 4, "loss") == {("a", "better"), ("a", "same_&_$")}
