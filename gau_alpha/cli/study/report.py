@@ -62,7 +62,7 @@ def summary(results: Results) -> Iterator[dict[str, Any]]:
     for evaluation in results.study.evaluations.values():
         for metric in MEASURES:
             for training, method in results.lines(evaluation, metric):
-                for ratio, length in results.lengths(evaluation.name, metric).items():
+                for ratio, length in results.lengths(evaluation.name, metric, training).items():
                     side = Side(training, method, evaluation.name, ratio)
                     mean = results.mean(side, metric)
                     if mean is None:
@@ -117,7 +117,11 @@ def _tables(results: Results) -> Iterator[Table]:
 def _means(results: Results, evaluation: Evaluation, metric: str, measure: str) -> Table:
     rows = list(_rows(results, evaluation, metric))
     flags = results.flags(evaluation.name)
-    best = {ratio: results.not_worse(evaluation, ratio, metric) for ratio in results.lengths(evaluation.name, metric)}
+    lengths = results.lengths(evaluation.name, metric)
+    best = {ratio: results.not_worse(evaluation, ratio, metric) for ratio in lengths}
+    notes = [f"{DAGGER} {_named(line)}: {said}." for line, said in flags.items()]
+    if apart := [f"{ratio}×" for ratio in lengths if not results.are_paired(evaluation, ratio, metric)]:
+        notes.append(f"At {', '.join(apart)} not all read the same documents: no best is marked.")
 
     def cell(line: tuple[str, str], ratio: int) -> Cell:
         mean = results.mean(Side(*line, evaluation.name, ratio), metric)
@@ -127,9 +131,9 @@ def _means(results: Results, evaluation: Evaluation, metric: str, measure: str) 
     return Table(
         title=f"{measure.capitalize()}: {evaluation.name}",
         name=f"{evaluation.name}-{measure}",
-        columns=["training: method", *_headings(rows)],
+        columns=["training: method", *_headings(results, evaluation, metric)],
         lines=_lines(results, evaluation, metric, cell),
-        notes=[f"{DAGGER} {_named(line)}: {said}." for line, said in flags.items()],
+        notes=notes,
         plot=(f"{evaluation.name}_{measure}", figures.overview(Report(rows).tables)) if drawn else None,
     )
 
@@ -144,7 +148,7 @@ def _differences(results: Results, evaluation: Evaluation, metric: str) -> Table
     return Table(
         title=f"{metric.capitalize()} minus that of {named}: {evaluation.name}",
         name=f"{evaluation.name}-{metric}-difference",
-        columns=["training: method", *_headings(list(_rows(results, evaluation, metric)))],
+        columns=["training: method", *_headings(results, evaluation, metric)],
         lines=_lines(results, evaluation, metric, cell),
         notes=["Nats per target, paired by seed, with the 95 % interval over seeds."],
     )
@@ -157,7 +161,7 @@ def _diagnostic(results: Results, evaluation: Evaluation, metric: str, title: st
     return Table(
         title=f"{title}: {evaluation.name}",
         name=f"{evaluation.name}-{metric}",
-        columns=["training: method", *_headings(list(_rows(results, evaluation, "loss")))],
+        columns=["training: method", *_headings(results, evaluation, metric)],
         lines=_lines(results, evaluation, metric, cell),
     )
 
@@ -211,11 +215,11 @@ def _statement(results: Results, one: Comparison) -> str:
 
 def _rows(results: Results, evaluation: Evaluation, metric: str) -> Iterator[ExtrapolationResult]:
     """Means over seeds in the form of results, which plots take."""
-    measured = {row["length_ratio"]: row for row in results.of(evaluation.name, metric)}
+    measured = {(row["training"], row["length_ratio"]): row for row in results.of(evaluation.name, metric)}
     flags = results.flags(evaluation.name)
     for line in results.lines(evaluation, metric):
-        for ratio, length in results.lengths(evaluation.name, metric).items():
-            mean = results.mean(Side(*line, evaluation.name, ratio), metric)
+        for ratio, length in results.lengths(evaluation.name, metric, line[0]).items():
+            mean, like = results.mean(Side(*line, evaluation.name, ratio), metric), measured[line[0], ratio]
             known: dict[str, Any] = {}
             if mean is not None and metric == "gain":
                 known = {"gain": mean.value, "gain_low": mean.low, "gain_high": mean.high}
@@ -223,14 +227,19 @@ def _rows(results: Results, evaluation: Evaluation, metric: str) -> Iterator[Ext
                 ends = {"perplexity": mean.value, "perplexity_low": mean.low, "perplexity_high": mean.high}
                 known = {name: None if end is None else _exp(end) for name, end in ends.items()}
             yield ExtrapolationResult(
-                method=_named(line), length_ratio=ratio, length=length, protocol=measured[ratio]["protocol"],
+                method=_named(line), length_ratio=ratio, length=length, protocol=like["protocol"],
                 status=Status.OK if mean else Status.NO_DOCUMENTS, note=flags.get(line, ""),
-                distance=measured[ratio]["distance"], **known,
+                distance=like["distance"], **known,
             )  # fmt: skip
 
 
-def _headings(rows: Sequence[ExtrapolationResult]) -> list[str]:
-    return [Report(rows).tables[0].heading(length) for length in sorted({row.length for row in rows})]
+def _headings(results: Results, evaluation: Evaluation, metric: str) -> Iterator[str]:
+    rows = list(_rows(results, evaluation, metric))
+    (table,) = Report(rows).tables
+    for ratio in results.lengths(evaluation.name, metric):
+        lengths = {row.length for row in rows if row.length_ratio == ratio}
+        # trainings on rows of several lengths share the ratio, and no number of tokens
+        yield table.heading(*lengths) if len(lengths) == 1 else f"{ratio}×"
 
 
 def _named(line: tuple[str, str]) -> str:

@@ -99,14 +99,16 @@ class Results:
         """
         return [row for row in self.rows if row["evaluation"] == evaluation and _has(row["protocol"], metric)]
 
-    def lengths(self, evaluation: str, metric: str) -> dict[int, int]:
-        """Length ratios of an evaluation, ascending, with their lengths in tokens.
+    def lengths(self, evaluation: str, metric: str, training: str | None = None) -> dict[int, int]:
+        """Length ratios of an evaluation, ascending, with their lengths in tokens, which trainings may not share.
 
         Args:
             evaluation: Its name.
             metric: A field of a result.
+            training: Whose; the last one's if None.
         """
-        return dict(sorted({row["length_ratio"]: row["length"] for row in self.of(evaluation, metric)}.items()))
+        rows = (row for row in self.of(evaluation, metric) if training in (None, row["training"]))
+        return dict(sorted({row["length_ratio"]: row["length"] for row in rows}.items()))
 
     def lines(self, evaluation: Evaluation, metric: str) -> list[tuple[str, str]]:
         """List what was measured in an evaluation: training and method, as the study orders them.
@@ -169,6 +171,7 @@ class Results:
 
         The best is the lowest mean loss, or highest gain, among what is not flagged; others stay if the 95 % interval
         of the paired difference to it includes 0. With a single seed there is no interval, and the best stands alone.
+        Where not all read the same documents there is no best.
 
         Args:
             evaluation: The evaluation.
@@ -183,6 +186,8 @@ class Results:
         means = {line: found for line, side in sides.items() if (found := self.mean(side, metric)) is not None}
         if not means:
             return set()
+        if not self.are_paired(evaluation, length_ratio, metric):
+            return set()
         best = (max if metric == "gain" else min)(means, key=lambda line: means[line].value)
         equal = {best}
         for line, side in sides.items():
@@ -190,6 +195,18 @@ class Results:
             if line != best and len(differences) > 1 and not mean_of(differences).excludes_zero:
                 equal.add(line)
         return equal
+
+    def are_paired(self, evaluation: Evaluation, length_ratio: int, metric: str) -> bool:
+        """Whether all that was measured at a length with a seed was so on the same text.
+
+        Args:
+            evaluation: The evaluation.
+            length_ratio: Of the length.
+            metric: A field of a result.
+        """
+        rows = [row for row in self.of(evaluation.name, metric) if row["length_ratio"] == length_ratio]
+        read = {(row["seed"], row["documents_sha256"]) for row in rows if row["status"] == Status.OK}
+        return len(read) == len({seed for seed, _ in read})
 
     def flags(self, evaluation: str) -> dict[tuple[str, str], str]:
         """Return what speaks against quoting a line beside the others, by training and method.

@@ -140,6 +140,9 @@ def test_the_same_documents_are_paired_only_at_the_same_targets(tmp_path, ours, 
 
 def test_the_best_and_what_does_not_differ_from_it(results):
     evaluation = results.study.evaluations["main"]
+    assert results.not_worse(evaluation, 4, "loss") == set(), "b has read other text"
+    for row in results.rows:
+        row["documents_sha256"] = "all"
     assert results.not_worse(evaluation, 4, "loss") == {("a", "better"), ("a", "same_&_$")}
     assert results.not_worse(evaluation, 4, "gain") == {("a", "better")}
 
@@ -153,7 +156,22 @@ def test_intervals_are_over_seeds_and_differences_are_paired(results):
     )
 
 
+def test_trainings_of_two_lengths_stand_under_their_ratio(results, tmp_path):
+    for row in results.rows:
+        if row["training"] == "b":
+            row["length"] *= 2
+    write_report(results, tmp_path / "report", "Made up")
+    text = (tmp_path / "report" / "study.md").read_text()
+    assert "| training: method | 1× | 4× |" in text
+    assert "At 1×, 4× not all read the same documents: no best is marked." in text
+    summary = pd.read_parquet(tmp_path / "report" / "summary.parquet")
+    found = {(row.training, row.length_ratio, row.length) for row in summary.itertuples() if row.method == "plain"}
+    assert found == {("a", 1, 16), ("a", 4, 64), ("b", 1, 32), ("b", 4, 128)}
+
+
 def test_the_files(results, tmp_path):
+    for row in results.rows:
+        row["documents_sha256"] = "all"
     paths = {path.name: path for path in write_report(results, tmp_path / "report", "Made up")}
     text = paths["study.md"].read_text()
     assert "Not finished: 6 tasks are left" in text  # the trainings, which were not done here
