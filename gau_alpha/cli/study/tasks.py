@@ -80,9 +80,12 @@ class Task:
         if not self.is_begun:
             return
         before = read_json(self.folder / _DEFINITION)
-        if before == self.definition:
-            return
         found = changes(before, json.loads(json.dumps(self.definition)), before_is="then", now_is="now")
+        if not found:  # of two bases the later one wins
+            orders = list(_bases(before)), list(_bases(self.definition))
+            found = changes(orders[0], orders[1], "order of base", before_is="then", now_is="now")
+        if not found:
+            return
         more = f" and {len(found) - _MOST_CHANGES} more" if len(found) > _MOST_CHANGES else ""
         raise ValueError(
             f"{self} was begun in {self.folder} with other settings: {'; '.join(found[:_MOST_CHANGES])}{more}. Undo "
@@ -194,9 +197,12 @@ def _training(
     command += ["--trainer.callbacks+=callbacks.final_checkpoint.FinalCheckpoint", "--auto_resume", "true", *extra]
     if parent is not None:
         command += ["--model.init_from", str(parent.folder / FINAL)]
+    overrides = located_overrides(training, study)
+    named = {"override_files": found} if (found := _described(list(_files_in(overrides)))) else {}
     definition = {
         "base": described,
-        "overrides": located_overrides(training, study),
+        "overrides": overrides,
+        **named,
         "seed_settings": list(study.seed_settings),
         "seed": seed,
         "parent": None if parent is None else parent.definition,
@@ -226,7 +232,9 @@ def _evaluation(
     chosen = [f"--calibrations={json.dumps([str(path) for path in tables.values()])}"] if tables else []
     where = ["--output_dir", str(place), *_options(evaluation.options), *extra]
     commands.append(["extrapolate", *checkpoint, f"--methods={json.dumps(methods)}", *chosen, *where])
+    named = {"option_files": found} if (found := _described(list(_files_in([evaluation.options, calibrate])))) else {}
     definition = {
+        **named,
         "training": trained.definition,
         "methods": list(evaluation.methods),
         "method_files": _described([Path(name) for name in methods if name.endswith((".yaml", ".yml"))]),
@@ -249,13 +257,33 @@ def _located(name: str, beside: Path) -> Path:
 def _described(paths: Sequence[Path]) -> dict[str, Any]:
     """Return what YAML files and those that they name hold, by their names as seen from the first of each."""
     found: dict[str, Any] = {}
-    for path in paths:
+    for number, path in enumerate(map(Path.absolute, paths), 1):
         contents = read_with_named([path])
         for one, content in contents.items():
-            found[os.path.relpath(one, path.parent)] = content
+            name = os.path.relpath(one, path.parent)
+            if found.setdefault(name, content) != content:  # another file of this name, in another folder
+                found[f"{name} ({number})"] = content
             if isinstance(content, dict) and content.get("ckpt_path"):
-                raise ValueError(f"base: {one} names a ckpt_path; a study's trainings begin afresh or have a parent.")
+                raise ValueError(f"{one} names a ckpt_path; a study's trainings begin afresh or have a parent.")
     return found
+
+
+def _files_in(value: Any) -> Iterator[Path]:
+    """Yield the YAML files that settings name, as the command will find them."""
+    if isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _files_in(one)
+    elif isinstance(value, str) and value.endswith((".yaml", ".yml")) and Path(value).is_file():
+        yield Path(value)
+
+
+def _bases(definition: Any) -> Iterator[str]:
+    """Yield names of base files in their order, which dicts keep and their comparison does not see."""
+    for name, value in definition.items() if isinstance(definition, Mapping) else ():
+        if name == "base" and isinstance(value, Mapping):
+            yield from value
+        elif name in ("training", "parent"):
+            yield from _bases(value)
 
 
 def _absolute(value: Any, beside: Path) -> Any:

@@ -99,6 +99,60 @@ def test_a_changed_base_is_refused_with_what_has_changed(tmp_path):
             task.check()
 
 
+def begin(tmp_path, content):
+    for task in tasks_of(read(tmp_path, content), tmp_path / "out"):
+        task.begin()
+
+
+def refusals(tmp_path, content):
+    """What is said of those tasks that were begun as something else."""
+    found = []
+    for task in tasks_of(read(tmp_path, content), tmp_path / "out"):
+        try:
+            task.check()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def test_the_order_of_bases_is_a_setting(tmp_path):
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        (tmp_path / f"{name}.yaml").write_text(f"model: {{dropout: {rate}}}\n")
+    content = {**GOOD, "base": ["a.yaml", "b.yaml"]}
+    begin(tmp_path, content)
+    assert refusals(tmp_path, content) == []
+    found = refusals(tmp_path, {**GOOD, "base": ["b.yaml", "a.yaml"]})
+    assert len(found) == 8
+    assert all("order of base: ['a.yaml', 'b.yaml'" in one for one in found)
+
+
+def test_bases_of_one_name_are_both_compared(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base.yaml").write_text(f"model: {{{name}: 1}}\n")
+    content = {**GOOD, "base": ["a/base.yaml", "b/base.yaml"]}
+    begin(tmp_path, content)
+    (tmp_path / "a" / "base.yaml").write_text("model: {a: 2}\n")
+    found = refusals(tmp_path, content)
+    assert len(found) == 8
+    assert "model.a: 1 then, 2 now" in found[0]
+
+
+def test_files_that_overrides_and_options_name_are_compared(tmp_path):
+    for name in ("method", "data"):
+        (tmp_path / f"{name}.yaml").write_text("scale: 8\n")
+    content = edited(("trainings", "cosscale", "overrides", "model", "method"), "method.yaml")
+    content["evaluations"]["fitted"]["options"] = {"data": str(tmp_path / "data.yaml")}
+    begin(tmp_path, content)
+    (tmp_path / "method.yaml").write_text("scale: 16\n")
+    found = refusals(tmp_path, content)
+    assert len(found) == 2, "one training and its evaluation"
+    assert all("scale: 8 then, 16 now" in one for one in found)
+    (tmp_path / "method.yaml").write_text("scale: 8\n")
+    (tmp_path / "data.yaml").write_text("scale: 16\n")
+    assert len(refusals(tmp_path, content)) == 2, "one evaluation over two seeds"
+
+
 def test_one_training_may_change_while_others_stay(tmp_path):
     for task in tasks_of(read(tmp_path, GOOD), tmp_path / "out"):
         task.begin()
