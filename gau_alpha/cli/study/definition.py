@@ -7,6 +7,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gau_alpha.attention.presets import TRAINED, display_name
+from gau_alpha.extrapolation.candidates import GROUPS
+from gau_alpha.extrapolation.options import DEFAULT_RATIOS, PROBED_RATIOS
+from gau_alpha.extrapolation.protocols import PROTOCOLS
 from gau_alpha.untrusted.limits import require_number, require_whole
 from gau_alpha.untrusted.reading import read_yaml
 from gau_alpha.untrusted.registry import shown
@@ -16,6 +20,13 @@ METRICS = ("loss", "accuracy", "gain", "attention_entropy", "near_share")
 
 EXPECTATIONS = ("lower", "higher", "within")
 """What a comparison may expect of the difference first − second."""
+
+_OWN = {
+    # with a time_budget, what was not measured in time would pass for done
+    "options": ("ckpt_path", "methods", "calibrations", "output_dir", "time_budget"),
+    "calibrate": ("ckpt_path", "method", "objective", "output"),
+}
+"""Options that the study itself gives."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")  # it names a folder
 _Kind = TypeVar("_Kind")
@@ -151,12 +162,12 @@ def _study(path: Path, content: dict[str, Any]) -> Study:
     trainings: dict[str, Training] = {}
     for name, entry in _section(known, "trainings").items():
         where = f"trainings.{name}"
-        entry = _mapping(where, entry)
-        given = {**entry, "name": _name(where, name), "seeds": entry.get("seeds", known["seeds"])}
+        given = {"seeds": known["seeds"], **_given(where, entry), "name": _name(where, name)}
         training = _build(Training, given, where)
-        _mapping(f"{where}.overrides", training.overrides)
+        if "ckpt_path" in _mapping(f"{where}.overrides", training.overrides):
+            raise ValueError(f"{where}.overrides has ckpt_path: trainings begin afresh or have a parent; leave it out.")
         _seeds(f"{where}.seeds", training.seeds)
-        if training.parent is not None and training.parent not in trainings:
+        if training.parent is not None and training.parent not in list(trainings):
             raise ValueError(
                 f"{where}.parent must be one of the trainings above it ({', '.join(trainings) or 'there are none'}), "
                 f"got {shown(training.parent)}."
@@ -167,7 +178,7 @@ def _study(path: Path, content: dict[str, Any]) -> Study:
     evaluations: dict[str, Evaluation] = {}
     for name, entry in _section(known, "evaluations").items():
         where = f"evaluations.{name}"
-        given = {"trainings": list(trainings), **_mapping(where, entry), "name": _name(where, name)}
+        given = {"trainings": list(trainings), **_given(where, entry), "name": _name(where, name)}
         evaluations[name] = _evaluation(_build(Evaluation, given, where), where, trainings)
     comparisons = known.get("comparisons") or []
     if not isinstance(comparisons, list):
@@ -184,35 +195,74 @@ def _study(path: Path, content: dict[str, Any]) -> Study:
     names = Counter(one.name for one in known["comparisons"])
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"comparisons: {twice[0]!r} is the name of more than one.")
-    study = _build(Study, known, "")
+    study = _build(Study, _given("", known), "")
     _texts("seed_settings", study.seed_settings)
+    _text("title", study.title)
     return study
 
 
 def _evaluation(evaluation: Evaluation, where: str, trainings: Mapping[str, Training]) -> Evaluation:
-    _texts(f"{where}.methods", evaluation.methods)
+    shown_as = [display_name(name) for name in _texts(f"{where}.methods", evaluation.methods)]
+    if twice := [name for name, count in Counter(shown_as).items() if count > 1]:
+        raise ValueError(f"{where}.methods has two that tables would call {twice[0]}: give one file another name.")
     for name in _texts(f"{where}.trainings", evaluation.trainings):
         _require_one_of(f"{where}.trainings", name, trainings)
     for section in ("options", "calibrate", "baseline"):
-        _mapping(f"{where}.{section}", getattr(evaluation, section))
-    protocols = evaluation.options.get("protocol", "mlm")
-    others = [one for one in ([protocols] if isinstance(protocols, str) else protocols) if one != "copy"]
+        given = _mapping(f"{where}.{section}", getattr(evaluation, section))
+        if own := [name for name in _OWN.get(section, ()) if name in given]:
+            raise ValueError(f"{where}.{section} has {own[0]}, which a study decides itself; leave it out.")
+    others = [one for one in _protocols(evaluation, where) if one != "copy"]
     if len(others) > 1:
         raise ValueError(
-            f"{where}.options.protocol has {' and '.join(map(str, others))}, whose losses can't be told apart here: "
+            f"{where}.options.protocol has {' and '.join(others)}, whose losses can't be told apart here: "
             "name an evaluation for each."
         )
-    baseline = {"training": evaluation.trainings[0], "method": evaluation.methods[0], **evaluation.baseline}
-    _require_one_of(f"{where}.baseline.training", baseline["training"], evaluation.trainings)
+    first = TRAINED if shown_as[0] in GROUPS else shown_as[0]
+    baseline = {"training": evaluation.trainings[0], "method": first, **evaluation.baseline}
     if unknown := set(baseline) - {"training", "method"}:
         raise ValueError(f"{where}.baseline has {shown(sorted(map(str, unknown))[0])}; it takes training and method.")
+    _require_one_of(f"{where}.baseline.training", baseline["training"], evaluation.trainings)
+    _require_method(f"{where}.baseline.method", baseline["method"], evaluation)
     return _replace(evaluation, baseline=baseline)
+
+
+def _protocols(evaluation: Evaluation, where: str = "") -> list[str]:
+    given = evaluation.options.get("protocol", "mlm")
+    names = _texts(f"{where}.options.protocol", [given] if isinstance(given, str) else given)
+    for name in names:
+        _require_one_of(f"{where}.options.protocol", name, PROTOCOLS)
+    return list(names)
+
+
+def _require_method(where: str, method: Any, evaluation: Evaluation) -> None:
+    """Refuse a method that the evaluation's tables will not have, as far as that can be known."""
+    if not set(GROUPS) & set(evaluation.methods):
+        _require_one_of(where, method, map(display_name, evaluation.methods))
+
+
+def _require_measured(where: str, side: Side, metric: str, evaluation: Evaluation) -> None:
+    """Refuse what the evaluation will not measure: it would be noticed when nothing may be changed any more."""
+    _require_method(f"{where}.method", side.method, evaluation)
+    protocols, options = _protocols(evaluation), evaluation.options
+    # attention is looked at for either, and its entropy is there then
+    switches = {"attention_entropy": ("entropy", "distances"), "near_share": ("distances",)}.get(metric, ())
+    is_off = bool(switches) and all(options.get(one) is False for one in switches)
+    if is_off or not any((one == "copy") == (metric == "gain") for one in protocols):
+        why = " and ".join(f"{one} false" for one in switches) if is_off else f"protocol {' and '.join(protocols)}"
+        raise ValueError(f"{where}: the evaluation {side.evaluation} measures no {metric}, by its options: {why}.")
+    probes = metric == "gain" or protocols == ["recall"]
+    ratios = options.get("length_ratios") or (PROBED_RATIOS if probes else DEFAULT_RATIOS)
+    if isinstance(ratios, Sequence) and not isinstance(ratios, str) and side.length_ratio not in ratios:
+        raise ValueError(
+            f"{where}.length_ratio must be one of those of {side.evaluation} ({', '.join(map(str, ratios))}), got "
+            f"{side.length_ratio}."
+        )
 
 
 def _comparison(
     entry: Any, where: str, trainings: Mapping[str, Training], evaluations: Mapping[str, Evaluation]
 ) -> Comparison:
-    entry = dict(_mapping(where, entry))
+    entry = _given(where, entry)
     # what both sides have in common stands beside them
     common = {name: entry.pop(name) for name in _names(Side) if name in entry}
     if len(evaluations) == 1:
@@ -224,8 +274,8 @@ def _comparison(
         require_whole(f"{where}.{name}.length_ratio", side.length_ratio)
         entry[name] = side
     comparison = _build(Comparison, entry, where)
-    if not isinstance(comparison.name, str) or not comparison.name:
-        raise ValueError(f"{where}.name must be a text, got {shown(comparison.name)}.")
+    if not _text(f"{where}.name", comparison.name):
+        raise ValueError(f"{where}.name is empty.")
     _require_one_of(f"{where}.metric", comparison.metric, METRICS)
     if comparison.expect is not None:
         _require_one_of(f"{where}.expect", comparison.expect, EXPECTATIONS)
@@ -233,6 +283,14 @@ def _comparison(
         raise ValueError(f"{where}: expect: within and a margin belong together, give both or neither.")
     if comparison.margin is not None:
         require_number(f"{where}.margin", comparison.margin, above=0)
+    _text(f"{where}.claim", comparison.claim)
+    sides = {"first": comparison.first, "second": comparison.second}
+    for name, side in sides.items():
+        _require_measured(f"{where}.{name}", side, comparison.metric, evaluations[side.evaluation])
+    if comparison.first == comparison.second:
+        raise ValueError(f"{where}: first and second are the same, so that nothing is compared.")
+    if not set.intersection(*(set(trainings[side.training].seeds) for side in sides.values())):
+        raise ValueError(f"{where}: the trainings of first and second share no seed, and differences are by seed.")
     return comparison
 
 
@@ -275,6 +333,17 @@ def _mapping(where: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
+def _given(where: str, value: Any) -> dict[str, Any]:
+    """Return a mapping without the entries that were left empty."""
+    return {name: one for name, one in _mapping(where, value).items() if one is not None}
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be a text, got {shown(value)}: put it in quotes.")
+    return value
+
+
 def _name(where: str, name: Any) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
@@ -303,5 +372,5 @@ def _seeds(where: str, value: Any) -> Sequence[int]:
 
 
 def _require_one_of(where: str, value: Any, known: Any) -> None:
-    if value not in list(known):
-        raise ValueError(f"{where} must be one of {', '.join(known)}; got {shown(value)}.")
+    if value not in (names := list(known)):
+        raise ValueError(f"{where} must be one of {', '.join(names)}; got {shown(value)}.")

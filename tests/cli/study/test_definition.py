@@ -198,11 +198,59 @@ def edited(path, value):
         (("comparisons", 0, "evaluation"), "fitted", "first.training must be one of softmax"),
         (("comparisons", 0, "length_ratio"), 0, "at least 1"),
         (("comparisons",), {"a": 1}, "must be a list"),
+        (("title",), 2024, "title must be a text, got 2024"),
+        (("trainings", "cosscale", "parent"), ["softmax"], "parent must be one of"),
+        (("trainings", "softmax"), {"overrides": {"ckpt_path": "a.ckpt"}}, "overrides has ckpt_path"),
+        (("evaluations", "main", "options", "ckpt_path"), "a.ckpt", "options has ckpt_path, which a study decides"),
+        (("evaluations", "main", "options", "time_budget"), 60, "options has time_budget"),
+        (("evaluations", "fitted", "calibrate"), {"objective": "loss"}, "calibrate has objective"),
+        (("evaluations", "main", "options", "protocol"), "[mlm, recall]", r"one of mlm.*; got '\[mlm, recall\]'"),
+        (("evaluations", "main", "options", "protocol"), None, "protocol must be a list"),
+        (("evaluations", "main", "methods"), ["x/a.yaml", "y/a.yaml"], "two that tables would call a"),
+        (("evaluations", "main", "baseline"), {"method": "train"}, "baseline.method must be one of trained, infoscale"),
+        (("comparisons", 0, "claim"), ["a"], "claim must be a text"),
+        (("comparisons", 0, "second", "method"), "infoscal", "second.method must be one of trained, infoscale"),
+        (("comparisons", 0, "length_ratio"), 64, r"length_ratio must be one of those of main \(1, 4\), got 64"),
+        (("comparisons", 0, "metric"), "gain", "main measures no gain, by its options: protocol mlm"),
+        (("comparisons", 0, "second"), {"training": "cosscale", "method": "trained"}, "first and second are the same"),
+        (("trainings", "softmax"), {"seeds": [0]}, "cosscale.seeds: its parent softmax is not trained with"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, path, value, said):
     with pytest.raises(ValueError, match=said):
         tasks_of(read(tmp_path, edited(path, value)), tmp_path / "out")
+
+
+def test_what_attention_did_is_not_compared_where_nobody_looked(tmp_path):
+    content = edited(("comparisons", 0, "metric"), "near_share")
+    content["evaluations"]["main"]["options"]["distances"] = False
+    with pytest.raises(ValueError, match="main measures no near_share, by its options: distances false"):
+        read(tmp_path, content)
+    content["comparisons"][0]["metric"] = "attention_entropy"
+    read(tmp_path, content)
+    content["evaluations"]["main"]["options"]["entropy"] = False
+    with pytest.raises(ValueError, match="no attention_entropy, by its options: entropy false and distances false"):
+        read(tmp_path, content)
+
+
+def test_trainings_without_a_common_seed_are_not_compared(tmp_path):
+    content = edited(("trainings", "cosscale"), {"seeds": [2, 3]})
+    with pytest.raises(ValueError, match="share no seed"):
+        read(tmp_path, content)
+
+
+def test_an_entry_that_is_left_empty_is_left_out(tmp_path):
+    content = copy.deepcopy(GOOD)
+    content["trainings"]["softmax"] = {"overrides": None, "seeds": None}
+    content["evaluations"]["main"] |= {"calibrate": None, "baseline": None, "trainings": None}
+    content["evaluations"]["fitted"]["options"] = None
+    assert read(tmp_path, {**content, "title": None}) == read(tmp_path, GOOD)
+
+
+@pytest.mark.parametrize(("method", "shown"), [("x/mine.yaml", "mine"), ("training-free", "trained"), ("pi", "pi")])
+def test_the_baseline_is_called_as_tables_call_it(tmp_path, method, shown):
+    content = edited(("evaluations", "fitted", "methods"), [method])
+    assert read(tmp_path, content).evaluations["fitted"].baseline["method"] == shown
 
 
 def test_a_base_that_goes_on_from_a_checkpoint_is_refused(tmp_path):

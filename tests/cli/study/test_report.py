@@ -33,7 +33,12 @@ STUDY = {
     "seeds": SEEDS,
     "title": "Made up",
     "trainings": {"a": {}, "b": {}},
-    "evaluations": {"main": {"methods": ["plain", "better"], "options": {"protocol": ["mlm", "copy"]}}},
+    "evaluations": {
+        "main": {
+            "methods": ["plain", "better", "same_&_$"],
+            "options": {"protocol": ["mlm", "copy"], "length_ratios": [1, 4]},
+        }
+    },
     "comparisons": [
         {
             "name": "of other text",
