@@ -120,6 +120,7 @@ def _means(results: Results, evaluation: Evaluation, metric: str, measure: str) 
     lengths = results.lengths(evaluation.name, metric)
     best = {ratio: results.not_worse(evaluation, ratio, metric) for ratio in lengths}
     notes = [f"{DAGGER} {_named(line)}: {said}." for line, said in flags.items()]
+    notes += results.gaps(evaluation, metric)
     if apart := [f"{ratio}×" for ratio in lengths if not results.are_paired(evaluation, ratio, metric)]:
         notes.append(f"At {', '.join(apart)} not all read the same documents: no best is marked.")
 
@@ -180,12 +181,20 @@ def _lines(
 def _comparisons(results: Results) -> Table:
     lines: list[list[Cell]] = []
     flagged: dict[str, None] = {}
+    fewer: list[str] = []
     for one in results.verdicts:
         adjusted = "" if one.adjusted is None else f"{one.adjusted:.2g}"
         difference = "" if one.difference is None else number_shown(one.difference, "+")
         cells = [one.comparison.name, _statement(results, one.comparison), difference, adjusted, one.verdict]
         lines.append([Cell(cell) for cell in cells])
-        for side in (one.comparison.first, one.comparison.second):
+        sides = (one.comparison.first, one.comparison.second)
+        shared = set.intersection(*(set(results.study.trainings[side.training].seeds) for side in sides))
+        if one.difference is not None and one.difference.num_seeds < len(shared):
+            fewer.append(
+                f"{one.comparison.name}: over {one.difference.num_seeds} of {len(shared)} seeds; the others are not "
+                "finished, have no number, or read other documents."
+            )
+        for side in sides:
             line = (side.training, side.method)
             if said := results.flags(side.evaluation).get(line):
                 flagged[f"{DAGGER} {_named(line)}: {said}."] = None
@@ -197,6 +206,7 @@ def _comparisons(results: Results) -> Table:
         notes=[
             f"Paired by seed, Student's t; p after Holm's correction over these {len(lines)}. A verdict needs p below "
             f"{SIGNIFICANT}. Everything else in this report is exploratory.",
+            *fewer,
             *flagged,
         ],
     )

@@ -208,6 +208,24 @@ class Results:
         read = {(row["seed"], row["documents_sha256"]) for row in rows if row["status"] == Status.OK}
         return len(read) == len({seed for seed, _ in read})
 
+    def gaps(self, evaluation: Evaluation, metric: str) -> Iterator[str]:
+        """Say which seeds of finished evaluations have no number, and why: means are over the others.
+
+        Args:
+            evaluation: The evaluation.
+            metric: A field of a result.
+        """
+        for ratio in self.lengths(evaluation.name, metric):
+            rows = [row for row in self.of(evaluation.name, metric) if row["length_ratio"] == ratio]
+            for status in dict.fromkeys(row["status"] for row in rows if row["status"] != Status.OK):
+                lacking: dict[str, list[str]] = {}
+                for row in rows:
+                    if row["status"] == status:
+                        lacking.setdefault(f"{row['training']}: {row['method']}", []).append(str(row["seed"]))
+                lines = "; ".join(f"{line}, seed {', '.join(seeds)}" for line, seeds in lacking.items())
+                is_all = sum(map(len, lacking.values())) == len(rows)
+                yield f"Without a number at {ratio}×, {status}: {'all' if is_all else lines}."
+
     def flags(self, evaluation: str) -> dict[tuple[str, str], str]:
         """Return what speaks against quoting a line beside the others, by training and method.
 

@@ -208,6 +208,22 @@ def test_a_comparison_of_what_the_weights_were_not_trained_for_says_so(results, 
     assert table.count("† a: better:") == 1
 
 
+def test_a_seed_without_a_number_is_named_where_means_are_over_the_others(results, tmp_path):
+    for row in results.rows:
+        if row["length_ratio"] == 4 and (row["training"], row["method"], row["seed"]) == ("a", "better", 2):
+            row |= {"status": Status.NOT_FINITE, "loss": None, "gain": None}
+        if row["length_ratio"] == 1:
+            row |= {"status": Status.NO_DOCUMENTS, "loss": None}
+    write_report(results, tmp_path / "report", "Made up")
+    for name in ("study.md", "study.html", "study.tex"):
+        text = (tmp_path / "report" / name).read_text().replace(r"$\times$", "×")
+        assert text.count("Without a number at 4×, not finite: a: better, seed 2.") == 2, "loss and gain"
+        assert text.count("Without a number at 1×, no documents: all.") == 1
+        assert text.count("open: over 2 of 3 seeds") == 1
+        assert "too close to call: over 2 of 3 seeds" in text
+        assert "of other text: over" not in text
+
+
 def test_numbers_that_are_missing_are_said_to_be(results, tmp_path):
     for task in (tmp_path / "out" / "evaluations").rglob("done.json"):
         if "/b/" not in task.as_posix():
