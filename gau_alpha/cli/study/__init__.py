@@ -12,7 +12,7 @@ from gau_alpha.cli.provenance import environment_info
 from gau_alpha.cli.study.definition import Study, read_study
 from gau_alpha.cli.study.lock import TaskLock
 from gau_alpha.cli.study.runner import Runner, estimate, listed
-from gau_alpha.cli.study.tasks import Task, tasks_of
+from gau_alpha.cli.study.tasks import DONE, Task, evaluation_folder, tasks_of
 from gau_alpha.cli.trust import gather_trust
 from gau_alpha.untrusted.escaping import printable
 from gau_alpha.untrusted.reading import read_json
@@ -78,7 +78,15 @@ def _located(path: Path) -> Path:
 
 
 def _check_comparisons(study: Study, tasks: list[Task], folder: Path) -> None:
-    """Refuse comparisons that were changed once there were results that they could have been chosen by."""
+    """Refuse comparisons, and a choice of their seeds, that finished results could have been looked at for."""
+    for side in (side for one in study.comparisons for side in (one.first, one.second)):
+        known = {f"seed_{seed}" for seed in study.trainings[side.training].seeds}
+        place = evaluation_folder(folder, side.evaluation, side.training, 0).parent
+        if dropped := sorted({done.parent.name for done in place.glob(f"seed_*/{DONE}")} - known):
+            raise ValueError(
+                f"{study.path}: {dropped[0]} of {side.training} is finished in {place}, but no longer among its seeds: "
+                "to choose seeds after looking at results is no test. Restore it, or give another --output_dir."
+            )
     path = folder / _COMPARISONS
     if not path.is_file() or not any(task.kind == "evaluation" and task.is_done for task in tasks):
         return

@@ -88,8 +88,11 @@ def _baseline(evaluation: Evaluation, length_ratio: int) -> Side:
 
 def _opening(results: Results) -> list[str]:
     study = results.study
+    seeds = ", ".join(map(str, study.seeds))
+    for one in study.trainings.values():
+        seeds += "" if one.seeds == study.seeds else f"; of {one.name} {', '.join(map(str, one.seeds))}"
     lines = [
-        f"Seeds of weights and data order: {', '.join(map(str, study.seeds))}. Brackets hold the 95 % interval over "
+        f"Seeds of weights and data order: {seeds}. Brackets hold the 95 % interval over "
         "seeds (Student's t). Perplexity is exp of the mean loss. Bold: the best of its length and what does not "
         "differ from it significantly (the 95 % interval of the difference, paired by seed, includes 0)."
     ]

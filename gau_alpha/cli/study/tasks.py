@@ -21,7 +21,10 @@ FINAL = Path("checkpoints") / "final.ckpt"
 LOG = "log.txt"
 """What the commands of a task print, in its folder."""
 
-_DEFINITION, _DONE = "definition.json", "done.json"
+DONE = "done.json"
+"""What a finished task has in its folder."""
+
+_DEFINITION = "definition.json"
 _MOST_CHANGES = 5  # that a message names
 
 
@@ -55,7 +58,7 @@ class Task:
     @property
     def is_done(self) -> bool:
         """Whether it was finished."""
-        return (self.folder / _DONE).is_file()
+        return (self.folder / DONE).is_file()
 
     @property
     def is_begun(self) -> bool:
@@ -67,7 +70,7 @@ class Task:
         """How long it took; None where it is not done, or was done in more than one go."""
         if not self.is_done:
             return None
-        found = read_json(self.folder / _DONE)
+        found = read_json(self.folder / DONE)
         seconds = found.get("seconds") if isinstance(found, dict) and not found.get("resumed") else None
         return float(seconds) if isinstance(seconds, int | float) else None
 
@@ -109,7 +112,7 @@ class Task:
             seconds: How long the commands took.
             resumed: Whether some of it had been done before.
         """
-        _write_json(self.folder / _DONE, {"seconds": round(seconds, 1), "resumed": resumed})
+        _write_json(self.folder / DONE, {"seconds": round(seconds, 1), "resumed": resumed})
 
 
 def tasks_of(study: Study, folder: Path, trust: Sequence[str] = ()) -> list[Task]:

@@ -3,8 +3,10 @@ import copy
 import pytest
 import yaml
 from pages import ROOT
+from refusals import refused
 
 from gau_alpha.attention.presets import TRAINED, display_name, load_preset
+from gau_alpha.cli import main
 from gau_alpha.cli.study.definition import Side, read_study
 from gau_alpha.cli.study.runner import estimate, listed
 from gau_alpha.cli.study.tasks import FINAL, tasks_of
@@ -151,6 +153,18 @@ def test_files_that_overrides_and_options_name_are_compared(tmp_path):
     (tmp_path / "method.yaml").write_text("scale: 8\n")
     (tmp_path / "data.yaml").write_text("scale: 16\n")
     assert len(refusals(tmp_path, content)) == 2, "one evaluation over two seeds"
+
+
+def test_a_finished_seed_of_a_comparison_is_not_left_out(tmp_path, capsys):
+    for task in tasks_of(read(tmp_path, GOOD), tmp_path / "out"):
+        task.begin()
+        task.finish(1.0, resumed=False)
+    command = ["study", str(tmp_path / "study.yaml"), "--output_dir", str(tmp_path / "out"), "--list"]
+    assert main(command) == 0
+    read(tmp_path, edited(("trainings", "softmax"), {"seeds": [1, 2]}))
+    assert "seed_0 of softmax is finished" in refused(capsys, command)
+    read(tmp_path, {**edited(("trainings", "softmax"), {"seeds": [1, 2]}), "comparisons": None})
+    assert main(command) == 0
 
 
 def test_one_training_may_change_while_others_stay(tmp_path):

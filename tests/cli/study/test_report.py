@@ -32,7 +32,7 @@ STUDY = {
     "base": "demo.yaml",
     "seeds": SEEDS,
     "title": "Made up",
-    "trainings": {"a": {}, "b": {}},
+    "trainings": {"a": {}, "b": {"seeds": [0, 2, 1]}},
     "evaluations": {
         "main": {
             "methods": ["plain", "better", "same_&_$"],
@@ -161,6 +161,7 @@ def test_intervals_are_over_seeds_and_differences_are_paired(results):
     )
 
 
+@pytest.mark.slow
 def test_trainings_of_two_lengths_stand_under_their_ratio(results, tmp_path):
     for row in results.rows:
         if row["training"] == "b":
@@ -179,6 +180,7 @@ def test_the_files(results, tmp_path):
         row["documents_sha256"] = "all"
     paths = {path.name: path for path in write_report(results, tmp_path / "report", "Made up")}
     text = paths["study.md"].read_text()
+    assert "Seeds of weights and data order: 0, 1, 2; of b 0, 2, 1. Brackets" in text
     assert "Not finished: 6 tasks are left" in text  # the trainings, which were not done here
     assert r"**4.48 \[2.13, 9.44\]**" in text
     assert "+0.500 ± 0.025" in text
@@ -208,6 +210,7 @@ def test_a_comparison_of_what_the_weights_were_not_trained_for_says_so(results, 
     assert table.count("† a: better:") == 1
 
 
+@pytest.mark.slow
 def test_a_seed_without_a_number_is_named_where_means_are_over_the_others(results, tmp_path):
     for row in results.rows:
         if row["length_ratio"] == 4 and (row["training"], row["method"], row["seed"]) == ("a", "better", 2):
