@@ -226,15 +226,14 @@ def _evaluation(
     calibrate = {**lengths, **evaluation.calibrate}
     commands = [
         [
-            *("calibrate", *checkpoint, "--method", base, "--objective", objective, "--output", str(path)),
-            *_options(calibrate),
-            *extra,
+            *("calibrate", *_options(calibrate), *extra),  # what comes later wins, whatever a config says
+            *(*checkpoint, "--method", base, "--objective", objective, "--output", str(path)),
         ]
         for (base, objective), path in tables.items()
     ]
     chosen = [f"--calibrations={json.dumps([str(path) for path in tables.values()])}"] if tables else []
-    where = ["--output_dir", str(place), *_options(evaluation.options), *extra]
-    commands.append(["extrapolate", *checkpoint, f"--methods={json.dumps(methods)}", *chosen, *where])
+    own = [*checkpoint, f"--methods={json.dumps(methods)}", *chosen, "--output_dir", str(place)]
+    commands.append(["extrapolate", *_options(evaluation.options), *extra, *own])
     named = {"option_files": found} if (found := _described(list(_files_in([evaluation.options, calibrate])))) else {}
     definition = {
         **named,

@@ -71,6 +71,17 @@ def test_tasks_are_trainings_then_evaluations_with_what_they_need(tmp_path):
     assert [command[0] for command in tasks[6].commands] == ["calibrate", "calibrate", "extrapolate"]
 
 
+def test_a_config_among_the_options_does_not_win_over_what_the_study_gives(tmp_path):
+    content = edited(("evaluations", "fitted"), {"methods": ["calibrated"], "trainings": ["softmax"]})
+    content["evaluations"]["fitted"] |= {"options": {"config": "a.yaml"}, "calibrate": {"config": "b.yaml"}}
+    tasks = tasks_of(read(tmp_path, content), tmp_path / "out")
+    for command in tasks[-1].commands:
+        (config,) = (place for place, word in enumerate(command) if word.startswith("--config="))
+        assert config < command.index("--ckpt_path")
+    calibrate, extrapolate = tasks[-1].commands
+    assert calibrate[-1] in next(word for word in extrapolate if word.startswith("--calibrations="))
+
+
 def test_the_list_says_what_is_done_and_guesses_the_rest_by_it(tmp_path):
     tasks = tasks_of(read(tmp_path, GOOD), tmp_path / "out")
     assert "known once one is done" in estimate(tasks)
