@@ -35,7 +35,7 @@ FAR = 64
 """The multiple of the training length that claims are about."""
 
 UNITS = {"loss": "loss", "gain": "gain", "attention_entropy": "entropy", "near_share": "near share"}
-WANTED: dict[str | None, str] = {"lower": "below 0", "higher": "above 0", None: "nothing"}
+WANTED: dict[str | None, str] = {"lower": "below 0", "higher": "above 0", None: "no direction"}
 
 SIX = {
     "softmax": ("softmax",),
@@ -43,7 +43,7 @@ SIX = {
     "softmax, rerope_infoscale": ("softmax", "rerope_infoscale"),
     "softmax, windowed": ("softmax", "windowed"),
     "cosscale_16": ("cosscale_16",),
-    "cosscale_16, infoscale": ("cosscale_16", "cosscale_infoscale"),
+    "cosscale_16, cosscale_infoscale": ("cosscale_16", "cosscale_infoscale"),
 }
 """The front page's methods: training and, where it is another than the training's, method."""
 
@@ -84,9 +84,13 @@ class Numbers:
         differences = self.results.differences(first, second)
         return number_shown(mean_of(differences), "+") if differences else self._known("", (first, second))
 
+    def behind(self, training: str, method: str = "trained") -> str:
+        """Loss − that of a window on the same weights, on the same hidden tokens, with half of its interval."""
+        return self.difference(self.side(training, method), self.side(training, "windowed"))
+
     def verdicts(self) -> str:
         """A table of all comparisons."""
-        cells = [["comparison", "what is subtracted", "claimed", "difference", "p (Holm)", "verdict"]]
+        cells = [["comparison", "what is subtracted", "claimed", "difference", "seeds", "p (Holm)", "verdict"]]
         for one in self.results.verdicts:
             named = one.comparison
             first, second = (
@@ -99,6 +103,7 @@ class Numbers:
                     f"{UNITS[named.metric]}: {first} − {second}",
                     claimed,
                     number_shown(one.difference, "+"),
+                    "" if one.difference is None else str(one.difference.num_seeds),
                     "" if one.adjusted is None else f"{one.adjusted:.2g}",
                     f"**{one.verdict}**",
                 ]
@@ -131,14 +136,13 @@ class Numbers:
             cells.append([name, *(shown(self.results.mean(_at(side, ratio), metric)) for ratio in lengths)])
         return _table(cells)
 
-    def plotted(self, lines: Lines) -> Figure:
-        """Draw perplexity against length, or gain against distance where that was measured, with bands."""
-        return figures.overview(Report(list(self._rows(lines))).tables)
+    def plotted(self, lines: Lines, metric: str = "loss") -> Figure:
+        """Draw perplexity against length, or gain against distance, with bands."""
+        return figures.overview(Report(list(self._rows(lines, metric))).tables)
 
-    def _rows(self, lines: Lines) -> Iterator[ExtrapolationResult]:
+    def _rows(self, lines: Lines, metric: str) -> Iterator[ExtrapolationResult]:
+        is_copy = metric == "gain"
         for name, side in lines:
-            is_copy = not self.results.of(side.evaluation, "loss")
-            metric = "gain" if is_copy else "loss"
             for row in {one["length_ratio"]: one for one in self.results.of(side.evaluation, metric)}.values():
                 mean = self.results.mean(_at(side, row["length_ratio"]), metric)
                 assert mean is not None, f"{side} has no {metric} at {row['length_ratio']}×"
@@ -171,7 +175,7 @@ class Numbers:
             )
         axes.set_xscale("log", base=2)
         axes.set_xticks(across, [f"{length:,}" for length in across])
-        axes.set_xlabel("tokens")
+        axes.set_xlabel("length (tokens)")
         axes.set_ylabel(label)
         figure.legend(loc="outside right upper")
         return figure
@@ -203,20 +207,20 @@ def drawn(known: Mapping[str, Numbers]) -> dict[str, Figure]:
     paper = known["paper"]
     scales = [(name, paper.side(name)) for name in SCALES]
     entropies = [
-        (f"{name}{', infoscale' * infoscale}", paper.own(name, infoscale))
-        for name in ("softmax", "cosscale_16")
-        for infoscale in (False, True)
+        (name, paper.side(*name.split(", ")))
+        for name in ("softmax", "softmax, infoscale", "cosscale_16", "cosscale_16, cosscale_infoscale")
     ]
     copies = [
         ("softmax", paper.side("softmax", "trained", FAR, "copy")),
         ("softmax, infoscale", paper.side("softmax", "infoscale", FAR, "copy")),
         ("cosscale_16", paper.side("cosscale_16", "trained", FAR, "cosine_copy")),
-        ("cosscale_16, infoscale", paper.side("cosscale_16", "cosscale_infoscale", FAR, "cosine_copy")),
+        ("cosscale_16, cosscale_infoscale", paper.side("cosscale_16", "cosscale_infoscale", FAR, "cosine_copy")),
         ("softmax, windowed", paper.side("softmax", "windowed", FAR, "copy")),
+        *((name, paper.side(name)) for name in ("alibi", "nope", "swan")),
     ]
     return {
         "perplexity": paper.plotted(_six(paper)),
-        "gain": paper.plotted(copies),
+        "gain": paper.plotted(copies, "gain"),
         "entropy": paper.against_length(entropies, "attention_entropy", "attention entropy (nats)"),
         "near_share": paper.against_length(scales, "near_share", "share of attention at most 32 tokens away"),
     }
