@@ -1,4 +1,5 @@
 import functools
+import importlib.util
 import os
 import random
 import signal
@@ -14,7 +15,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import lightning.pytorch  # noqa: F401 - its log handler keeps the stderr that it meets first: not one that a test closes
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 
@@ -36,6 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_sessionstart() -> None:
     """Let jsonargparse start the Python that it asks once for the search path: it would do so in the first test."""
+    if importlib.util.find_spec("jsonargparse") is None:  # a machine that is there for tests/gpu may lack it
+        return
+    from jsonargparse import ArgumentParser
+
     ArgumentParser().add_function_arguments(random.seed)
 
 

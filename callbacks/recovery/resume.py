@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -22,6 +21,9 @@ from callbacks.recovery.preemption import CatchUpCallback
 from callbacks.recovery.run_folder import RunFolder, run_id_of
 from callbacks.run_path import run_path
 from gau_alpha.checkpoints import read_checkpoint
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
 AUTO_RESUME = """For fit: resume from the run's own latest valid checkpoint, skipping damaged ones and those of other
 runs; start afresh if there is none. An explicit --ckpt_path wins. The run's folder must be the same at every start: a
@@ -46,7 +48,7 @@ class Choice(NamedTuple):
     reasons: list[str]
 
 
-def fix_version(trainer: Namespace) -> None:
+def fix_version(trainer: "Namespace") -> None:
     """Give the logger of a parsed config a version, where it would count up at every start.
 
     Args:
@@ -59,6 +61,8 @@ def fix_version(trainer: Namespace) -> None:
         return  # checkpoints lie in default_root_dir itself
     if trainer.logger in (None, True):
         # what Lightning would take
+        from jsonargparse import Namespace  # callbacks can be had without a command line
+
         kind = TensorBoardLogger if RequirementCache("tensorboard") else CSVLogger
         init_args = {"save_dir": trainer.default_root_dir or str(Path.cwd()), "version": VERSION}
         trainer.logger = Namespace(class_path=f"{kind.__module__}.{kind.__qualname__}", init_args=Namespace(init_args))
