@@ -6,23 +6,29 @@ computed again. ``--quick`` takes tiny sizes, and runs on a CPU too: it checks t
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 
+import lightning.pytorch as pl
+import numpy as np
 import torch
 from baseline_model import PlainBERT
 from card_results import put_section
 from fused import Fused
-from harness import MatrixProduct, Timing, machine, table
+from harness import MatrixProduct, Timing, alternately, machine, table
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
-from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM
+from callbacks.extrapolation import ExtrapolationEvaluation
+from gau_alpha import AttentionMethod, GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModule
 from gau_alpha.attention.kernels import Blocked
 from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.presets import resolve_method
 from gau_alpha.training.batch import with_targets
 from gau_alpha.training.loss import masked_lm_loss
 from gau_alpha.training.optimizers import parameter_groups
+from gau_alpha.vocabulary import Vocabulary
 
 VOCABULARY, RUNS, WARMUPS = 12_000, 7, 3
 HEADS = ["", "time", "tokens/s", "TFLOP/s", "matrix rate, TFLOP/s", "share", "memory, GiB"]
@@ -45,6 +51,33 @@ def flops(config: GAUAlphaConfig, rows: int, length: int, targets: int, position
         total += 2.0 * rows * length * hidden * (2 * width + key_size)
         total += 2.0 * rows * queries * (width * hidden + length * (key_size + width))
     return total + 2.0 * targets * hidden * config.vocab_size
+
+
+class RandomTokens(pl.LightningDataModule):
+    """Rows and documents in memory: what is timed reads no files.
+
+    Args:
+        train_length: Tokens of a row.
+        rows: Of a batch.
+        steps: Batches.
+        documents: Of 16 rows' length each.
+    """
+
+    vocabulary = Vocabulary(VOCABULARY, 1, 0)
+
+    def __init__(self, train_length: int, rows: int, steps: int, documents: int) -> None:
+        super().__init__()
+        self.train_length, self.rows, self.steps, self.documents = train_length, rows, steps, documents
+
+    def train_dataloader(self) -> DataLoader:
+        ids = torch.randint(2, VOCABULARY, (self.rows * self.steps, self.train_length))
+        labels = torch.where(torch.rand(ids.shape) < 0.15, ids, -100)
+        rows = [{"input_ids": one, "labels": label} for one, label in zip(ids, labels, strict=True)]
+        return DataLoader(rows, self.rows)  # type: ignore[arg-type]  # torch takes a list
+
+    def evaluation_documents(self) -> list[np.ndarray]:
+        shape = (self.documents, 16 * self.train_length)
+        return list(np.random.default_rng(0).integers(2, VOCABULARY, shape))
 
 
 class Bench:
@@ -164,6 +197,42 @@ class Bench:
             found.append(cells)
         self.lines += [f"## Evaluation, {layers} × 768, {length:,} tokens", "", *table(HEADS, found)]
 
+    def callback(self, layers: int, length: int, rows: int, steps: int) -> None:
+        """Fits with two evaluations as ``ExtrapolationEvaluation`` makes them by default, and with none."""
+        documents = 65_536 // length  # the callback takes so many tokens of each length
+        if self.quick:
+            layers, length, rows, steps, documents = 2, 32, 4, 4, 2
+        config = GAUAlphaConfig(VOCABULARY, num_hidden_layers=layers)
+        data = RandomTokens(length, rows, steps, documents)
+
+        def fit(callbacks: list[pl.Callback]) -> None:
+            pl.Trainer(
+                accelerator="gpu" if self.device.type == "cuda" else "cpu", devices=1, precision="bf16-mixed",
+                max_steps=steps, callbacks=callbacks, logger=False, enable_checkpointing=False,
+                enable_progress_bar=False, enable_model_summary=False,
+            ).fit(GAUAlphaModule(config, length), datamodule=data)  # fmt: skip
+            self.wait()
+
+        with tempfile.TemporaryDirectory() as folder:
+            evaluate = ExtrapolationEvaluation
+            works = {
+                "without": lambda: fit([]),
+                "with": lambda: fit([evaluate(steps // 2, output_dir=folder)]),
+            }
+            times = alternately(works, 1 if self.quick else 3)
+        without, having = times["without"].median, times["with"].median
+        each, step = (having - without) / 2, without / steps
+        rarely = each / (each + 1_000 * step)
+        found = [
+            [f"{steps} steps", str(times["without"])],
+            ["with two evaluations", str(times["with"])],
+            ["share of evaluations", f"{1 - without / having:.1%}"],
+            ["an evaluation", f"{each:.2f} s, as {each / step:.0f} steps"],
+            ["share of one every 1,000 steps", f"{rarely:.1%}"],
+        ]
+        title = f"## ExtrapolationEvaluation in a fit, {layers} × {config.hidden_size}, {rows} × {length}"
+        self.lines += [title, "", *table(["", ""], found)]
+
     @torch.no_grad()
     def kernels(self, rows: int, length: int) -> None:
         """One layer's attention: ours, torch's fused one in slices, and FlexAttention."""
@@ -216,6 +285,7 @@ def main() -> None:
         (bench.evaluation, (131_072,)),
         (bench.kernels, (64, 512)),
         (bench.kernels, (2, 8_192)),
+        (bench.callback, (24, 512, 64, 40)),
         (bench.training, (24, 512, 65_536)),
     ]
     for part, arguments in parts:
