@@ -1,4 +1,4 @@
-"""Checkpoints of compiled and of plain runs go on as each other."""
+"""Checkpoints of compiled and of plain runs go on as each other; those of compiled ones as if nothing had been."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from small_run import rows, write_config, write_corpus
 
+from gau_alpha.attention.kernels import blocked
 from gau_alpha.checkpoints import load_plain
 from gau_alpha.cli import main
 
@@ -86,3 +87,44 @@ def test_a_compiled_run_is_measured_as_a_plain_one(tmp_path, finished):
         assert main(["extrapolate", *args, "--output_dir", str(tmp_path / how)]) == 0
         tables.append([(row["loss"], row["num_targets"]) for row in rows(tmp_path / how / "extrapolation.json")])
     assert tables[0] == [(pytest.approx(loss, rel=1e-4), targets) for loss, targets in tables[1]]
+
+
+class Losses(Callback):
+    """Notes the loss of each step."""
+
+    noted: list[float] = []  # noqa: RUF012 - the command line makes the callback
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.noted.append(outputs["loss"].item())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_dropout_resumed_in_compiled_blocks_that_compute_weights_again(tmp_path, corpus, monkeypatch, backend):
+    monkeypatch.setattr(blocked, "RECOMPUTE_FROM", 1)
+    graphs, look_up = [], torch._dynamo.lookup_backend
+
+    def noting(name):
+        def compile_graph(graph, inputs, **options):
+            graphs.append(str(graph.graph))
+            return look_up(name)(graph, inputs, **options)
+
+        return compile_graph
+
+    monkeypatch.setattr(torch._dynamo, "lookup_backend", noting)
+
+    def train(folder, *args):
+        torch._dynamo.reset()  # a process of its own would compile anew
+        Losses.noted.clear()
+        compile_blocks = {"class_path": "callbacks.compilation.CompileBlocks", "init_args": {"backend": backend}}
+        config = write_config(folder, corpus, [compile_blocks, {"class_path": f"{__name__}.Losses"}], accelerator="cpu")
+        rates = [f"--model.config.{kind}_dropout_prob=0.1" for kind in ("hidden", "attention_probs")]
+        assert main(["fit", "--config", str(config), *rates, *args]) == 0
+        return load_plain(folder / LAST), list(Losses.noted)
+
+    whole, losses = train(tmp_path / "whole")
+    resumed, rest = train(tmp_path / "resumed", "--ckpt_path", str(tmp_path / "whole" / AMID))
+    assert (len(losses), rest) == (8, losses[4:])
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], tensor), name
+    assert [graph for graph in graphs if "checkpoint" in graph and "dropout" in graph], "none computes weights again"
