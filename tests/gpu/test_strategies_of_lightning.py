@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from gau_alpha import GAUAlphaConfig, GAUAlphaModule
 from gau_alpha.training.fsdp import ShardedStrategy
+from gau_alpha.training.optimizers import AdamW
 
 
 class Losses(pl.Callback):
@@ -20,7 +21,7 @@ class Losses(pl.Callback):
 def losses(strategy, device):
     torch.manual_seed(0)
     config = GAUAlphaConfig(50, 64, 128, 32, 3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    module = GAUAlphaModule(config, 32, learning_rate=1e-2)
+    module = GAUAlphaModule(config, 32, optimizer=AdamW(learning_rate=1e-2))
     ids = torch.randint(2, 50, (40, 32), generator=torch.Generator().manual_seed(1))
     labels = ids.where(torch.arange(32) % 4 == 1, -100)
     rows = [{"input_ids": one, "labels": label} for one, label in zip(ids, labels, strict=True)]
