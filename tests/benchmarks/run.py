@@ -10,7 +10,10 @@ from pathlib import Path
 
 from harness import machine
 
-PARTS = ["training", "long_pass", "memory", "windows", "published_protocol", "overhead", "startup", "compiled"]
+PARTS = [
+    "training", "long_pass", "memory", "windows", "narrow_passes", "published_protocol", "overhead", "startup",
+    "compiled",
+]  # fmt: skip
 FOLDER = Path(__file__).parent
 
 
