@@ -93,6 +93,20 @@ class Full(Visibility):
         return layout.document_length
 
 
+def within(reach: int, queries: Tensor, keys: Tensor) -> Tensor:
+    """Say for pairs of places whether they are at most ``reach`` apart, without their distances: these are int64.
+
+    Args:
+        reach: In tokens.
+        queries: (B|1, …) int64, which broadcast against those of the keys.
+        keys: (B|1, …) int64.
+
+    Returns:
+        (B|1, …) bool.
+    """
+    return (keys >= queries - reach) & (keys <= queries + reach)
+
+
 def allowed(visibility: Visibility, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
     """Say for pairs of a query and a key whether the one sees the other: by the rule, padding and documents.
 

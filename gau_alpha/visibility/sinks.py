@@ -16,7 +16,7 @@ from gau_alpha.attention.layout import SequenceLayout, look_up
 from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position import Position, Rotary, RotaryBranch, Rotation
 from gau_alpha.untrusted.limits import require_whole
-from gau_alpha.visibility.base import Band, Visibility
+from gau_alpha.visibility.base import Band, Visibility, within
 
 
 class AttentionSinks(Visibility):
@@ -82,10 +82,10 @@ class AttentionSinks(Visibility):
     def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide keys beyond the radius that are no sinks, in documents longer than train_length."""
         if layout.consecutive:
-            near = (keys - queries).abs() <= self._reach
+            near = within(self._reach, queries, keys)
         else:  # as branches tell near from far: beyond the window they expect sinks and nothing else
             ids = layout.position_ids
-            near = (look_up(ids, keys) - look_up(ids, queries)).abs() <= self._reach
+            near = within(self._reach, look_up(ids, queries), look_up(ids, keys))
         sink = look_up(layout.offset, keys) < self.sinks
         short = look_up(layout.document_length, queries) <= self._train_length
         return near | sink | short

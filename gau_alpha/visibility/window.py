@@ -13,7 +13,7 @@ from gau_alpha.attention.layout import SequenceLayout
 from gau_alpha.attention.strategy import require_train_length
 from gau_alpha.position import Position
 from gau_alpha.untrusted.limits import require_whole
-from gau_alpha.visibility.base import Band, Visibility
+from gau_alpha.visibility.base import Band, Visibility, within
 
 
 class Window(Visibility):
@@ -44,7 +44,7 @@ class Window(Visibility):
 
     def mask(self, queries: Tensor, keys: Tensor, layout: SequenceLayout) -> Tensor | None:
         """Hide keys beyond the radius."""
-        return (keys - queries).abs() <= self._reach
+        return within(self._reach, queries, keys)
 
     def band(self, layout: SequenceLayout) -> Band:
         """Bound the keys by the radius."""

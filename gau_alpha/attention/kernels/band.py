@@ -28,6 +28,10 @@ from gau_alpha.visibility import Band, allowed
 _FEWEST_QUERIES = 16
 """Of a block: for smaller ones products are too small to be fast."""
 
+_MOST_SCORES = 2**23
+"""Of a row, held at once: 32 MiB in float32. Products are large enough then, and what is larger is given back to the
+system by a CPU's allocator each time, which made passes of wide windows half as fast."""
+
 
 def queries_per_block(band: Band, block_size: int) -> int:
     """Choose Lq: as many as the window reaches, which computes half as many scores again as are seen.
@@ -65,7 +69,7 @@ def attend_in_band(
         value: (B, L, E).
         plan: The method's plan.
         band: No other key is seen.
-        block_size: At most as many scores are held as so many queries have with all keys.
+        block_size: At most as many scores are held as so many queries have with all keys, and at most 2²³ of a row.
         dropout: Probability with which a weight is dropped.
         observer: Sees the weights before dropout.
 
@@ -86,7 +90,8 @@ def attend_in_band(
     sinks = [one._replace(key=one.key[:, None, : band.sinks]) for one in placed]  # (B, 1, S, D)
     values = _around(value, size, radius)  # (B, N, Lk, E)
     num_blocks = query_idx.shape[1]
-    at_once = max(1, num_blocks * block_size // keys_per_query(band, block_size))
+    num_keys = keys_per_query(band, block_size)
+    at_once = max(1, min(num_blocks * block_size, _MOST_SCORES // size) // num_keys)
     contexts = []
     for start in range(0, num_blocks, at_once):
         some = slice(start, start + at_once)
@@ -139,7 +144,8 @@ def _weights(
     queries = queries[..., None]  # (1, N, Lq, 1)
 
     in_row = keys == key_idx[:, :, None]  # (1, N, 1, Lk)
-    is_near = (key_idx[:, :, None] - query_idx[..., None]).abs() <= band.radius  # (1, N, Lq, Lk)
+    # of one block, since all have the same: distances of all are int64, twice as large as scores
+    is_near = (key_idx[:, :1, None] - query_idx[:, :1, :, None]).abs() <= band.radius  # (1, 1, Lq, Lk)
     score, visible = _seen(near, plan, queries, keys, temperature, in_row & is_near)  # (B, N, Lq, Lk), (B|1, …)
     if not band.sinks:
         weights = weigh(score, visible, num_visible_keys, plan.normalizer)
