@@ -9,7 +9,7 @@ import pytest
 import torch
 from strategy_cases import CASES, KEY_SIZE
 
-from gau_alpha.attention.kernels import Blocked, Reference, blocked, build_kernel
+from gau_alpha.attention.kernels import Blocked, Reference, band, blocked, build_kernel
 from gau_alpha.attention.layout import SequenceLayout, take
 from gau_alpha.attention.method import AttentionMethod
 from gau_alpha.position import ReRoPE, RoPE, ScaleInvariant
@@ -210,3 +210,27 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 def test_65536_tokens_within_two_gibibytes():
     done = subprocess.run([sys.executable, "-c", LONG_ROW], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 2 * 2**30
+
+
+@pytest.mark.parametrize("visibility", [Window(20), AttentionSinks(20, 3, 8), LMInfinite(20, 3, 8)], ids=repr)
+def test_a_window_in_pieces_is_the_window_at_once(visibility, monkeypatch):
+    """No piece holds more scores of a row than it may."""
+    torch.manual_seed(0)
+    plan = AttentionMethod(visibility=visibility).plan(SequenceLayout.of(301, torch.device("cpu")), KEY_SIZE)
+    query, key, value = torch.randn(2, 301, KEY_SIZE), torch.randn(2, 301, KEY_SIZE), torch.randn(2, 301, 8)
+    sizes, weights_of = [], band._weights
+
+    def noting(*args):
+        weights = weights_of(*args)
+        sizes.append(sum(one[0].numel() for one in weights if one is not None))
+        return weights
+
+    monkeypatch.setattr(band, "_weights", noting)
+    at_once = Blocked()(query, key, value, plan)
+    assert len(sizes) == 1
+    monkeypatch.setattr(band, "_MOST_SCORES", 5_000)
+    pieces = Blocked()(query, key, value, plan)
+    assert len(sizes) > 3
+    assert max(sizes[1:]) <= 5_000 < sizes[0]
+    torch.testing.assert_close(pieces, at_once, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(pieces, Reference()(query, key, value, plan), atol=1e-5, rtol=1e-5)
