@@ -19,10 +19,12 @@ class Band(NamedTuple):
     Attributes:
         radius: No key further away is seen, in tokens on either side,
         sinks: but for so many at the start of the row.
+        exact: Whether the rule hides no other keys, so that nobody has to ask it about every pair.
     """
 
     radius: int
     sinks: int = 0
+    exact: bool = False
 
 
 class Visibility(Strategy):
@@ -55,7 +57,7 @@ class Visibility(Strategy):
         """Bound what any query of these rows sees, so that long rows cost no more than that.
 
         Returns:
-            The bounds; None if a query may see any key. ``mask`` still decides.
+            The bounds; None if a query may see any key. Unless they are exact, ``mask`` still decides.
         """
         return None
 

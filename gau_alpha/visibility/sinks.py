@@ -95,7 +95,7 @@ class AttentionSinks(Visibility):
         one_document = layout.real is None and layout.segments is None
         if layout.length <= self._train_length or not one_document or not layout.consecutive:
             return None  # where documents start and end is not known here
-        return Band(self._reach, self.sinks)
+        return Band(self._reach, self.sinks, exact=True)
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach and the sinks outside it; all of a document of up to train_length."""

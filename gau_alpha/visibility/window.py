@@ -48,7 +48,7 @@ class Window(Visibility):
 
     def band(self, layout: SequenceLayout) -> Band:
         """Bound the keys by the radius."""
-        return Band(self._reach)
+        return Band(self._reach, exact=True)
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach."""

@@ -23,10 +23,13 @@ from gau_alpha.attention.kernels.scores import (
 )
 from gau_alpha.attention.layout import look_up
 from gau_alpha.attention.method import AttentionPlan
-from gau_alpha.visibility import Band, allowed
+from gau_alpha.visibility import Band, Full, Visibility, allowed
 
 _FEWEST_QUERIES = 16
 """Of a block: for smaller ones products are too small to be fast."""
+
+_MOST_QUERIES = 128
+"""Of a block: the more it has, the more keys are computed that only some of its queries see."""
 
 _MOST_SCORES = 2**23
 """Of a row, held at once: 32 MiB in float32. Products are large enough then, and what is larger is given back to the
@@ -34,13 +37,13 @@ system by a CPU's allocator each time, which made passes of wide windows half as
 
 
 def queries_per_block(band: Band, block_size: int) -> int:
-    """Choose Lq: as many as the window reaches, which computes half as many scores again as are seen.
+    """Choose Lq: as many as the window reaches, or fewer, which computes at most half as many scores again as are seen.
 
     Args:
         band: The window.
         block_size: The kernel's, which bounds them.
     """
-    return min(max(band.radius, _FEWEST_QUERIES), max(block_size, _FEWEST_QUERIES))
+    return max(min(band.radius, block_size, _MOST_QUERIES), _FEWEST_QUERIES)
 
 
 def keys_per_query(band: Band, block_size: int) -> int:
@@ -104,11 +107,11 @@ def attend_in_band(
             key_idx[:, some],
             observer,
         )
-        context = drop(near_weights, dropout).to(value.dtype) @ values[:, some]  # (B, N, Lq, E)
+        context = (drop(near_weights, dropout).to(value.dtype) @ values[:, some]).flatten(1, 2)  # (B, N · Lq, E)
         if sink_weights is not None:
-            sink_weights = drop(sink_weights, dropout).to(value.dtype).flatten(1, 2)  # (B, N · Lq, S)
-            context = context + (sink_weights @ value[:, : band.sinks]).view_as(context)
-        contexts.append(context.flatten(1, 2))  # (B, N · Lq, E)
+            sink_weights = drop(sink_weights, dropout).to(context.dtype).flatten(1, 2)  # (B, N · Lq, S)
+            context.baddbmm_(sink_weights, value[:, : band.sinks].to(context.dtype))  # (B, N · Lq, E)
+        contexts.append(context)
     return (contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=1))[:, :length]
 
 
@@ -136,6 +139,7 @@ def _weights(
         Weights (B, N, Lq, Lk) and (B, N, Lq, S), None without sinks. A sink that is near has its weight in the first.
     """
     layout = plan.layout
+    rule = Full() if band.exact else plan.visibility
     queries = query_idx.clamp(max=layout.length - 1)  # (1, N, Lq)
     keys = key_idx.clamp(0, layout.length - 1)[:, :, None]  # (1, N, 1, Lk)
     num_visible_keys = look_up(plan.num_visible_keys, queries)  # (B|1, N, Lq)
@@ -146,7 +150,7 @@ def _weights(
     in_row = keys == key_idx[:, :, None]  # (1, N, 1, Lk)
     # of one block, since all have the same: distances of all are int64, twice as large as scores
     is_near = (key_idx[:, :1, None] - query_idx[:, :1, :, None]).abs() <= band.radius  # (1, 1, Lq, Lk)
-    score, visible = _seen(near, plan, queries, keys, temperature, in_row & is_near)  # (B, N, Lq, Lk), (B|1, …)
+    score, visible = _seen(near, plan, rule, queries, keys, temperature, in_row & is_near)  # (B, N, Lq, Lk), (B|1, …)
     if not band.sinks:
         weights = weigh(score, visible, num_visible_keys, plan.normalizer)
         if observer is not None:
@@ -156,7 +160,7 @@ def _weights(
 
     sink_idx = torch.arange(min(band.sinks, layout.length), device=keys.device)[None, None]  # (1, 1, S)
     is_far = (sink_idx[:, :, None] - query_idx[..., None]).abs() > band.radius  # (1, N, Lq, S)
-    sink_score, sink_visible = _seen(sinks, plan, queries, sink_idx[:, :, None], temperature, is_far)
+    sink_score, sink_visible = _seen(sinks, plan, rule, queries, sink_idx[:, :, None], temperature, is_far)
     score = torch.cat([score, sink_score], dim=-1)  # (B, N, Lq, Lk + S)
     weights = weigh(score, torch.cat([visible, sink_visible], dim=-1), num_visible_keys, plan.normalizer)
     parts = [key_idx.shape[-1], sink_idx.shape[-1]]
@@ -170,13 +174,19 @@ def _weights(
 
 
 def _seen(
-    placed: list[Placed], plan: AttentionPlan, queries: Tensor, keys: Tensor, temperature: Tensor, within: Tensor
+    placed: list[Placed],
+    plan: AttentionPlan,
+    rule: Visibility,
+    queries: Tensor,
+    keys: Tensor,
+    temperature: Tensor,
+    within: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Compute scores, and which of them are of keys that are seen: ``within`` says which may be."""
+    """Compute scores, and which of them are of keys that are seen: ``within`` says which may be by the band."""
     holds = holding(placed, distances(queries, keys, plan.layout)) if len(placed) > 1 else []
     score = by_distance(merged(placed, holds), queries, keys, temperature, plan)
-    rule = allowed(plan.visibility, queries, keys, plan.layout)
-    return score, within if rule is None else within & rule
+    also = allowed(rule, queries, keys, plan.layout)
+    return score, within if also is None else within & also
 
 
 def _blocks(x: Tensor, size: int) -> Tensor:
@@ -199,7 +209,8 @@ def _around(x: Tensor, size: int, radius: int) -> Tensor:
         (B, N, Lk, D), a view in which neighbours overlap; a copy in compiled code.
     """
     blocks = _blocks(x, size)  # (B, N, Lq, D)
-    rows = F.pad(blocks.flatten(0, 2), (0, 0, radius, radius))  # (B · N · Lq + 2 · radius, D)
+    outside = x.new_zeros(radius, x.shape[-1])  # (radius, D)
+    rows = torch.cat([outside, blocks.flatten(0, 2), outside])  # (B · N · Lq + 2 · radius, D)
     if torch.compiler.is_compiling():
         # Of products with such a view torch 2.13's inductor generates wrong gradients:
         # findings/inductor_gradient_of_overlapping_view.sh.

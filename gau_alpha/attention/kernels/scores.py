@@ -147,12 +147,17 @@ def weigh(score: Tensor, visible: Tensor | None, num_visible_keys: Tensor, norma
     """
     if visible is not None:
         # A finite floor instead of −∞ keeps a query that sees nothing (and its gradient) from becoming NaN.
-        score = score.masked_fill(~visible, torch.finfo(score.dtype).min)
+        score = _fill(score, ~visible, torch.finfo(score.dtype).min)
     weights = normalizer.weights(score, num_visible_keys)
     if weights.device.type == "cpu":
         # A matrix product over denormal weights, which sharp scores leave, is up to 50 times slower on some processors.
         weights = F.threshold(weights, NEGLIGIBLE, 0.0, inplace=not weights.requires_grad)
-    return weights if visible is None else weights.masked_fill(num_visible_keys[..., None] == 0, 0.0)
+    return weights if visible is None else _fill(weights, num_visible_keys[..., None] == 0, 0.0)
+
+
+def _fill(x: Tensor, here: Tensor, number: float) -> Tensor:
+    """Write a number where ``here`` says; without a copy where no gradient needs what was there."""
+    return x.masked_fill(here, number) if x.requires_grad else x.masked_fill_(here, number)
 
 
 def drop(weights: Tensor, probability: float) -> Tensor:

@@ -311,14 +311,36 @@ def test_visible_sets(visibility):
 
 
 @pytest.mark.parametrize("visibility", [Window(3), AttentionSinks(3, 2, 4), LMInfinite(2, 3, 4)], ids=repr)
-def test_bands_leave_no_visible_key_out(visibility):
+def test_bands_are_what_rules_show(visibility):
     rows = SequenceLayout.of(30, torch.device("cpu"))
     index = torch.arange(30)
     band = visibility.band(rows)
     distance = index - index[:, None]
     seen = visibility.mask(index[None, :, None], index[None, None], rows)[0]
-    assert not (seen & (distance.abs() > band.radius) & (index >= band.sinks)).any()
-    assert (seen & (distance.abs() == band.radius)).any(), "a wider one would do"
+    assert band.exact  # kernels then ask nothing else
+    assert torch.equal(seen, (distance.abs() <= band.radius) | (index < band.sinks))
+
+
+class Dilated(Window):
+    """Every second key of a window: its band is a bound."""
+
+    def mask(self, queries, keys, layout):
+        return super().mask(queries, keys, layout) & ((queries - keys) % 2 == 0)
+
+    def band(self, layout):
+        return super().band(layout)._replace(exact=False)
+
+    def num_visible_keys(self, layout):
+        return count_visible_keys(self, layout)
+
+
+def test_a_band_may_be_a_bound():
+    method = AttentionMethod(visibility=Dilated(20))
+    query, key = torch.randn(2, 2, 300, 16)
+    value = torch.randn(2, 300, 24)
+    plan = method.plan(SequenceLayout.of(300, value.device), 16)
+    expected = Reference()(query, key, value, plan)
+    torch.testing.assert_close(Blocked()(query, key, value, plan), expected, atol=1e-5, rtol=0)
 
 
 def test_yarns_temperature_is_counted_once():
