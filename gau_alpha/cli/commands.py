@@ -11,11 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from callbacks.nonfinite import NotFiniteError
-from gau_alpha.checkpoints.atomic_write import NotWrittenError
-from gau_alpha.checkpoints.chosen_weights import choosing_weights, take_weights
 from gau_alpha.cli.arguments import limit_parsing, read_files
-from gau_alpha.cli.shipped import with_shipped_files
 from gau_alpha.cli.trust import gather_trust, trust_of_command
 from gau_alpha.untrusted.escaping import printable
 
@@ -70,6 +66,11 @@ def run_command(args: list[str] | None = None) -> int:
     command = COMMANDS.get(args[0])
     if command is None:
         return _refuse(f"unknown command {args[0]!r}; choose one of: {', '.join(COMMANDS)}")
+    # Only here, since they import torch: --help waits for nothing.
+    from gau_alpha.checkpoints.atomic_write import NotWrittenError
+    from gau_alpha.checkpoints.chosen_weights import choosing_weights, take_weights
+    from gau_alpha.cli.shipped import with_shipped_files
+
     try:
         if command is _lightning:
             args = with_shipped_files(args)
@@ -95,7 +96,7 @@ def run_command(args: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return 128 + signal.SIGPIPE
-    except (NotWrittenError, NotFiniteError) as error:
+    except NotWrittenError as error:
         _refuse(str(error))
         return 1
     except OSError as error:
@@ -107,11 +108,15 @@ def run_command(args: list[str] | None = None) -> int:
 def _lightning(args: list[str]) -> int:
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+    from callbacks.nonfinite import NotFiniteError
     from gau_alpha.cli.lightning import run
 
     limit_parsing()
     try:
         run(args)
+    except NotFiniteError as error:
+        _refuse(str(error))
+        return 1
     except (MisconfigurationException, RuntimeError) as error:
         # such as the name of a metric that nothing logs; torch's own errors are raised elsewhere
         if isinstance(error, MisconfigurationException) or _origin(error) == "lightning":
