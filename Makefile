@@ -49,14 +49,15 @@ check: setup
 docs: setup
 	$(BIN)/python docs/website.py build/site
 
-# Kills a small run 20 times and interrupts it 5 times, and a study 10 times: they must end as those left alone. Some
-# fifteen minutes, with four times as many spoiled files as the tests have.
+# Kills a small run 20 times and interrupts it 5 times, and an evaluation and a study 10 times each: they must end as
+# those left alone. Some twenty minutes, with four times as many spoiled files as the tests have.
 drill: setup
 	$(BIN)/python tests/distributed/preemption_stress.py
 	FUZZ_SHARE=1 $(BIN)/python -m pytest tests/cli/test_file_fuzz.py -q -k every_field
+	EVALUATION_KILLS=10 $(BIN)/python -m pytest tests/cli/test_interruption.py -q -k killed
 	STUDY_KILLS=10 $(BIN)/python -m pytest tests/cli/study/test_study.py -q -k killed
 
-# About 25 minutes; results go to tests/benchmarks/results. Nothing else should run meanwhile.
+# About half an hour; results go to tests/benchmarks/results. Nothing else should run meanwhile.
 bench: setup
 	$(BIN)/python tests/benchmarks/run.py
 

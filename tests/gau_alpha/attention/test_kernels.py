@@ -200,16 +200,17 @@ import resource, torch
 from gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 model = GAUAlphaForMaskedLM(GAUAlphaConfig(258, 192, 384, 64, 2)).eval()
 with torch.no_grad():
-    logits = model(torch.randint(0, 256, (1, 65_536)), target_positions=torch.arange(0, 65_536, 8)[None])
-assert logits.shape == (1, 8_192, 258) and logits.isfinite().all()
+    logits = model(torch.randint(0, 256, (1, 32_768)), target_positions=torch.arange(0, 32_768, 8)[None])
+assert logits.shape == (1, 4_096, 258) and logits.isfinite().all()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
 @pytest.mark.slow
-def test_65536_tokens_within_two_gibibytes():
+def test_32768_tokens_within_a_gibibyte():
+    """Scores of all pairs alone would take four."""
     done = subprocess.run([sys.executable, "-c", LONG_ROW], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 2 * 2**30
+    assert int(done.stdout) < 2**30
 
 
 @pytest.mark.parametrize("visibility", [Window(20), AttentionSinks(20, 3, 8), LMInfinite(20, 3, 8)], ids=repr)

@@ -81,10 +81,10 @@ def refused(parse, text, expected):
 
 
 def test_laughs_are_counted_and_not_written_out():
-    begin = time.monotonic()
+    begin = time.process_time()  # written out, it would take years
     with pytest.raises(ValueError, match="aliases"):
         parse_yaml(LAUGHS, "here")
-    assert time.monotonic() - begin < 0.5
+    assert time.process_time() - begin < 10
 
 
 def test_valid_yaml_means_what_pyyaml_says():
