@@ -29,7 +29,7 @@ COMPARISON = {
     "first": {"length_ratio": 4},
     "second": {"length_ratio": 1},
 }
-KILLS = int(os.environ.get("STUDY_KILLS", "1"))  # `make drill` asks for more
+KILLS = int(os.environ.get("STUDY_KILLS", "3"))  # `make drill` asks for more
 
 
 @pytest.fixture(scope="module")
