@@ -95,7 +95,8 @@ class AttentionSinks(Visibility):
         one_document = layout.real is None and layout.segments is None
         if layout.length <= self._train_length or not one_document or not layout.consecutive:
             return None  # where documents start and end is not known here
-        return Band(self._reach, self.sinks, exact=True)
+        # A subclass may have a rule of its own, which has to be asked.
+        return Band(self._reach, self.sinks, exact=type(self).mask is AttentionSinks.mask)
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach and the sinks outside it; all of a document of up to train_length."""

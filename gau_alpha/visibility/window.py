@@ -48,7 +48,8 @@ class Window(Visibility):
 
     def band(self, layout: SequenceLayout) -> Band:
         """Bound the keys by the radius."""
-        return Band(self._reach, exact=True)
+        # A subclass may have a rule of its own, which has to be asked.
+        return Band(self._reach, exact=type(self).mask is Window.mask)
 
     def num_visible_keys(self, layout: SequenceLayout) -> Tensor:
         """Count the real tokens within reach."""

@@ -327,14 +327,11 @@ class Dilated(Window):
     def mask(self, queries, keys, layout):
         return super().mask(queries, keys, layout) & ((queries - keys) % 2 == 0)
 
-    def band(self, layout):
-        return super().band(layout)._replace(exact=False)
-
     def num_visible_keys(self, layout):
         return count_visible_keys(self, layout)
 
 
-def test_a_band_may_be_a_bound():
+def test_a_subclass_with_a_rule_of_its_own_is_asked():
     method = AttentionMethod(visibility=Dilated(20))
     query, key = torch.randn(2, 2, 300, 16)
     value = torch.randn(2, 300, 24)
